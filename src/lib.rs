@@ -1,0 +1,19 @@
+//! Moorline keeps every AI chat moored to a known, immutable snapshot of its agent's context, and says so the moment the
+//! agent drifts away from it.
+//!
+//! Four words carry the design (DESIGN.md has them all):
+//!
+//! * **desired**: what somebody asked for. A chat names an agent, or a workspace; a token asks for a refresh. The API
+//!   writes these columns, and nothing else does.
+//! * **observed**: what is so. Which snapshot a chat is pinned to, and since when it has been dirty. The reconcile loop
+//!   writes these columns, and nothing else does.
+//! * **due**: a record whose `revision` (every change of its inputs counts it up) is ahead of its `converged_revision`. The
+//!   records are the queue: there is no job table that could get out of step with them.
+//! * **converge**: read a record, its agent and the agent's latest snapshot as they are *now*, decide with the pure
+//!   function [`plan::plan`], write the outcome and its event in one transaction. Converge takes no reason and no event
+//!   data, so a lost wake-up costs latency and never correctness.
+//!
+//! The modules, in the order in which they may use each other (arrows point down only).
+
+pub mod clock;
+pub mod model;

@@ -1,0 +1,3 @@
+//! Parse, start telemetry, dispatch.
+
+fn main() {}

@@ -1,0 +1,17 @@
+//! Domain types and rules: agents, chats, snapshots, resources, hashes, drift.
+//!
+//! What it does: gives every word of DESIGN.md §1 a type, and every rule about one of them a function.
+//! What it does not: no I/O of any kind; it knows no sqlx, no kube and no axum.
+
+pub mod agent;
+pub mod chat;
+pub mod condition;
+pub mod drift;
+pub mod fault;
+pub mod hash;
+pub mod name;
+pub mod push;
+pub mod resource;
+pub mod snapshot;
+pub mod target;
+pub mod word;
