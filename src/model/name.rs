@@ -1,1 +1,125 @@
-//! (placeholder)
+//! What may be a name: Kubernetes' own rules (apimachinery `validation.IsDNS1123Label`, `IsDNS1123Subdomain`,
+//! `IsQualifiedName`, `IsValidLabelValue`), so that every record could be an object in a cluster.
+
+use super::fault::{Fault, FaultKind};
+use std::collections::BTreeMap;
+
+/// Longest DNS label, in bytes: agents, namespaces, workspaces.
+pub const LABEL_MAX: usize = 63;
+/// Longest DNS subdomain, in bytes: chats.
+pub const SUBDOMAIN_MAX: usize = 253;
+/// Most bytes that the annotations of an object may take together, as in Kubernetes.
+pub const ANNOTATIONS_MAX: usize = 256 * 1024;
+/// Longest token of a request annotation, in characters.
+pub const TOKEN_MAX: usize = 64;
+
+/// Checks a DNS label: lower-case letters, digits and `-`, beginning and ending with a letter or digit, at most 63 bytes.
+pub fn dns_label(field: &str, name: &str) -> Option<Fault> {
+    if name.is_empty() {
+        return Some(Fault::new(field, FaultKind::Required, "must not be empty"));
+    }
+    if name.len() > LABEL_MAX {
+        return Some(Fault::new(field, FaultKind::TooLong, format!("must be at most {LABEL_MAX} bytes, got {}", name.len())));
+    }
+    (!is_label(name)).then(|| {
+        let rule = "must be lower-case letters, digits and '-', beginning and ending with a letter or digit";
+        Fault::new(field, FaultKind::Invalid, format!("{rule}, got {name:?}"))
+    })
+}
+
+/// Checks a DNS subdomain: labels joined by dots, at most 253 bytes together.
+pub fn dns_subdomain(field: &str, name: &str) -> Option<Fault> {
+    if name.is_empty() {
+        return Some(Fault::new(field, FaultKind::Required, "must not be empty"));
+    }
+    if name.len() > SUBDOMAIN_MAX {
+        return Some(Fault::new(field, FaultKind::TooLong, format!("must be at most {SUBDOMAIN_MAX} bytes, got {}", name.len())));
+    }
+    (!name.split('.').all(is_label)).then(|| {
+        let rule = "must be lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit";
+        Fault::new(field, FaultKind::Invalid, format!("{rule}, got {name:?}"))
+    })
+}
+
+/// Checks labels: qualified names as keys, values of at most 63 characters.
+pub fn labels(field: &str, labels: &BTreeMap<String, String>) -> Vec<Fault> {
+    let mut faults = keys(field, labels);
+    for (key, value) in labels {
+        if value.len() > LABEL_MAX {
+            let message = format!("a label value must be at most {LABEL_MAX} bytes, got {}", value.len());
+            faults.push(Fault::new(format!("{field}[{key}]"), FaultKind::TooLong, message));
+        } else if !value.is_empty() && !is_qualified_part(value) {
+            let rule = "a label value must be letters, digits, '-', '_' and '.', beginning and ending with a letter or digit";
+            faults.push(Fault::new(format!("{field}[{key}]"), FaultKind::Invalid, format!("{rule}, got {value:?}")));
+        }
+    }
+    faults
+}
+
+/// Checks annotations: qualified names as keys, 256 KiB together.
+pub fn annotations(field: &str, annotations: &BTreeMap<String, String>) -> Vec<Fault> {
+    let mut faults = keys(field, annotations);
+    let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if size > ANNOTATIONS_MAX {
+        let message = format!("annotations must be at most {ANNOTATIONS_MAX} bytes together, got {size}");
+        faults.push(Fault::new(field, FaultKind::TooLong, message));
+    }
+    faults
+}
+
+fn keys(field: &str, map: &BTreeMap<String, String>) -> Vec<Fault> {
+    let bad = |key: &&String| {
+        let (prefix, name) = key.split_once('/').map_or((None, key.as_str()), |(prefix, name)| (Some(prefix), name));
+        let prefix_ok = prefix.is_none_or(|p| p.len() <= SUBDOMAIN_MAX && p.split('.').all(is_label));
+        !(prefix_ok && !name.is_empty() && name.len() <= LABEL_MAX && is_qualified_part(name))
+    };
+    let rule =
+        "a key must be a qualified name: an optional DNS subdomain and '/', then at most 63 letters, digits, '-', '_' and '.'";
+    map.keys()
+        .filter(bad)
+        .map(|key| Fault::new(format!("{field}[{key}]"), FaultKind::Invalid, format!("{rule}, got {key:?}")))
+        .collect()
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let bytes = text.as_bytes();
+    bytes.len() <= LABEL_MAX.max(SUBDOMAIN_MAX) && bytes.iter().copied().all(inner) && end(bytes.first()) && end(bytes.last())
+}
+
+fn is_qualified_part(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.iter().copied().all(inner) && end(bytes.first()) && end(bytes.last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_no_dns_names_are_refused_with_the_rule_and_what_was_got() {
+        for good in ["a", "ws-42", "0", &"a".repeat(63)] {
+            assert_eq!(dns_label("metadata.name", good), None, "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a_b", "a.b", "ä", "a\0b", &"a".repeat(64)] {
+            let fault = dns_label("metadata.name", bad).unwrap_or_else(|| panic!("{bad:?} was taken for a label"));
+            assert_eq!(fault.field, "metadata.name");
+        }
+        assert_eq!(dns_subdomain("metadata.name", "fix.the-login.1"), None);
+        for bad in ["a..b", ".a", "a.", "a/b", &"a".repeat(254)] {
+            assert!(dns_subdomain("metadata.name", bad).is_some(), "{bad:?} was taken for a subdomain");
+        }
+    }
+
+    #[test]
+    fn every_bad_label_and_annotation_is_listed() {
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        assert_eq!(labels("metadata.labels", &map(&[("moorline.dev/agent", "ws-42"), ("x", "")])), []);
+        assert_eq!(labels("metadata.labels", &map(&[("a b", "c"), ("x", "-y"), ("/z", "1")])).len(), 3);
+        assert_eq!(annotations("metadata.annotations", &map(&[("note", "any text\nat all")])), []);
+        assert_eq!(annotations("metadata.annotations", &map(&[("note", &"x".repeat(ANNOTATIONS_MAX))])).len(), 1);
+    }
+}

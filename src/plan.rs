@@ -1,0 +1,224 @@
+//! The decision: what to do with one chat. Pure, synchronous, total: no I/O, no clock, no randomness (DESIGN.md §4).
+//!
+//! What it does: [`plan`] is the decision table, first rule that matches; [`Action::change`] says what an action does to a
+//! record and which one event it is. What it does not: it never sees a row, a time or a name. The rows are read by
+//! `reconcile`, and executing has no choices left. Everything here is correctness; nothing is speed.
+
+pub mod conditions;
+
+use crate::model::{
+    chat::{ChatState, PinCause, RefreshPolicy},
+    event::EventKind,
+    target::{Latest, Pin, Target},
+};
+
+/// What the decision needs to know of a chat besides its pin and its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "the decision table is written over exactly these independent facts")]
+pub struct ChatFacts {
+    /// Archived by its own wish or by an ancestor's.
+    pub archived: bool,
+    /// Suspended, or paused by annotation.
+    pub suspended: bool,
+    /// What its runner reports.
+    pub state: ChatState,
+    /// What to do when it drifts.
+    pub policy: RefreshPolicy,
+    /// A refresh token stands that has not been handled.
+    pub refresh_pending: bool,
+    /// A drift episode is recorded.
+    pub dirty: bool,
+}
+
+/// What to do with a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Nothing.
+    Keep,
+    /// Say that the refresh token was seen; there is nothing to refresh.
+    Acknowledge,
+    /// First pin.
+    Hydrate(Latest),
+    /// Move the pin.
+    Repin(Latest, RepinCause),
+    /// Let the pin go.
+    Unpin(UnpinCause),
+    /// A drift episode begins.
+    MarkDirty,
+    /// The drift is gone by itself.
+    MarkClean,
+}
+
+/// Why a pin moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RepinCause {
+    /// The target is another agent than the pin's.
+    Rebound,
+    /// Somebody asked.
+    Refreshed,
+    /// The policy asked.
+    AutoRefreshed,
+}
+
+/// Why a pin goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UnpinCause {
+    /// A person refreshed a chat that names no agent.
+    Cleared,
+}
+
+/// Decides. The numbers are the rows of the table in DESIGN.md §4.
+pub fn plan(chat: ChatFacts, pin: Option<Pin>, target: Target) -> Action {
+    // 1
+    if chat.archived {
+        return if chat.refresh_pending { Action::Acknowledge } else { Action::Keep };
+    }
+    if chat.suspended {
+        return Action::Keep;
+    }
+    let active = chat.state.is_active();
+    let own_pin = match (pin, target) {
+        (Some(pin), Target::Agent { id, .. }) if pin.agent == id => Some(pin),
+        (Some(_) | None, Target::Agent { .. } | Target::Unbound | Target::Missing) => None,
+    };
+    let latest = target.latest();
+    // 2
+    if let (Some(latest), Some(_), None) = (latest, pin, own_pin)
+        && (active || chat.refresh_pending)
+    {
+        return Action::Repin(latest, RepinCause::Rebound);
+    }
+    // 3
+    if chat.refresh_pending {
+        match (latest, target, pin) {
+            (Some(latest), _, _) => return Action::Repin(latest, RepinCause::Refreshed),
+            (None, Target::Unbound, Some(_)) => return Action::Unpin(UnpinCause::Cleared),
+            (None, Target::Unbound, None) => return Action::Acknowledge,
+            // It stays pending until there is something to refresh to.
+            (None, Target::Missing | Target::Agent { .. }, _) => {}
+        }
+    }
+    // 4
+    if let (None, Some(latest)) = (pin, latest)
+        && active
+    {
+        return Action::Hydrate(latest);
+    }
+    let drifted = own_pin.zip(latest).filter(|(pin, latest)| pin.hash != latest.hash);
+    let up_to_date = own_pin.zip(latest).is_some_and(|(pin, latest)| pin.hash == latest.hash);
+    // 5
+    if chat.dirty && (latest.is_none() || up_to_date) {
+        return Action::MarkClean;
+    }
+    match (drifted, active, chat.policy, chat.dirty) {
+        // 6
+        (Some((_, latest)), true, RefreshPolicy::OnDrift, _) => Action::Repin(latest, RepinCause::AutoRefreshed),
+        // 7
+        (Some(_), true, RefreshPolicy::Manual, false) => Action::MarkDirty,
+        // 8
+        (Some(_), true, RefreshPolicy::Manual, true) | (Some(_), false, _, _) | (None, _, _, _) => Action::Keep,
+    }
+}
+
+/// What an action does to a chat's observed columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Change {
+    /// To the pin.
+    pub pin: PinChange,
+    /// To the drift marker.
+    pub dirty: DirtyChange,
+    /// To a pending refresh.
+    pub refresh: RefreshChange,
+    /// The transition it is; none when at most a token was handled.
+    pub event: Option<EventKind>,
+}
+
+/// What happens to a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PinChange {
+    /// Nothing.
+    Keep,
+    /// It is set, or moved.
+    Move(Latest, PinCause),
+    /// It goes.
+    Clear,
+}
+
+/// What happens to a drift marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DirtyChange {
+    /// Nothing.
+    Keep,
+    /// An episode begins.
+    Begin,
+    /// It ends.
+    End,
+}
+
+/// What happens to a refresh token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RefreshChange {
+    /// If one is pending, it stays so.
+    Keep,
+    /// If one is pending, it has been handled.
+    Handled,
+}
+
+impl Action {
+    /// What it does to a record.
+    pub const fn change(self) -> Change {
+        const NOTHING: Change =
+            Change { pin: PinChange::Keep, dirty: DirtyChange::Keep, refresh: RefreshChange::Keep, event: None };
+        match self {
+            Self::Keep => NOTHING,
+            Self::Acknowledge => Change { refresh: RefreshChange::Handled, ..NOTHING },
+            Self::Hydrate(latest) => {
+                Change { pin: PinChange::Move(latest, PinCause::Hydrated), event: Some(EventKind::ContextHydrated), ..NOTHING }
+            }
+            Self::Repin(latest, cause) => {
+                let (cause, event) = match cause {
+                    RepinCause::Rebound => (PinCause::Rebound, EventKind::AgentRebound),
+                    RepinCause::Refreshed => (PinCause::Refreshed, EventKind::ContextRefreshed),
+                    RepinCause::AutoRefreshed => (PinCause::AutoRefreshed, EventKind::ContextRefreshed),
+                };
+                Change {
+                    pin: PinChange::Move(latest, cause),
+                    dirty: DirtyChange::End,
+                    refresh: RefreshChange::Handled,
+                    event: Some(event),
+                }
+            }
+            Self::Unpin(UnpinCause::Cleared) => Change {
+                pin: PinChange::Clear,
+                dirty: DirtyChange::End,
+                refresh: RefreshChange::Handled,
+                event: Some(EventKind::ContextCleared),
+            },
+            Self::MarkDirty => Change { dirty: DirtyChange::Begin, event: Some(EventKind::ContextDrifted), ..NOTHING },
+            Self::MarkClean => Change { dirty: DirtyChange::End, event: Some(EventKind::ContextConverged), ..NOTHING },
+        }
+    }
+
+    /// The chat and its pin as they are once the action is done; `target` is where the new pin comes from.
+    pub fn apply(self, mut chat: ChatFacts, pin: Option<Pin>, target: Target) -> (ChatFacts, Option<Pin>) {
+        let change = self.change();
+        let pin = match (change.pin, target) {
+            (PinChange::Keep, _) => pin,
+            (PinChange::Move(to, _), Target::Agent { id, .. }) => Some(Pin { snapshot: to.snapshot, agent: id, hash: to.hash }),
+            (PinChange::Move(..), Target::Unbound | Target::Missing) => {
+                unreachable!("a pin only moves to the latest snapshot of a target that exists")
+            }
+            (PinChange::Clear, _) => None,
+        };
+        match change.dirty {
+            DirtyChange::Keep => {}
+            DirtyChange::Begin => chat.dirty = true,
+            DirtyChange::End => chat.dirty = false,
+        }
+        match change.refresh {
+            RefreshChange::Keep => {}
+            RefreshChange::Handled => chat.refresh_pending = false,
+        }
+        (chat, pin)
+    }
+}
