@@ -3,6 +3,7 @@
 //! What it does: gives every word of DESIGN.md §1 a type, and every rule about one of them a function.
 //! What it does not: no I/O of any kind; it knows no sqlx, no kube and no axum.
 
+pub mod access;
 pub mod agent;
 pub mod chat;
 pub mod condition;

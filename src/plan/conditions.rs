@@ -96,7 +96,9 @@ fn drifted(chat: &ChatAfter<'_>, pin: Pin) -> Verdict {
     // The message names no resource: what changed is told by the event and by a GET of the chat, so that a chat that is dirty
     // already is not written again by every further push.
     match (chat.facts.dirty, own_latest) {
-        (true, _) => Verdict::new(Truth::True, reason::CONTENT_CHANGED, "its agent's latest snapshot is another one than its pin"),
+        (true, _) => {
+            Verdict::new(Truth::True, reason::CONTENT_CHANGED, "its agent's latest snapshot is another one than its pin")
+        }
         (false, Some(latest)) if latest.hash == pin.hash => Verdict::new(Truth::False, reason::UP_TO_DATE, ""),
         (false, Some(_) | None) if frozen => before
             .filter(|before| before.status != Truth::True)

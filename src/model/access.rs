@@ -1,0 +1,29 @@
+//! Whose records somebody may reach: a value that becomes a predicate in SQL, so that a page of a list is cut from what may
+//! be seen and never comes back short.
+
+/// Whose records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Everybody's.
+    Everything,
+    /// The chats that this user owns, and the agents that may push as this user.
+    Own(String),
+}
+
+impl Reach {
+    /// The user whose records they are; none when everybody's.
+    pub fn user(&self) -> Option<&str> {
+        match self {
+            Self::Everything => None,
+            Self::Own(user) => Some(user),
+        }
+    }
+
+    /// Whether a record of `owner` is within it.
+    pub fn covers(&self, owner: Option<&str>) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Own(user) => owner == Some(user.as_str()),
+        }
+    }
+}

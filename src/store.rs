@@ -1,0 +1,46 @@
+//! PostgreSQL: the source of truth. SQL lives here and nowhere else, one file per aggregate, each query in a function named
+//! by its verb, on a connection that the caller owns.
+//!
+//! What it does: connect, migrate, refuse a schema it does not know; run a [`Write`] as one transaction, again when the
+//! database asks for it. What it does not: decide. The forms of SQL that may be used are those that run unchanged on a
+//! database sharded by namespace; every statement that looks across namespaces is in [`across`] or in [`log`].
+
+pub mod across;
+pub mod agents;
+pub mod chats;
+pub mod converge;
+pub mod error;
+pub mod events;
+pub mod fanout;
+pub mod lists;
+pub mod log;
+pub mod rows;
+pub mod schema;
+pub mod snapshots;
+pub mod transaction;
+
+pub use error::{Retry, StoreError};
+pub use transaction::{Write, transact};
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use std::time::Duration;
+
+/// The migrations, in the binary.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// How long a transaction of ours may stand idle before the server ends it: it would hold back every reader of the log.
+const IDLE_IN_TRANSACTION: &str = "5s";
+/// How long one statement of ours may take.
+const STATEMENT_TIMEOUT: &str = "30s";
+
+/// Session settings that every connection of ours has.
+pub fn session(options: PgConnectOptions) -> PgConnectOptions {
+    options
+        .application_name("moorline")
+        .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION), ("statement_timeout", STATEMENT_TIMEOUT)])
+}
+
+/// A pool of at most `size` connections. Connects lazily: a database that is away does not keep a process from starting.
+pub fn pool(options: PgConnectOptions, size: u32) -> PgPool {
+    PgPoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(session(options))
+}

@@ -1,0 +1,228 @@
+//! Agents: reading them, writing their desired columns, registering runs, and recording pushes.
+
+use super::{
+    error::{Named, StoreError, expect_rows},
+    rows::agent_query,
+};
+use crate::model::{
+    agent::{Agent, AgentView},
+    object::Key,
+    push::Phase,
+    snapshot::SnapshotId,
+};
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx as _;
+use serde_json::Value;
+use sqlx::{PgConnection, types::Json};
+use uuid::Uuid;
+
+/// An agent by name.
+pub async fn get(connection: &mut PgConnection, key: &Key) -> Result<Option<AgentView>, StoreError> {
+    const NAME: &str = "db.agents.get";
+    let row = agent_query!("WHERE a.namespace = $1 AND a.name = $2", key.namespace, key.name);
+    row.fetch_optional(connection).await.named(NAME)?.map(AgentView::try_from).transpose()
+}
+
+/// The current agent of a workspace: the highest build; none counts lowest; ties: the oldest.
+pub async fn current(connection: &mut PgConnection, namespace: &str, workspace: &str) -> Result<Option<AgentView>, StoreError> {
+    const NAME: &str = "db.agents.current";
+    let row = agent_query!(
+        "WHERE a.namespace = $1 AND a.workspace = $2 AND a.deletion_timestamp IS NULL
+         ORDER BY a.build DESC NULLS LAST, a.created_at, a.id LIMIT 1",
+        namespace,
+        workspace
+    );
+    row.fetch_optional(connection).await.named(NAME)?.map(AgentView::try_from).transpose()
+}
+
+/// Locks an agent. What the statement that waited saw must not be decided from: read it again afterwards.
+pub async fn lock(tx: &mut PgConnection, key: &Key) -> Result<Option<Uuid>, StoreError> {
+    const NAME: &str = "db.agents.lock";
+    sqlx::query_scalar!("SELECT id FROM agents WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE", key.namespace, key.name)
+        .fetch_optional(tx)
+        .await
+        .named(NAME)
+}
+
+/// Inserts an agent with the desired columns of `agent`. False when the name is taken.
+pub async fn insert(tx: &mut PgConnection, agent: &Agent) -> Result<bool, StoreError> {
+    const NAME: &str = "db.agents.insert";
+    let Agent { meta, spec, source, paused, refresh_requested, .. } = agent;
+    let inserted = sqlx::query_scalar!(
+        "INSERT INTO agents (namespace, id, name, labels, annotations, rv, created_at, workspace, build, service_account, suspend,
+                             revision_history_limit, refresh_requested, reconcile_requested, paused, deletion_policy, source)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+         ON CONFLICT (namespace, name) DO NOTHING
+         RETURNING id",
+        meta.namespace,
+        meta.id,
+        meta.name,
+        Json(&meta.labels) as _,
+        Json(&meta.annotations) as _,
+        meta.rv,
+        meta.created_at.to_sqlx() as _,
+        spec.workspace,
+        spec.build,
+        spec.service_account,
+        spec.suspend,
+        spec.revision_history_limit,
+        refresh_requested.as_deref(),
+        meta.annotations.get(crate::model::object::RECONCILE_ANNOTATION),
+        paused,
+        spec.deletion_policy.as_str(),
+        source.as_str(),
+    )
+    .fetch_optional(tx)
+    .await
+    .named(NAME)?;
+    Ok(inserted.is_some())
+}
+
+/// Writes the desired columns of an agent that is locked, with its new generation and revision. `left` is a workspace that
+/// it leaves by this, whose chats must be told too.
+pub async fn update(tx: &mut PgConnection, agent: &Agent, left: Option<&str>) -> Result<(), StoreError> {
+    const NAME: &str = "db.agents.update";
+    let Agent { meta, spec, .. } = agent;
+    let done = sqlx::query!(
+        "UPDATE agents SET labels = $3, annotations = $4, generation = $5, rv = $6, workspace = $7, build = $8,
+                           service_account = $9, suspend = $10, revision_history_limit = $11, refresh_requested = $12,
+                           reconcile_requested = $13, paused = $14, deletion_policy = $15, revision = $16,
+                           deletion_timestamp = $17,
+                           former_workspaces = CASE WHEN $18::text IS NULL THEN former_workspaces
+                                                    ELSE array_append(array_remove(former_workspaces, $18), $18) END
+         WHERE namespace = $1 AND id = $2 AND rv <= $6",
+        meta.namespace,
+        meta.id,
+        Json(&meta.labels) as _,
+        Json(&meta.annotations) as _,
+        meta.generation,
+        meta.rv,
+        spec.workspace,
+        spec.build,
+        spec.service_account,
+        spec.suspend,
+        spec.revision_history_limit,
+        agent.refresh_requested,
+        meta.annotations.get(crate::model::object::RECONCILE_ANNOTATION),
+        agent.paused,
+        spec.deletion_policy.as_str(),
+        agent.progress.revision,
+        agent.deletion_timestamp.map(|at| at.to_sqlx()) as _,
+        left,
+    )
+    .execute(tx)
+    .await
+    .named(NAME)?;
+    expect_rows(NAME, 1, done.rows_affected())
+}
+
+/// Begins a run of an agent that is locked: the next epoch, no push accepted yet, phase Pending. Latest stays.
+pub async fn begin_run(
+    tx: &mut PgConnection,
+    namespace: &str,
+    id: Uuid,
+    run_id: Uuid,
+    now: Timestamp,
+    rv: i64,
+) -> Result<i64, StoreError> {
+    const NAME: &str = "db.agents.begin_run";
+    let epoch = sqlx::query_scalar!(
+        "UPDATE agents SET run_id = $3, run_started_at = $4, epoch = epoch + 1, seq = 0, push_digest = NULL, push_changed = NULL,
+                           phase = 'Pending', revision = revision + 1, rv = $5
+         WHERE namespace = $1 AND id = $2 AND rv <= $5
+         RETURNING epoch",
+        namespace,
+        id,
+        run_id,
+        now.to_sqlx() as _,
+        rv
+    )
+    .fetch_optional(tx)
+    .await
+    .named(NAME)?;
+    epoch.ok_or(StoreError::Guard { query: NAME, expected: 1, got: 0 })
+}
+
+/// What of an agent a push is judged and answered by, beyond what everybody is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PushState {
+    /// sha256 of the last accepted push.
+    pub digest: Option<Vec<u8>>,
+    /// What it was answered.
+    pub changed: Option<bool>,
+    /// The live class.
+    pub live: Value,
+    /// The highest snapshot revision given out.
+    pub snapshot_revision: i64,
+}
+
+/// Reads it.
+pub async fn push_state(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<PushState, StoreError> {
+    const NAME: &str = "db.agents.push_state";
+    sqlx::query_as!(
+        PushState,
+        "SELECT push_digest AS digest, push_changed AS changed, live_resources AS live, snapshot_revision
+         FROM agents WHERE namespace = $1 AND id = $2",
+        namespace,
+        id
+    )
+    .fetch_one(tx)
+    .await
+    .named(NAME)
+}
+
+/// An accepted push.
+#[derive(Clone, Debug)]
+pub struct Accepted<'a> {
+    /// Its number.
+    pub seq: i64,
+    /// sha256 of what it said.
+    pub digest: &'a [u8; 32],
+    /// What it was answered.
+    pub changed: bool,
+    /// When.
+    pub now: Timestamp,
+    /// How far the run has got.
+    pub phase: Phase,
+    /// What the agent says is wrong with its scan.
+    pub error: &'a str,
+    /// What it points at now.
+    pub latest: Option<SnapshotId>,
+    /// The highest snapshot revision given out.
+    pub snapshot_revision: i64,
+    /// The live class, when it changed.
+    pub live: Option<&'a Value>,
+    /// The version of the transaction, when the push changes what the agent shows: then the agent becomes due too.
+    pub shown: Option<i64>,
+}
+
+/// Records an accepted push of an agent that is locked.
+pub async fn accept(tx: &mut PgConnection, namespace: &str, id: Uuid, push: &Accepted<'_>) -> Result<(), StoreError> {
+    const NAME: &str = "db.agents.accept";
+    let Accepted { seq, digest, changed, now, phase, error, latest, snapshot_revision, live, shown } = push;
+    let done = sqlx::query!(
+        "UPDATE agents SET seq = $3, push_digest = $4, push_changed = $5, received_at = $6, phase = $7, latest_error = $8,
+                           latest_snapshot_id = $9, snapshot_revision = $10,
+                           live_resources = coalesce($11, live_resources),
+                           live_revision = live_revision + CASE WHEN $11::jsonb IS NULL THEN 0 ELSE 1 END,
+                           revision = revision + CASE WHEN $12::bigint IS NULL THEN 0 ELSE 1 END,
+                           rv = coalesce($12, rv)
+         WHERE namespace = $1 AND id = $2 AND ($12::bigint IS NULL OR rv <= $12)",
+        namespace,
+        id,
+        seq,
+        &digest[..],
+        changed,
+        now.to_sqlx() as _,
+        phase.as_str(),
+        error,
+        latest.map(|latest| latest.0),
+        snapshot_revision,
+        *live,
+        *shown,
+    )
+    .execute(tx)
+    .await
+    .named(NAME)?;
+    expect_rows(NAME, 1, done.rows_affected())
+}

@@ -1,0 +1,250 @@
+//! What the agents' lane reads and writes: claiming an agent that is due, keeping its place in a lap over its chats, and
+//! ending the lap.
+
+use super::{
+    error::{Named, StoreError, expect_rows},
+    log::TxLog,
+    rows::At,
+};
+use crate::model::{
+    condition::{ConditionPatch, Conditions},
+    event::EventKind,
+    push::Phase,
+};
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx as _;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// An agent that is due, locked.
+#[derive(Clone, Debug)]
+pub struct DueAgent {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its workspace.
+    pub workspace: Option<String>,
+    /// Workspaces it has left.
+    pub former_workspaces: Vec<String>,
+    /// Its deletion was asked for.
+    pub deleting: bool,
+    /// It is suspended or paused.
+    pub suspended: bool,
+    /// How far its run has got.
+    pub phase: Option<Phase>,
+    /// What it points at: not `Ok`, all, and the scan's error.
+    pub latest: Option<(i32, i32, String)>,
+    /// The token whose copying to the chats has not ended.
+    pub refresh_pending: Option<String>,
+    /// A reconcile token stands that has not been handled.
+    pub reconcile_pending: bool,
+    /// The conditions speak of an older generation.
+    pub generation_behind: bool,
+    /// The revision that the chats should be told of.
+    pub revision: i64,
+    /// The revision that the running lap began with.
+    pub lap: Option<i64>,
+    /// The last chat of the running lap that has been told.
+    pub cursor: Uuid,
+    /// What its conditions say.
+    pub conditions: Conditions,
+}
+
+/// Claims the first agent of a namespace that is due and that nobody holds. Never waits, so the row it returns is as it is.
+pub async fn claim(tx: &mut PgConnection, namespace: &str, now: Timestamp) -> Result<Option<Uuid>, StoreError> {
+    const NAME: &str = "db.agents.claim";
+    sqlx::query_scalar!(
+        "SELECT id FROM agents
+         WHERE namespace = $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= $2)
+         ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED",
+        namespace,
+        now.to_sqlx() as _
+    )
+    .fetch_optional(tx)
+    .await
+    .named(NAME)
+}
+
+/// Reads an agent that is locked.
+pub async fn load(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<DueAgent, StoreError> {
+    const NAME: &str = "db.agents.load";
+    let row = sqlx::query!(
+        r#"
+        SELECT a.name, a.workspace, a.former_workspaces, a.deletion_timestamp IS NOT NULL AS "deleting!",
+               a.suspend OR a.paused AS "suspended!", a.phase, a.refresh_requested, a.refresh_handled,
+               a.reconcile_requested IS DISTINCT FROM a.reconcile_handled AS "reconcile_pending!",
+               a.observed_generation < a.generation AS "generation_behind!", a.revision, a.fanout_revision, a.fanout_cursor,
+               a.conditions, s.degraded_count AS "degraded?", s.resource_count AS "resources?", s.error AS "error?"
+        FROM agents a
+        LEFT JOIN snapshots s ON s.namespace = a.namespace AND s.id = a.latest_snapshot_id
+        WHERE a.namespace = $1 AND a.id = $2
+        "#,
+        namespace,
+        id
+    )
+    .fetch_one(tx)
+    .await
+    .named(NAME)?;
+    let at = At { table: "agents", namespace, name: &row.name };
+    Ok(DueAgent {
+        id,
+        workspace: row.workspace,
+        former_workspaces: row.former_workspaces,
+        deleting: row.deleting,
+        suspended: row.suspended,
+        phase: row.phase.as_deref().map(|phase| at.word("phase", phase)).transpose()?,
+        latest: row.degraded.zip(row.resources).zip(row.error).map(|((degraded, resources), error)| (degraded, resources, error)),
+        refresh_pending: row.refresh_requested.filter(|token| row.refresh_handled.as_ref() != Some(token)),
+        reconcile_pending: row.reconcile_pending,
+        generation_behind: row.generation_behind,
+        revision: row.revision,
+        lap: row.fanout_revision,
+        cursor: row.fanout_cursor.unwrap_or_default(),
+        conditions: at.conditions(&row.conditions)?,
+        name: row.name,
+    })
+}
+
+/// Keeps the place in a lap: the revision it began with, and the last chat that has been told.
+pub async fn advance(tx: &mut PgConnection, namespace: &str, id: Uuid, lap: i64, cursor: Uuid) -> Result<(), StoreError> {
+    const NAME: &str = "db.agents.advance";
+    let done = sqlx::query!(
+        "UPDATE agents SET fanout_revision = $3, fanout_cursor = $4, attempts = 0, retry_at = NULL
+         WHERE namespace = $1 AND id = $2",
+        namespace,
+        id,
+        lap,
+        cursor
+    )
+    .execute(tx)
+    .await
+    .named(NAME)?;
+    expect_rows(NAME, 1, done.rows_affected())
+}
+
+/// How a lap ends.
+#[derive(Clone, Debug)]
+pub struct LapEnd<'a> {
+    /// The revision it began with: that is what has been seen, not the newest.
+    pub lap: i64,
+    /// Nothing changed while it ran, so what it was about has been handled: tokens, generation, former workspaces.
+    pub whole: bool,
+    /// To the conditions.
+    pub conditions: &'a ConditionPatch,
+    /// Whether the agent changes in what it shows.
+    pub shown: bool,
+}
+
+/// Ends a lap.
+pub async fn end_lap(
+    tx: &mut PgConnection,
+    namespace: &str,
+    agent: &DueAgent,
+    end: &LapEnd<'_>,
+    log: &mut TxLog,
+) -> Result<(), StoreError> {
+    const NAME: &str = "db.agents.end_lap";
+    let LapEnd { lap, whole, conditions, shown } = end;
+    let done = sqlx::query!(
+        "UPDATE agents SET converged_revision = $3, fanout_revision = NULL, fanout_cursor = NULL, attempts = 0, retry_at = NULL,
+                former_workspaces = CASE WHEN $4 THEN '{}' ELSE former_workspaces END,
+                refresh_handled = CASE WHEN $4 THEN refresh_requested ELSE refresh_handled END,
+                reconcile_handled = CASE WHEN $4 THEN reconcile_requested ELSE reconcile_handled END,
+                observed_generation = CASE WHEN $4 THEN generation ELSE observed_generation END,
+                conditions = (conditions || $5) - string_to_array($6, ','),
+                rv = CASE WHEN $7 THEN $8 ELSE rv END
+         WHERE namespace = $1 AND id = $2 AND rv <= $8",
+        namespace,
+        agent.id,
+        lap,
+        whole,
+        Value::Object(conditions.set.clone()),
+        conditions.drop.join(","),
+        shown,
+        log.rv
+    )
+    .execute(&mut *tx)
+    .await
+    .named(NAME)?;
+    expect_rows(NAME, 1, done.rows_affected())?;
+    if *shown { append(tx, namespace, agent.id, &agent.name, log).await } else { Ok(()) }
+}
+
+async fn append(tx: &mut PgConnection, namespace: &str, id: Uuid, name: &str, log: &mut TxLog) -> Result<(), StoreError> {
+    let event = super::events::NewEvent {
+        namespace,
+        kind: EventKind::AgentUpdated,
+        subject: Some(id),
+        name,
+        chat: None,
+        agent: Some(id),
+        payload: json!({}),
+    };
+    super::events::append(tx, log, event).await
+}
+
+/// Removes an agent whose chats have all been let go, with an event that holds its last state: the event first, then the
+/// row. Snapshots stay for as long as somebody is pinned to them.
+pub async fn remove(tx: &mut PgConnection, namespace: &str, id: Uuid, log: &mut TxLog) -> Result<(), StoreError> {
+    const EVENT: &str = "db.agents.remove_event";
+    const NAME: &str = "db.agents.remove";
+    log.written += 1;
+    let done = sqlx::query!(
+        "INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
+         SELECT a.namespace, $3, $4, 'AgentDeleted', a.id, a.name, a.id,
+                jsonb_build_object('agent', to_jsonb(a) - 'live_resources', 'snapshot', to_jsonb(s) - 'manifest')
+         FROM agents a
+         LEFT JOIN snapshots s ON s.namespace = a.namespace AND s.id = a.latest_snapshot_id
+         WHERE a.namespace = $1 AND a.id = $2",
+        namespace,
+        id,
+        log.rv,
+        log.written
+    )
+    .execute(&mut *tx)
+    .await
+    .named(EVENT)?;
+    expect_rows(EVENT, 1, done.rows_affected())?;
+    let done = sqlx::query!("DELETE FROM agents WHERE namespace = $1 AND id = $2 AND rv <= $3", namespace, id, log.rv)
+        .execute(tx)
+        .await
+        .named(NAME)?;
+    expect_rows(NAME, 1, done.rows_affected())
+}
+
+/// How often the loop has failed on an agent in a row; locks it. None when it is gone.
+pub async fn lock_poisoned(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Option<(i32, Value)>, StoreError> {
+    const NAME: &str = "db.agents.lock_poisoned";
+    let row =
+        sqlx::query!("SELECT attempts, conditions FROM agents WHERE namespace = $1 AND id = $2 FOR NO KEY UPDATE", namespace, id);
+    Ok(row.fetch_optional(tx).await.named(NAME)?.map(|row| (row.attempts, row.conditions)))
+}
+
+/// Sets an agent aside until its `retry_at`: it stays due, and says so.
+pub async fn set_aside(
+    tx: &mut PgConnection,
+    namespace: &str,
+    poison: &super::converge::Poison<'_>,
+    log: &mut TxLog,
+) -> Result<(), StoreError> {
+    const NAME: &str = "db.agents.set_aside";
+    let row = sqlx::query!(
+        "UPDATE agents SET attempts = attempts + 1, retry_at = $3, conditions = conditions || $4,
+                           rv = CASE WHEN $5 THEN $6 ELSE rv END
+         WHERE namespace = $1 AND id = $2 AND rv <= $6
+         RETURNING name",
+        namespace,
+        poison.id,
+        poison.retry_at.to_sqlx() as _,
+        Value::Object(poison.conditions.set.clone()),
+        poison.shown,
+        log.rv
+    )
+    .fetch_optional(&mut *tx)
+    .await
+    .named(NAME)?;
+    let row = row.ok_or(StoreError::Guard { query: NAME, expected: 1, got: 0 })?;
+    if poison.shown { append(tx, namespace, poison.id, &row.name, log).await } else { Ok(()) }
+}

@@ -1,0 +1,87 @@
+//! Versions, and how far the log may be read. The rules, each with the failure that forced it, are in docs/event-log.md.
+
+use super::error::{Named, StoreError};
+use sqlx::PgConnection;
+
+/// SQLSTATE with which `log_rv()` says that the log belongs to another timeline.
+pub const FOREIGN: &str = "ML001";
+
+/// The log of one transaction: its version, and how many events it has written.
+#[derive(Debug)]
+pub struct TxLog {
+    /// The version of the transaction.
+    pub rv: i64,
+    /// Events written so far.
+    pub written: i32,
+}
+
+impl TxLog {
+    /// Takes the transaction's version. Call it after the locks are held and before the first write.
+    pub async fn open(tx: &mut PgConnection) -> Result<Self, StoreError> {
+        const NAME: &str = "db.log.rv";
+        let rv = sqlx::query_scalar!(r#"SELECT log_rv() AS "rv!""#).fetch_one(tx).await.named(NAME)?;
+        Ok(Self { rv, written: 0 })
+    }
+}
+
+/// Everything below it is complete: the version of the oldest transaction still open. Fetch it in a statement *before* the
+/// rows.
+pub async fn horizon(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    const NAME: &str = "db.log.horizon";
+    sqlx::query_scalar!(
+        r#"SELECT epoch << 44 | pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "horizon!" FROM log_state"#
+    )
+    .fetch_one(connection)
+    .await
+    .named(NAME)
+}
+
+/// The version of a list whose rows are read after this: the highest logged version below the horizon, at least the floor.
+pub async fn list_version(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    const NAME: &str = "db.log.list_version";
+    let horizon = horizon(connection).await?;
+    sqlx::query_scalar!(
+        r#"
+        SELECT greatest(s.floor, coalesce((
+            SELECT e.rv FROM events e WHERE e.rv < $1 ORDER BY e.rv DESC, e.seq DESC LIMIT 1
+        ), 0)) AS "version!"
+        FROM log_state s
+        "#,
+        horizon
+    )
+    .fetch_one(connection)
+    .await
+    .named(NAME)
+}
+
+/// The lowest version a reader may start from. Check it *after* the rows are read.
+pub async fn floor(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    const NAME: &str = "db.log.floor";
+    sqlx::query_scalar!("SELECT floor FROM log_state").fetch_one(connection).await.named(NAME)
+}
+
+/// Begins a new epoch when this database is a copy, a restore or a promotion of the one that wrote the log (or when
+/// `forced`). Returns the new epoch, or none when nothing was to be done.
+pub async fn bump(connection: &mut PgConnection, forced: bool) -> Result<Option<i64>, StoreError> {
+    const NAME: &str = "db.log.bump";
+    let epoch = sqlx::query_scalar!("SELECT log_bump($1)", forced).fetch_one(connection).await.named(NAME)?;
+    if let Some(epoch) = epoch {
+        tracing::warn!(
+            epoch,
+            "the event log begins a new epoch: this database is a restore, a copy or a promotion; every watcher relists"
+        );
+    }
+    Ok(epoch)
+}
+
+/// Makes the partitions of today and the next `days` days. Returns how many were missing.
+pub async fn make_partitions(connection: &mut PgConnection, days: i32) -> Result<i32, StoreError> {
+    const NAME: &str = "db.events.make_ahead";
+    sqlx::query_scalar!(r#"SELECT events_make_ahead($1) AS "made!""#, days).fetch_one(connection).await.named(NAME)
+}
+
+/// Rows in the default partition: of days that had none of their own.
+pub async fn default_partition_rows(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    const NAME: &str = "db.events.default_rows";
+    sqlx::query_scalar!(r#"SELECT count(*) AS "rows!" FROM events_default"#).fetch_one(connection).await.named(NAME)
+}

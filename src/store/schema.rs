@@ -1,0 +1,116 @@
+//! Whether the database has the schema that this binary was built for.
+
+use super::{MIGRATOR, error::Named, error::StoreError, log};
+use sqlx::{PgConnection, PgPool};
+
+/// Why this binary and this database do not go together.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    /// Nothing of ours is in it.
+    #[error("the database has no Moorline schema: run `moorline migrate` (this binary needs version {needed})")]
+    Absent {
+        /// The version that this binary needs.
+        needed: i64,
+    },
+    /// Older than this binary needs.
+    #[error("the database schema is at version {found}, this binary needs {needed}: run `moorline migrate` of this version")]
+    TooOld {
+        /// What is there.
+        found: i64,
+        /// What is needed.
+        needed: i64,
+    },
+    /// Newer than this binary knows.
+    #[error("the database schema is at version {found}, this binary knows only up to {known}: run a newer moorline")]
+    TooNew {
+        /// What is there.
+        found: i64,
+        /// What this binary knows.
+        known: i64,
+    },
+    /// A migration was begun and not finished, or is not the one that this binary carries.
+    #[error("migration {version} {what}: restore the database or ask for help before going on")]
+    Damaged {
+        /// Which.
+        version: i64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The migration failed.
+    #[error("migrating: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The database could not be asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The version that this binary was built for.
+pub fn needed() -> i64 {
+    MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
+}
+
+/// Refuses a schema that is newer than this binary knows, or older than it needs.
+pub async fn check(connection: &mut PgConnection) -> Result<(), SchemaError> {
+    let needed = needed();
+    let present = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "present!""#)
+        .fetch_one(&mut *connection)
+        .await
+        .named("db.schema.present")?;
+    if !present {
+        return Err(SchemaError::Absent { needed });
+    }
+    // Not a checked query: the table is sqlx's own, and not part of our migrations.
+    let applied: Vec<(i64, bool, Vec<u8>)> =
+        sqlx::query_as("SELECT version, success, checksum FROM _sqlx_migrations ORDER BY version")
+            .fetch_all(connection)
+            .await
+            .named("db.schema.applied")?;
+    let Some(found) = applied.iter().map(|(version, ..)| *version).max() else {
+        return Err(SchemaError::Absent { needed });
+    };
+    for (version, success, checksum) in &applied {
+        if !success {
+            return Err(SchemaError::Damaged { version: *version, what: "was begun and not finished" });
+        }
+        let ours = MIGRATOR.iter().find(|migration| migration.version == *version);
+        if ours.is_some_and(|ours| ours.checksum.as_ref() != checksum.as_slice()) {
+            return Err(SchemaError::Damaged { version: *version, what: "is not the one that this binary carries" });
+        }
+    }
+    match found.cmp(&needed) {
+        std::cmp::Ordering::Less => Err(SchemaError::TooOld { found, needed }),
+        std::cmp::Ordering::Greater => Err(SchemaError::TooNew { found, known: needed }),
+        std::cmp::Ordering::Equal => Ok(()),
+    }
+}
+
+/// What migrating did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migrated {
+    /// The version before; none when there was no schema.
+    pub from: Option<i64>,
+    /// The version now.
+    pub to: i64,
+    /// The epoch that the event log was moved to, if it was.
+    pub new_epoch: Option<i64>,
+}
+
+/// Brings the schema to the version of this binary. A second replica that does so at the same time waits for the first
+/// (sqlx holds an advisory lock). `restored` begins a new epoch of the log even when nothing looks foreign.
+pub async fn migrate(pool: &PgPool, restored: bool) -> Result<Migrated, SchemaError> {
+    let mut connection = pool.acquire().await.named("db.schema.acquire")?;
+    let from = match check(&mut connection).await {
+        Ok(()) => Some(needed()),
+        Err(SchemaError::Absent { .. }) => None,
+        Err(SchemaError::TooOld { found, .. }) => Some(found),
+        Err(other) => return Err(other),
+    };
+    // A migration, or the wait for another replica's, may take longer than a request's statement.
+    sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await.named("db.schema.timeout")?;
+    MIGRATOR.run(&mut *connection).await?;
+    let new_epoch = log::bump(&mut connection, restored).await?;
+    log::make_partitions(&mut connection, super::across::PARTITIONS_AHEAD).await?;
+    // The session's settings are not those of the pool any more.
+    let _ = connection.detach();
+    Ok(Migrated { from, to: needed(), new_epoch })
+}

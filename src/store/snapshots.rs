@@ -1,0 +1,174 @@
+//! Snapshots and the bodies they name.
+
+use super::{
+    error::{Named, StoreError, expect_rows},
+    rows::snapshot_query,
+};
+use crate::model::{
+    hash::{ContentHash, ContextHash},
+    object::Key,
+    resource::ResourceMeta,
+    snapshot::{Snapshot, SnapshotId, SnapshotWithManifest},
+};
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx as _;
+use sqlx::{PgConnection, types::Json};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// A snapshot by name, with its resources.
+pub async fn get(connection: &mut PgConnection, key: &Key) -> Result<Option<SnapshotWithManifest>, StoreError> {
+    const NAME: &str = "db.snapshots.get";
+    let row = snapshot_query!("WHERE s.namespace = $1 AND s.name = $2", key.namespace, key.name);
+    let Some(row) = row.fetch_optional(&mut *connection).await.named(NAME)? else { return Ok(None) };
+    let snapshot = Snapshot::try_from(row)?;
+    let mut manifests = manifests(connection, &key.namespace, &[snapshot.id]).await?;
+    Ok(manifests.remove(&snapshot.id).map(|manifest| SnapshotWithManifest { snapshot, manifest }))
+}
+
+/// The snapshot of an agent that has this hash.
+pub async fn find(
+    tx: &mut PgConnection,
+    namespace: &str,
+    agent: Uuid,
+    hash: &ContextHash,
+) -> Result<Option<Snapshot>, StoreError> {
+    const NAME: &str = "db.snapshots.find";
+    let row = snapshot_query!(
+        "WHERE s.namespace = $1 AND s.agent_id = $2 AND s.context_hash = $3",
+        namespace,
+        agent,
+        &hash.as_bytes()[..]
+    );
+    row.fetch_optional(tx).await.named(NAME)?.map(Snapshot::try_from).transpose()
+}
+
+/// What snapshots list.
+pub async fn manifests(
+    connection: &mut PgConnection,
+    namespace: &str,
+    ids: &[SnapshotId],
+) -> Result<HashMap<SnapshotId, Vec<ResourceMeta>>, StoreError> {
+    const NAME: &str = "db.snapshots.manifests";
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    let rows = sqlx::query!(
+        r#"SELECT id, manifest AS "manifest: Json<Vec<ResourceMeta>>" FROM snapshots WHERE namespace = $1 AND id = ANY($2)"#,
+        namespace,
+        &ids
+    )
+    .fetch_all(connection)
+    .await
+    .named(NAME)?;
+    Ok(rows.into_iter().map(|row| (SnapshotId(row.id), row.manifest.0)).collect())
+}
+
+/// Who may push as the agents that made a snapshot: the owner that a reader of it must be.
+pub async fn service_account(connection: &mut PgConnection, namespace: &str, agent: Uuid) -> Result<Option<String>, StoreError> {
+    const NAME: &str = "db.snapshots.service_account";
+    let account = sqlx::query_scalar!("SELECT service_account FROM agents WHERE namespace = $1 AND id = $2", namespace, agent);
+    Ok(account.fetch_optional(connection).await.named(NAME)?.flatten())
+}
+
+/// A snapshot to be made.
+#[derive(Clone, Debug)]
+pub struct NewSnapshot<'a> {
+    /// Where.
+    pub namespace: &'a str,
+    /// The agent that reported it.
+    pub agent_id: Uuid,
+    /// Its name.
+    pub agent_name: &'a str,
+    /// `metadata.name` to try.
+    pub name: &'a str,
+    /// The agent's next revision.
+    pub revision: i64,
+    /// The hash of the resources.
+    pub hash: &'a ContextHash,
+    /// What the agent says is wrong with its scan.
+    pub error: &'a str,
+    /// The resources, in (kind, source) order.
+    pub manifest: &'a [ResourceMeta],
+    /// When.
+    pub now: Timestamp,
+    /// The version of the transaction.
+    pub rv: i64,
+}
+
+/// Makes a snapshot; the agent is locked. None when the name is taken.
+pub async fn insert(tx: &mut PgConnection, new: &NewSnapshot<'_>) -> Result<Option<SnapshotId>, StoreError> {
+    const NAME: &str = "db.snapshots.insert";
+    let NewSnapshot { namespace, agent_id, agent_name, name, revision, hash, error, manifest, now, rv } = new;
+    let degraded = crate::model::resource::count_degraded(*manifest);
+    let size: u64 = manifest.iter().map(|resource| resource.size_bytes).sum();
+    let id = sqlx::query_scalar!(
+        "INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, error, resource_count,
+                                degraded_count, size_bytes, created_at, rv)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+         ON CONFLICT (namespace, name) DO NOTHING
+         RETURNING id",
+        namespace,
+        agent_id,
+        agent_name,
+        name,
+        revision,
+        &hash.as_bytes()[..],
+        Json(manifest) as _,
+        error,
+        i32::try_from(manifest.len()).unwrap_or(i32::MAX),
+        i32::try_from(degraded).unwrap_or(i32::MAX),
+        i64::try_from(size).unwrap_or(i64::MAX),
+        now.to_sqlx() as _,
+        rv
+    )
+    .fetch_optional(tx)
+    .await
+    .named(NAME)?;
+    Ok(id.map(SnapshotId))
+}
+
+/// Which of these bodies the agent does not have yet.
+pub async fn missing_blobs(
+    tx: &mut PgConnection,
+    namespace: &str,
+    agent: Uuid,
+    hashes: &[ContentHash],
+) -> Result<Vec<ContentHash>, StoreError> {
+    const NAME: &str = "db.blobs.missing";
+    let all: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect();
+    let present: Vec<Vec<u8>> = sqlx::query_scalar!(
+        "SELECT hash FROM blobs WHERE namespace = $1 AND agent_id = $2 AND hash = ANY($3)",
+        namespace,
+        agent,
+        &all
+    )
+    .fetch_all(tx)
+    .await
+    .named(NAME)?;
+    Ok(hashes.iter().filter(|hash| !present.iter().any(|present| present == hash.as_bytes())).copied().collect())
+}
+
+/// Keeps bodies that the agent did not have; the agent is locked.
+pub async fn insert_blobs(
+    tx: &mut PgConnection,
+    namespace: &str,
+    agent: Uuid,
+    bodies: &[(ContentHash, &[u8])],
+) -> Result<(), StoreError> {
+    const NAME: &str = "db.blobs.insert";
+    let hashes: Vec<Vec<u8>> = bodies.iter().map(|(hash, _)| hash.as_bytes().to_vec()).collect();
+    let bytes: Vec<&[u8]> = bodies.iter().map(|(_, body)| *body).collect();
+    let done = sqlx::query!(
+        "INSERT INTO blobs (namespace, agent_id, hash, bytes)
+         SELECT a.namespace, a.id, u.hash, u.bytes
+         FROM agents a JOIN unnest($3::bytea[], $4::bytea[]) AS u (hash, bytes) ON true
+         WHERE a.namespace = $1 AND a.id = $2",
+        namespace,
+        agent,
+        &hashes as _,
+        &bytes as _
+    )
+    .execute(tx)
+    .await
+    .named(NAME)?;
+    expect_rows(NAME, bodies.len(), done.rows_affected())
+}

@@ -1,0 +1,59 @@
+//! A write is one transaction, tried again from the start when it lost a race. The body is a value with a method, not a
+//! closure over mutable state, so that a second attempt begins as the first one did.
+
+use super::error::{Named, Retry, StoreError, full_jitter};
+use crate::clock::Clock;
+use sqlx::{PgConnection, PgPool};
+use std::{future::Future, time::Duration};
+
+/// How often one transaction is tried.
+const ATTEMPTS: u32 = 12;
+/// The first pause between two attempts, at most; it doubles up to [`PAUSE_CAP`].
+const PAUSE: Duration = Duration::from_millis(2);
+/// The longest pause between two attempts.
+const PAUSE_CAP: Duration = Duration::from_millis(200);
+
+/// The body of a transaction.
+pub trait Write: Sync {
+    /// What it answers.
+    type Output: Send;
+    /// Its own refusals besides the store's failures.
+    type Error: From<StoreError> + Send;
+
+    /// Does it. Called again, on a fresh transaction, when the last call lost a race.
+    fn run(&self, tx: &mut PgConnection) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
+
+    /// The store's failure in an error, if that is what it is.
+    fn store_error(error: &Self::Error) -> Option<&StoreError>;
+}
+
+/// Runs `write` as one READ COMMITTED transaction, and again while it loses races, at most twelve times.
+/// An error rolls it back: nothing of it is left.
+pub async fn transact<W: Write>(pool: &PgPool, clock: &Clock, write: &W) -> Result<W::Output, W::Error> {
+    let mut attempt = 0;
+    loop {
+        let error = match once(pool, write).await {
+            Ok(output) => return Ok(output),
+            Err(error) => error,
+        };
+        let retry = W::store_error(&error).map(StoreError::retry);
+        attempt += 1;
+        match retry {
+            Some(Retry::Transaction) if attempt < ATTEMPTS => {
+                tokio::time::sleep(full_jitter(PAUSE, PAUSE_CAP, attempt, clock.random())).await;
+            }
+            Some(Retry::AfterBump) if attempt < ATTEMPTS => {
+                let mut connection = pool.acquire().await.named("db.log.bump")?;
+                super::log::bump(&mut connection, false).await?;
+            }
+            Some(Retry::Transaction | Retry::AfterBump | Retry::Later | Retry::Poison) | None => return Err(error),
+        }
+    }
+}
+
+async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error> {
+    let mut tx = pool.begin().await.named("db.begin")?;
+    let output = write.run(&mut tx).await?;
+    tx.commit().await.named("db.commit")?;
+    Ok(output)
+}
