@@ -16,6 +16,10 @@
 //! The modules, in the order in which they may use each other (arrows point down only).
 
 pub mod clock;
+pub mod metrics;
 pub mod model;
 pub mod plan;
+pub mod reconcile;
 pub mod store;
+pub mod wake;
+pub mod worker;

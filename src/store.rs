@@ -44,3 +44,9 @@ pub fn session(options: PgConnectOptions) -> PgConnectOptions {
 pub fn pool(options: PgConnectOptions, size: u32) -> PgPool {
     PgPoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(session(options))
 }
+
+/// A connection of the pool.
+pub async fn acquire(pool: &PgPool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
+    use error::Named as _;
+    pool.acquire().named("db.acquire").await
+}

@@ -17,8 +17,8 @@ pub async fn namespaces_with_due_chats(connection: &mut PgConnection, now: Times
         now.to_sqlx() as _
     )
     .fetch_all(connection)
-    .await
     .named(NAME)
+    .await
 }
 
 /// Namespaces with agents that are due, at most 64.
@@ -30,8 +30,8 @@ pub async fn namespaces_with_due_agents(connection: &mut PgConnection, now: Time
         now.to_sqlx() as _
     )
     .fetch_all(connection)
-    .await
     .named(NAME)
+    .await
 }
 
 /// How many records are due, per lane: the depth of the queue, those that wait for their `retry_at` included.
@@ -52,6 +52,6 @@ pub async fn depth(connection: &mut PgConnection) -> Result<Depth, StoreError> {
                   (SELECT count(*) FROM agents WHERE converged_revision < revision) AS "agents!""#
     )
     .fetch_one(connection)
-    .await
     .named(NAME)
+    .await
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 pub async fn get(connection: &mut PgConnection, key: &Key) -> Result<Option<AgentView>, StoreError> {
     const NAME: &str = "db.agents.get";
     let row = agent_query!("WHERE a.namespace = $1 AND a.name = $2", key.namespace, key.name);
-    row.fetch_optional(connection).await.named(NAME)?.map(AgentView::try_from).transpose()
+    row.fetch_optional(connection).named(NAME).await?.map(AgentView::try_from).transpose()
 }
 
 /// The current agent of a workspace: the highest build; none counts lowest; ties: the oldest.
@@ -32,7 +32,7 @@ pub async fn current(connection: &mut PgConnection, namespace: &str, workspace: 
         namespace,
         workspace
     );
-    row.fetch_optional(connection).await.named(NAME)?.map(AgentView::try_from).transpose()
+    row.fetch_optional(connection).named(NAME).await?.map(AgentView::try_from).transpose()
 }
 
 /// Locks an agent. What the statement that waited saw must not be decided from: read it again afterwards.
@@ -40,8 +40,8 @@ pub async fn lock(tx: &mut PgConnection, key: &Key) -> Result<Option<Uuid>, Stor
     const NAME: &str = "db.agents.lock";
     sqlx::query_scalar!("SELECT id FROM agents WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE", key.namespace, key.name)
         .fetch_optional(tx)
-        .await
         .named(NAME)
+        .await
 }
 
 /// Inserts an agent with the desired columns of `agent`. False when the name is taken.
@@ -73,8 +73,8 @@ pub async fn insert(tx: &mut PgConnection, agent: &Agent) -> Result<bool, StoreE
         source.as_str(),
     )
     .fetch_optional(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     Ok(inserted.is_some())
 }
 
@@ -111,8 +111,8 @@ pub async fn update(tx: &mut PgConnection, agent: &Agent, left: Option<&str>) ->
         left,
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, 1, done.rows_affected())
 }
 
@@ -138,8 +138,8 @@ pub async fn begin_run(
         rv
     )
     .fetch_optional(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     epoch.ok_or(StoreError::Guard { query: NAME, expected: 1, got: 0 })
 }
 
@@ -167,8 +167,8 @@ pub async fn push_state(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Res
         id
     )
     .fetch_one(tx)
-    .await
     .named(NAME)
+    .await
 }
 
 /// An accepted push.
@@ -222,7 +222,7 @@ pub async fn accept(tx: &mut PgConnection, namespace: &str, id: Uuid, push: &Acc
         *shown,
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, 1, done.rows_affected())
 }

@@ -23,14 +23,14 @@ use uuid::Uuid;
 pub async fn get(connection: &mut PgConnection, key: &Key) -> Result<Option<ChatView>, StoreError> {
     const NAME: &str = "db.chats.get";
     let row = chat_query!("WHERE c.namespace = $1 AND c.name = $2", key.namespace, key.name);
-    row.fetch_optional(connection).await.named(NAME)?.map(ChatView::try_from).transpose()
+    row.fetch_optional(connection).named(NAME).await?.map(ChatView::try_from).transpose()
 }
 
 /// A chat by id.
 pub async fn get_by_id(connection: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Option<ChatView>, StoreError> {
     const NAME: &str = "db.chats.get_by_id";
     let row = chat_query!("WHERE c.namespace = $1 AND c.id = $2", namespace, id);
-    row.fetch_optional(connection).await.named(NAME)?.map(ChatView::try_from).transpose()
+    row.fetch_optional(connection).named(NAME).await?.map(ChatView::try_from).transpose()
 }
 
 /// Locks a chat. What the statement that waited saw must not be decided from: read it again afterwards.
@@ -38,8 +38,8 @@ pub async fn lock(tx: &mut PgConnection, key: &Key) -> Result<Option<Uuid>, Stor
     const NAME: &str = "db.chats.lock";
     sqlx::query_scalar!("SELECT id FROM chats WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE", key.namespace, key.name)
         .fetch_optional(tx)
-        .await
         .named(NAME)
+        .await
 }
 
 /// Locks chats in the order of their ids. Returns those that are still there.
@@ -51,8 +51,8 @@ pub async fn lock_all(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> R
         ids
     )
     .fetch_all(tx)
-    .await
     .named(NAME)
+    .await
 }
 
 /// The ids of a chat and everything below it, in no order.
@@ -71,8 +71,8 @@ pub async fn subtree(connection: &mut PgConnection, namespace: &str, id: Uuid) -
         id
     )
     .fetch_all(connection)
-    .await
     .named(NAME)
+    .await
 }
 
 /// Locks a chat and everything below it in id order, looks again in a new statement, and asks for another try when the
@@ -130,8 +130,8 @@ pub async fn insert(tx: &mut PgConnection, chat: &Chat) -> Result<bool, StoreErr
         chat.event_seq,
     )
     .fetch_optional(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     Ok(inserted.is_some())
 }
 
@@ -168,8 +168,8 @@ pub async fn update(tx: &mut PgConnection, chat: &Chat) -> Result<(), StoreError
         chat.event_seq,
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, 1, done.rows_affected())
 }
 
@@ -183,8 +183,8 @@ pub async fn request_refresh(tx: &mut PgConnection, namespace: &str, id: Uuid, t
         token
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, 1, done.rows_affected())
 }
 
@@ -209,8 +209,8 @@ pub async fn spread_archived(tx: &mut PgConnection, namespace: &str, id: Uuid) -
         id
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     Ok(done.rows_affected())
 }
 
@@ -232,8 +232,8 @@ pub async fn orphan_children(
         rv
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, expected, done.rows_affected())
 }
 
@@ -251,8 +251,8 @@ pub async fn reroot(tx: &mut PgConnection, namespace: &str, root: Uuid) -> Resul
         root
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     Ok(())
 }
 
@@ -266,8 +266,8 @@ pub async fn children(connection: &mut PgConnection, namespace: &str, id: Uuid) 
         id
     )
     .fetch_all(connection)
-    .await
     .named(NAME)
+    .await
 }
 
 /// A direct child.
@@ -300,14 +300,14 @@ pub async fn delete(tx: &mut PgConnection, namespace: &str, ids: &[Uuid], log: &
         log.written
     )
     .execute(&mut *tx)
-    .await
-    .named(EVENTS)?;
+    .named(EVENTS)
+    .await?;
     expect_rows(EVENTS, ids.len(), done.rows_affected())?;
     log.written += i32::try_from(ids.len()).unwrap_or(i32::MAX);
     let done = sqlx::query!("DELETE FROM chats WHERE namespace = $1 AND id = ANY($2) AND rv <= $3", namespace, ids, log.rv)
         .execute(tx)
-        .await
-        .named(NAME)?;
+        .named(NAME)
+        .await?;
     expect_rows(NAME, ids.len(), done.rows_affected())
 }
 
@@ -380,8 +380,8 @@ pub async fn context(connection: &mut PgConnection, key: &Key, bodies: bool) -> 
         bodies
     )
     .fetch_optional(connection)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     let Some(row) = row else { return Ok(None) };
     let at = At { table: "chats", namespace: &key.namespace, name: &key.name };
     let pin = match (row.s_id, row.s_name, row.s_hash, row.s_agent_id, row.s_agent_name, row.manifest) {

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use serde_json::Value;
 use sqlx::PgConnection;
-use std::{collections::HashMap, str::FromStr, sync::Arc};
+use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// Most chats that one transaction touches.
@@ -75,6 +75,8 @@ pub struct Loaded {
     pub generation_behind: bool,
     /// What its conditions say.
     pub conditions: Arc<Conditions>,
+    /// Since when a pin may have been possible: the later of the chat's last change by a person and the agent's last push.
+    pub waiting_since: Timestamp,
 }
 
 /// A row, or why it could not be read.
@@ -104,8 +106,8 @@ pub async fn claim(tx: &mut PgConnection, namespace: &str, limit: i64, now: Time
         limit
     )
     .fetch_all(tx)
-    .await
     .named(NAME)
+    .await
 }
 
 /// Claims one chat, if it is due and nobody holds it.
@@ -118,8 +120,8 @@ pub async fn claim_one(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Resu
         id
     )
     .fetch_all(tx)
-    .await
     .named(NAME)
+    .await
 }
 
 struct LoadedRow {
@@ -136,6 +138,7 @@ struct LoadedRow {
     dirty: bool,
     conditions: String,
     unbound: bool,
+    waiting_since: jiff_sqlx::Timestamp,
     reference: Option<String>,
     p_id: Option<i64>,
     p_name: Option<String>,
@@ -168,20 +171,20 @@ macro_rules! load_query {
                        c.refresh_policy, c.refresh_requested, c.refresh_handled,
                        c.reconcile_requested IS DISTINCT FROM c.reconcile_handled AS reconcile_pending,
                        c.observed_generation < c.generation AS generation_behind,
-                       c.dirty_since IS NOT NULL AS dirty, c.conditions, c.snapshot_id, c.agent, c.workspace,
+                       c.dirty_since IS NOT NULL AS dirty, c.conditions, c.snapshot_id, c.updated_at, c.agent, c.workspace,
                        coalesce('a/' || c.agent, 'w/' || c.workspace) AS target
                 FROM chats c WHERE c.namespace = $1 AND "# + $source + r#"
             ), named AS (
                 SELECT DISTINCT target, agent, workspace FROM page WHERE target IS NOT NULL
             ), targets AS MATERIALIZED (
-                SELECT n.target, t.id, t.name, t.phase, l.id AS l_id, l.name AS l_name, l.context_hash AS l_hash,
+                SELECT n.target, t.id, t.name, t.phase, t.received_at, l.id AS l_id, l.name AS l_name, l.context_hash AS l_hash,
                        l.degraded_count AS l_degraded, l.resource_count AS l_resources, l.error AS l_error
                 FROM named n
                 CROSS JOIN LATERAL (
-                    SELECT a.id, a.name, a.phase, a.latest_snapshot_id FROM agents a
+                    SELECT a.id, a.name, a.phase, a.latest_snapshot_id, a.received_at FROM agents a
                     WHERE a.namespace = $1 AND a.name = n.agent AND a.deletion_timestamp IS NULL
                     UNION ALL
-                    (SELECT a.id, a.name, a.phase, a.latest_snapshot_id FROM agents a
+                    (SELECT a.id, a.name, a.phase, a.latest_snapshot_id, a.received_at FROM agents a
                      WHERE a.namespace = $1 AND a.workspace = n.workspace AND a.deletion_timestamp IS NULL
                      ORDER BY a.build DESC NULLS LAST, a.created_at, a.id LIMIT 1)
                 ) t
@@ -191,6 +194,7 @@ macro_rules! load_query {
                    page.state AS "state!", page.refresh_policy AS "refresh_policy!", page.refresh_requested, page.refresh_handled,
                    page.reconcile_pending AS "reconcile_pending!", page.generation_behind AS "generation_behind!",
                    page.dirty AS "dirty!", page.conditions::text AS "conditions!", page.target IS NULL AS "unbound!",
+                   greatest(page.updated_at, t.received_at) AS "waiting_since!: _",
                    coalesce('agent ' || page.agent, 'workspace ' || page.workspace) AS "reference?",
                    p.id AS "p_id?", p.name AS "p_name?", p.agent_id AS "p_agent_id?", p.agent_name AS "p_agent_name?",
                    p.context_hash AS "p_hash?", p.degraded_count AS "p_degraded?", p.resource_count AS "p_resources?",
@@ -211,7 +215,7 @@ macro_rules! load_query {
 /// Reads chats by id.
 pub async fn load(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> Result<Vec<Row>, StoreError> {
     const NAME: &str = "db.chats.load";
-    let rows = load_query!("c.id = ANY($2)", namespace, ids).fetch_all(tx).await.named(NAME)?;
+    let rows = load_query!("c.id = ANY($2)", namespace, ids).fetch_all(tx).named(NAME).await?;
     Ok(parse(namespace, rows))
 }
 
@@ -252,8 +256,8 @@ pub async fn load_concerned(tx: &mut PgConnection, namespace: &str, page: &Conce
         limit
     )
     .fetch_all(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     Ok(parse(namespace, rows))
 }
 
@@ -320,6 +324,7 @@ fn loaded(namespace: &str, row: LoadedRow, seen: &mut HashMap<String, Arc<Condit
         reconcile_pending: row.reconcile_pending,
         generation_behind: row.generation_behind,
         conditions,
+        waiting_since: row.waiting_since.to_jiff(),
     })
 }
 
@@ -365,6 +370,17 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
+    /// How long each chat of `chats` that gets its first pin by this has waited for it.
+    pub fn hydrated(&self, chats: &[Loaded], now: Timestamp) -> Vec<Duration> {
+        let waited = |id: Uuid| {
+            let chat = chats.binary_search_by_key(&id, |chat| chat.id).ok().map(|at| &chats[at]);
+            chat.map(|chat| Duration::try_from(now.duration_since(chat.waiting_since)).unwrap_or_default())
+        };
+        let first =
+            |class: usize| self.classes[class].event.as_ref().is_some_and(|event| event.kind == EventKind::ContextHydrated);
+        self.chats.iter().filter(|(_, class)| first(*class)).filter_map(|(id, _)| waited(*id)).collect()
+    }
+
     /// How many of the chats change in what they show.
     pub fn shown(&self) -> usize {
         self.chats.iter().filter(|(_, class)| self.classes[*class].event.is_some()).count()
@@ -455,8 +471,8 @@ pub async fn record(
         lane == Lane::Due,
     )
     .execute(&mut *tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, ids.len(), done.rows_affected())?;
     append(tx, namespace, outcomes, log).await
 }
@@ -491,8 +507,8 @@ async fn append(tx: &mut PgConnection, namespace: &str, outcomes: &Outcomes, log
         &payloads
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, ids.len(), done.rows_affected())?;
     log.written += i32::try_from(ids.len()).unwrap_or(i32::MAX);
     Ok(())
@@ -521,7 +537,7 @@ pub async fn lock_poisoned(tx: &mut PgConnection, namespace: &str, id: Uuid) -> 
     const NAME: &str = "db.chats.lock_poisoned";
     let row =
         sqlx::query!("SELECT attempts, conditions FROM chats WHERE namespace = $1 AND id = $2 FOR NO KEY UPDATE", namespace, id);
-    Ok(row.fetch_optional(tx).await.named(NAME)?.map(|row| (row.attempts, row.conditions)))
+    Ok(row.fetch_optional(tx).named(NAME).await?.map(|row| (row.attempts, row.conditions)))
 }
 
 /// Sets a chat aside until its `retry_at`: it stays due, and says so.
@@ -542,8 +558,8 @@ pub async fn set_aside(tx: &mut PgConnection, namespace: &str, poison: &Poison<'
         log.rv
     )
     .fetch_optional(&mut *tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     let row = row.ok_or(StoreError::Guard { query: NAME, expected: 1, got: 0 })?;
     if *shown {
         let event = super::events::NewEvent {
@@ -565,7 +581,7 @@ pub async fn make_due(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> R
     const NAME: &str = "db.chats.make_due";
     let done = sqlx::query!("UPDATE chats SET revision = revision + 1 WHERE namespace = $1 AND id = ANY($2)", namespace, ids)
         .execute(tx)
-        .await
-        .named(NAME)?;
+        .named(NAME)
+        .await?;
     expect_rows(NAME, ids.len(), done.rows_affected())
 }

@@ -1,7 +1,10 @@
 //! What can go wrong in the store, and whether to try again. Decided by SQLSTATE, never by the name of a constraint: a
 //! sharded server hides those.
 
-use std::time::Duration;
+use super::log;
+use crate::metrics::METRICS;
+use std::{future::Future, time::Duration};
+use tracing::Instrument as _;
 
 /// A failure of the store. `query` is the static name that the span and the metric carry too.
 #[derive(Debug, thiserror::Error)]
@@ -100,17 +103,18 @@ fn by_sqlstate(code: &str) -> Retry {
     }
 }
 
-use super::log;
-
-/// Names the statement of a failure.
-pub(crate) trait Named<T> {
+/// Names a statement: in its span, in its metric and in its failure.
+pub(crate) trait Named<T>: Future<Output = Result<T, sqlx::Error>> + Sized {
     /// Names it.
-    fn named(self, query: &'static str) -> Result<T, StoreError>;
+    fn named(self, query: &'static str) -> impl Future<Output = Result<T, StoreError>>;
 }
 
-impl<T> Named<T> for Result<T, sqlx::Error> {
-    fn named(self, query: &'static str) -> Result<T, StoreError> {
-        self.map_err(|source| StoreError::Database { query, source })
+impl<T, F: Future<Output = Result<T, sqlx::Error>> + Send> Named<T> for F {
+    async fn named(self, query: &'static str) -> Result<T, StoreError> {
+        let began = std::time::Instant::now();
+        let result = self.instrument(tracing::debug_span!("db", query)).await;
+        METRICS.query(query, began.elapsed(), result.is_ok());
+        result.map_err(|source| StoreError::Database { query, source })
     }
 }
 

@@ -49,8 +49,8 @@ pub async fn append(tx: &mut PgConnection, log: &mut TxLog, event: NewEvent<'_>)
         payload
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, 1, done.rows_affected())
 }
 
@@ -72,6 +72,6 @@ pub async fn deleted_later(
         rv
     )
     .fetch_one(tx)
-    .await
     .named(NAME)
+    .await
 }

@@ -63,8 +63,8 @@ pub async fn claim(tx: &mut PgConnection, namespace: &str, now: Timestamp) -> Re
         now.to_sqlx() as _
     )
     .fetch_optional(tx)
-    .await
     .named(NAME)
+    .await
 }
 
 /// Reads an agent that is locked.
@@ -85,8 +85,8 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Du
         id
     )
     .fetch_one(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     let at = At { table: "agents", namespace, name: &row.name };
     Ok(DueAgent {
         id,
@@ -119,8 +119,8 @@ pub async fn advance(tx: &mut PgConnection, namespace: &str, id: Uuid, lap: i64,
         cursor
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, 1, done.rows_affected())
 }
 
@@ -166,8 +166,8 @@ pub async fn end_lap(
         log.rv
     )
     .execute(&mut *tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, 1, done.rows_affected())?;
     if *shown { append(tx, namespace, agent.id, &agent.name, log).await } else { Ok(()) }
 }
@@ -204,13 +204,13 @@ pub async fn remove(tx: &mut PgConnection, namespace: &str, id: Uuid, log: &mut 
         log.written
     )
     .execute(&mut *tx)
-    .await
-    .named(EVENT)?;
+    .named(EVENT)
+    .await?;
     expect_rows(EVENT, 1, done.rows_affected())?;
     let done = sqlx::query!("DELETE FROM agents WHERE namespace = $1 AND id = $2 AND rv <= $3", namespace, id, log.rv)
         .execute(tx)
-        .await
-        .named(NAME)?;
+        .named(NAME)
+        .await?;
     expect_rows(NAME, 1, done.rows_affected())
 }
 
@@ -219,7 +219,7 @@ pub async fn lock_poisoned(tx: &mut PgConnection, namespace: &str, id: Uuid) -> 
     const NAME: &str = "db.agents.lock_poisoned";
     let row =
         sqlx::query!("SELECT attempts, conditions FROM agents WHERE namespace = $1 AND id = $2 FOR NO KEY UPDATE", namespace, id);
-    Ok(row.fetch_optional(tx).await.named(NAME)?.map(|row| (row.attempts, row.conditions)))
+    Ok(row.fetch_optional(tx).named(NAME).await?.map(|row| (row.attempts, row.conditions)))
 }
 
 /// Sets an agent aside until its `retry_at`: it stays due, and says so.
@@ -243,8 +243,8 @@ pub async fn set_aside(
         log.rv
     )
     .fetch_optional(&mut *tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     let row = row.ok_or(StoreError::Guard { query: NAME, expected: 1, got: 0 })?;
     if poison.shown { append(tx, namespace, poison.id, &row.name, log).await } else { Ok(()) }
 }

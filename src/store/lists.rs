@@ -40,6 +40,7 @@ pub async fn chats(connection: &mut PgConnection, reach: &Reach, slice: &Slice<'
                 slice.limit
             )
             .fetch_all(connection)
+            .named(NAME)
             .await
         }
         (Some(namespace), Some(user)) => {
@@ -53,6 +54,7 @@ pub async fn chats(connection: &mut PgConnection, reach: &Reach, slice: &Slice<'
                 user
             )
             .fetch_all(connection)
+            .named(NAME)
             .await
         }
         (None, None) => {
@@ -65,6 +67,7 @@ pub async fn chats(connection: &mut PgConnection, reach: &Reach, slice: &Slice<'
                 slice.limit
             )
             .fetch_all(connection)
+            .named(NAME)
             .await
         }
         (None, Some(user)) => {
@@ -78,10 +81,11 @@ pub async fn chats(connection: &mut PgConnection, reach: &Reach, slice: &Slice<'
                 user
             )
             .fetch_all(connection)
+            .named(NAME)
             .await
         }
     };
-    rows.named(NAME)?.into_iter().map(ChatView::try_from).collect()
+    rows?.into_iter().map(ChatView::try_from).collect()
 }
 
 /// Agents.
@@ -101,6 +105,7 @@ pub async fn agents(connection: &mut PgConnection, reach: &Reach, slice: &Slice<
                 reach.user()
             )
             .fetch_all(connection)
+            .named(NAME)
             .await
         }
         None => {
@@ -115,10 +120,11 @@ pub async fn agents(connection: &mut PgConnection, reach: &Reach, slice: &Slice<
                 reach.user()
             )
             .fetch_all(connection)
+            .named(NAME)
             .await
         }
     };
-    rows.named(NAME)?.into_iter().map(AgentView::try_from).collect()
+    rows?.into_iter().map(AgentView::try_from).collect()
 }
 
 /// Snapshots, without their manifests. A reader who does not reach everything reaches those of the agents it may push as.
@@ -139,6 +145,7 @@ pub async fn snapshots(connection: &mut PgConnection, reach: &Reach, slice: &Sli
                 reach.user()
             )
             .fetch_all(connection)
+            .named(NAME)
             .await
         }
         None => {
@@ -154,8 +161,9 @@ pub async fn snapshots(connection: &mut PgConnection, reach: &Reach, slice: &Sli
                 reach.user()
             )
             .fetch_all(connection)
+            .named(NAME)
             .await
         }
     };
-    rows.named(NAME)?.into_iter().map(Snapshot::try_from).collect()
+    rows?.into_iter().map(Snapshot::try_from).collect()
 }

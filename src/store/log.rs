@@ -19,7 +19,7 @@ impl TxLog {
     /// Takes the transaction's version. Call it after the locks are held and before the first write.
     pub async fn open(tx: &mut PgConnection) -> Result<Self, StoreError> {
         const NAME: &str = "db.log.rv";
-        let rv = sqlx::query_scalar!(r#"SELECT log_rv() AS "rv!""#).fetch_one(tx).await.named(NAME)?;
+        let rv = sqlx::query_scalar!(r#"SELECT log_rv() AS "rv!""#).fetch_one(tx).named(NAME).await?;
         Ok(Self { rv, written: 0 })
     }
 }
@@ -32,8 +32,8 @@ pub async fn horizon(connection: &mut PgConnection) -> Result<i64, StoreError> {
         r#"SELECT epoch << 44 | pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "horizon!" FROM log_state"#
     )
     .fetch_one(connection)
-    .await
     .named(NAME)
+    .await
 }
 
 /// The version of a list whose rows are read after this: the highest logged version below the horizon, at least the floor.
@@ -50,21 +50,21 @@ pub async fn list_version(connection: &mut PgConnection) -> Result<i64, StoreErr
         horizon
     )
     .fetch_one(connection)
-    .await
     .named(NAME)
+    .await
 }
 
 /// The lowest version a reader may start from. Check it *after* the rows are read.
 pub async fn floor(connection: &mut PgConnection) -> Result<i64, StoreError> {
     const NAME: &str = "db.log.floor";
-    sqlx::query_scalar!("SELECT floor FROM log_state").fetch_one(connection).await.named(NAME)
+    sqlx::query_scalar!("SELECT floor FROM log_state").fetch_one(connection).named(NAME).await
 }
 
 /// Begins a new epoch when this database is a copy, a restore or a promotion of the one that wrote the log (or when
 /// `forced`). Returns the new epoch, or none when nothing was to be done.
 pub async fn bump(connection: &mut PgConnection, forced: bool) -> Result<Option<i64>, StoreError> {
     const NAME: &str = "db.log.bump";
-    let epoch = sqlx::query_scalar!("SELECT log_bump($1)", forced).fetch_one(connection).await.named(NAME)?;
+    let epoch = sqlx::query_scalar!("SELECT log_bump($1)", forced).fetch_one(connection).named(NAME).await?;
     if let Some(epoch) = epoch {
         tracing::warn!(
             epoch,
@@ -74,14 +74,26 @@ pub async fn bump(connection: &mut PgConnection, forced: bool) -> Result<Option<
     Ok(epoch)
 }
 
+/// Whether the partition of the last of the next `days` days is missing: the cheap look before the lock that making one takes.
+pub async fn partitions_missing(connection: &mut PgConnection, days: i32) -> Result<bool, StoreError> {
+    const NAME: &str = "db.events.partitions_missing";
+    sqlx::query_scalar!(
+        r#"SELECT to_regclass('events_' || to_char((now() AT TIME ZONE 'UTC')::date + $1::integer, 'YYYYMMDD')) IS NULL AS "missing!""#,
+        days
+    )
+    .fetch_one(connection)
+    .named(NAME)
+    .await
+}
+
 /// Makes the partitions of today and the next `days` days. Returns how many were missing.
 pub async fn make_partitions(connection: &mut PgConnection, days: i32) -> Result<i32, StoreError> {
     const NAME: &str = "db.events.make_ahead";
-    sqlx::query_scalar!(r#"SELECT events_make_ahead($1) AS "made!""#, days).fetch_one(connection).await.named(NAME)
+    sqlx::query_scalar!(r#"SELECT events_make_ahead($1) AS "made!""#, days).fetch_one(connection).named(NAME).await
 }
 
 /// Rows in the default partition: of days that had none of their own.
 pub async fn default_partition_rows(connection: &mut PgConnection) -> Result<i64, StoreError> {
     const NAME: &str = "db.events.default_rows";
-    sqlx::query_scalar!(r#"SELECT count(*) AS "rows!" FROM events_default"#).fetch_one(connection).await.named(NAME)
+    sqlx::query_scalar!(r#"SELECT count(*) AS "rows!" FROM events_default"#).fetch_one(connection).named(NAME).await
 }

@@ -54,8 +54,8 @@ pub async fn check(connection: &mut PgConnection) -> Result<(), SchemaError> {
     let needed = needed();
     let present = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "present!""#)
         .fetch_one(&mut *connection)
-        .await
-        .named("db.schema.present")?;
+        .named("db.schema.present")
+        .await?;
     if !present {
         return Err(SchemaError::Absent { needed });
     }
@@ -63,8 +63,8 @@ pub async fn check(connection: &mut PgConnection) -> Result<(), SchemaError> {
     let applied: Vec<(i64, bool, Vec<u8>)> =
         sqlx::query_as("SELECT version, success, checksum FROM _sqlx_migrations ORDER BY version")
             .fetch_all(connection)
-            .await
-            .named("db.schema.applied")?;
+            .named("db.schema.applied")
+            .await?;
     let Some(found) = applied.iter().map(|(version, ..)| *version).max() else {
         return Err(SchemaError::Absent { needed });
     };
@@ -98,7 +98,7 @@ pub struct Migrated {
 /// Brings the schema to the version of this binary. A second replica that does so at the same time waits for the first
 /// (sqlx holds an advisory lock). `restored` begins a new epoch of the log even when nothing looks foreign.
 pub async fn migrate(pool: &PgPool, restored: bool) -> Result<Migrated, SchemaError> {
-    let mut connection = pool.acquire().await.named("db.schema.acquire")?;
+    let mut connection = pool.acquire().named("db.schema.acquire").await?;
     let from = match check(&mut connection).await {
         Ok(()) => Some(needed()),
         Err(SchemaError::Absent { .. }) => None,
@@ -106,7 +106,7 @@ pub async fn migrate(pool: &PgPool, restored: bool) -> Result<Migrated, SchemaEr
         Err(other) => return Err(other),
     };
     // A migration, or the wait for another replica's, may take longer than a request's statement.
-    sqlx::query("SET statement_timeout = 0").execute(&mut *connection).await.named("db.schema.timeout")?;
+    sqlx::query("SET statement_timeout = 0").execute(&mut *connection).named("db.schema.timeout").await?;
     MIGRATOR.run(&mut *connection).await?;
     let new_epoch = log::bump(&mut connection, restored).await?;
     log::make_partitions(&mut connection, super::across::PARTITIONS_AHEAD).await?;

@@ -20,7 +20,7 @@ use uuid::Uuid;
 pub async fn get(connection: &mut PgConnection, key: &Key) -> Result<Option<SnapshotWithManifest>, StoreError> {
     const NAME: &str = "db.snapshots.get";
     let row = snapshot_query!("WHERE s.namespace = $1 AND s.name = $2", key.namespace, key.name);
-    let Some(row) = row.fetch_optional(&mut *connection).await.named(NAME)? else { return Ok(None) };
+    let Some(row) = row.fetch_optional(&mut *connection).named(NAME).await? else { return Ok(None) };
     let snapshot = Snapshot::try_from(row)?;
     let mut manifests = manifests(connection, &key.namespace, &[snapshot.id]).await?;
     Ok(manifests.remove(&snapshot.id).map(|manifest| SnapshotWithManifest { snapshot, manifest }))
@@ -40,7 +40,7 @@ pub async fn find(
         agent,
         &hash.as_bytes()[..]
     );
-    row.fetch_optional(tx).await.named(NAME)?.map(Snapshot::try_from).transpose()
+    row.fetch_optional(tx).named(NAME).await?.map(Snapshot::try_from).transpose()
 }
 
 /// What snapshots list.
@@ -57,8 +57,8 @@ pub async fn manifests(
         &ids
     )
     .fetch_all(connection)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     Ok(rows.into_iter().map(|row| (SnapshotId(row.id), row.manifest.0)).collect())
 }
 
@@ -66,7 +66,7 @@ pub async fn manifests(
 pub async fn service_account(connection: &mut PgConnection, namespace: &str, agent: Uuid) -> Result<Option<String>, StoreError> {
     const NAME: &str = "db.snapshots.service_account";
     let account = sqlx::query_scalar!("SELECT service_account FROM agents WHERE namespace = $1 AND id = $2", namespace, agent);
-    Ok(account.fetch_optional(connection).await.named(NAME)?.flatten())
+    Ok(account.fetch_optional(connection).named(NAME).await?.flatten())
 }
 
 /// A snapshot to be made.
@@ -121,8 +121,8 @@ pub async fn insert(tx: &mut PgConnection, new: &NewSnapshot<'_>) -> Result<Opti
         rv
     )
     .fetch_optional(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     Ok(id.map(SnapshotId))
 }
 
@@ -142,8 +142,8 @@ pub async fn missing_blobs(
         &all
     )
     .fetch_all(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     Ok(hashes.iter().filter(|hash| !present.iter().any(|present| present == hash.as_bytes())).copied().collect())
 }
 
@@ -168,7 +168,7 @@ pub async fn insert_blobs(
         &bytes as _
     )
     .execute(tx)
-    .await
-    .named(NAME)?;
+    .named(NAME)
+    .await?;
     expect_rows(NAME, bodies.len(), done.rows_affected())
 }

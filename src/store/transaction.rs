@@ -43,7 +43,7 @@ pub async fn transact<W: Write>(pool: &PgPool, clock: &Clock, write: &W) -> Resu
                 tokio::time::sleep(full_jitter(PAUSE, PAUSE_CAP, attempt, clock.random())).await;
             }
             Some(Retry::AfterBump) if attempt < ATTEMPTS => {
-                let mut connection = pool.acquire().await.named("db.log.bump")?;
+                let mut connection = pool.acquire().named("db.log.bump").await?;
                 super::log::bump(&mut connection, false).await?;
             }
             Some(Retry::Transaction | Retry::AfterBump | Retry::Later | Retry::Poison) | None => return Err(error),
@@ -52,8 +52,8 @@ pub async fn transact<W: Write>(pool: &PgPool, clock: &Clock, write: &W) -> Resu
 }
 
 async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error> {
-    let mut tx = pool.begin().await.named("db.begin")?;
+    let mut tx = pool.begin().named("db.begin").await?;
     let output = write.run(&mut tx).await?;
-    tx.commit().await.named("db.commit")?;
+    tx.commit().named("db.commit").await?;
     Ok(output)
 }

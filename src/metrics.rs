@@ -1,0 +1,203 @@
+//! Metrics, in the OpenMetrics text format. Labels are bounded: lanes, results, statement names, routes; never a name or an id.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use std::{
+    sync::{LazyLock, atomic::AtomicU64},
+    time::Duration,
+};
+
+/// The metrics of this process.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Lane {
+    lane: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneResult {
+    lane: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfResult {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Query {
+    query: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    method: String,
+    route: String,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    method: String,
+    route: String,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<LaneResult, Counter>,
+    reconcile_seconds: Family<Lane, Histogram, fn() -> Histogram>,
+    changed: Family<Lane, Counter>,
+    errors: Family<LaneResult, Counter>,
+    depth: Family<Lane, Gauge>,
+    pushes: Family<OfResult, Counter>,
+    hydrate_seconds: Histogram,
+    query_seconds: Family<Query, Histogram, fn() -> Histogram>,
+    query_errors: Family<Query, Counter>,
+    requests: Family<Request, Counter>,
+    request_seconds: Family<Route, Histogram, fn() -> Histogram>,
+    default_rows: Gauge,
+    database_up: Gauge<f64, AtomicU64>,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0])
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("moorline"),
+            reconciles: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            changed: Family::default(),
+            errors: Family::default(),
+            depth: Family::default(),
+            pushes: Family::default(),
+            hydrate_seconds: seconds(),
+            query_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            query_errors: Family::default(),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            default_rows: Gauge::default(),
+            database_up: Gauge::default(),
+        };
+        let Self {
+            registry,
+            reconciles,
+            reconcile_seconds,
+            changed,
+            errors,
+            depth,
+            pushes,
+            hydrate_seconds,
+            query_seconds,
+            query_errors,
+            requests,
+            request_seconds,
+            default_rows,
+            database_up,
+        } = &mut metrics;
+        registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Time of one transaction of the loop",
+            Unit::Seconds,
+            reconcile_seconds.clone(),
+        );
+        registry.register("reconcile_changed", "Chats that the loop changed, by lane", changed.clone());
+        registry.register("reconcile_errors", "Transactions of the loop that failed, by lane and kind", errors.clone());
+        registry.register("workqueue_depth", "Records that are due, those that wait for their retry included", depth.clone());
+        registry.register("pushes", "Pushes, by result", pushes.clone());
+        registry.register_with_unit(
+            "hydrate",
+            "Time from the later of a chat's last change by a person and its agent's last push to the chat's first pin",
+            Unit::Seconds,
+            hydrate_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "db_query_duration",
+            "Time of a statement, by its static name",
+            Unit::Seconds,
+            query_seconds.clone(),
+        );
+        registry.register("db_query_errors", "Statements that failed, by their static name", query_errors.clone());
+        registry.register("http_requests", "Requests, by method, route and status code", requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time to answer a request, by method and route",
+            Unit::Seconds,
+            request_seconds.clone(),
+        );
+        registry.register("events_default_rows", "Events in the default partition: should be 0", default_rows.clone());
+        registry.register("database_up", "1 while the database answers", database_up.clone());
+        metrics
+    }
+
+    /// The text that a scrape is answered.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+
+    /// A transaction of the loop that ended well.
+    pub fn reconciled(&self, lane: &'static str, took: Duration, seen: usize, changed: usize, poisoned: usize) {
+        let count = |result| self.reconciles.get_or_create(&LaneResult { lane, result }).clone();
+        count("converged").inc_by((seen.saturating_sub(poisoned)) as u64);
+        count("poisoned").inc_by(poisoned as u64);
+        self.changed.get_or_create(&Lane { lane }).inc_by(changed as u64);
+        self.reconcile_seconds.get_or_create(&Lane { lane }).observe(took.as_secs_f64());
+    }
+
+    /// A transaction of the loop that failed.
+    pub fn reconcile_failed(&self, lane: &'static str, kind: &'static str) {
+        self.errors.get_or_create(&LaneResult { lane, result: kind }).inc();
+    }
+
+    /// How many records are due.
+    pub fn depth(&self, lane: &'static str, depth: i64) {
+        self.depth.get_or_create(&Lane { lane }).set(depth);
+    }
+
+    /// A push was answered.
+    pub fn pushed(&self, result: &'static str) {
+        self.pushes.get_or_create(&OfResult { result }).inc();
+    }
+
+    /// A chat got its first pin after waiting so long.
+    pub fn hydrated(&self, waited: Duration) {
+        self.hydrate_seconds.observe(waited.as_secs_f64());
+    }
+
+    /// A statement ended.
+    pub fn query(&self, query: &'static str, took: Duration, ok: bool) {
+        self.query_seconds.get_or_create(&Query { query }).observe(took.as_secs_f64());
+        if !ok {
+            self.query_errors.get_or_create(&Query { query }).inc();
+        }
+    }
+
+    /// A request was answered.
+    pub fn request(&self, method: &str, route: &str, code: u16, took: Duration) {
+        let (method, route) = (method.to_owned(), route.to_owned());
+        self.requests.get_or_create(&Request { method: method.clone(), route: route.clone(), code }).inc();
+        self.request_seconds.get_or_create(&Route { method, route }).observe(took.as_secs_f64());
+    }
+
+    /// Events in the default partition.
+    pub fn default_rows(&self, rows: i64) {
+        self.default_rows.set(rows);
+    }
+
+    /// Whether the database answers.
+    pub fn database_up(&self, up: bool) {
+        self.database_up.set(f64::from(u8::from(up)));
+    }
+}

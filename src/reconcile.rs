@@ -1,0 +1,383 @@
+//! The loop's transactions: converge a batch of chats that are due, or tell a batch of chats an agent's news.
+//!
+//! Guarantees. What a chat is pinned to, whether it is dirty and what its conditions say agree, once it is converged, with its
+//! desired columns and its agent as they were read *after* the chat was locked. Exactly one event goes with each change, in
+//! the same transaction. Converging what is converged writes nothing but the revision it has seen, and that only if it is
+//! behind. A crash at any point leaves the record due.
+//!
+//! Assumptions. READ COMMITTED; the forms and the lock order of `store`: agent, chats by id, snapshots by id, then the
+//! version, then the writes, then the events.
+//!
+//! Converge takes no reason and no event data: [`Reconciler::converge_due`] and [`Reconciler::fan_out`] are given a namespace
+//! and nothing else. Sharing one outcome among many chats (`decide`) is speed; all else here is correctness.
+
+mod decide;
+mod poison;
+
+use crate::{
+    clock::Clock,
+    model::{condition::Conditions, drift::Drift, hash::ContextHash},
+    plan::conditions::{AgentAfter, Health, of_agent},
+    store::{
+        Retry, StoreError, Write,
+        converge::{self, BATCH_MAX, Concerned, Lane, Row},
+        fanout::{self, DueAgent, LapEnd},
+        log::TxLog,
+        transact,
+    },
+};
+use decide::Decider;
+use sqlx::{PgConnection, PgPool};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// What a batch did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Records that were claimed or told.
+    pub seen: usize,
+    /// Of them, chats that changed in what they show; each has an event.
+    pub changed: usize,
+    /// Records that were set aside, because the loop fails on them.
+    pub poisoned: usize,
+    /// How long each chat that got its first pin had waited for it.
+    pub hydrated: Vec<Duration>,
+}
+
+/// Runs the loop's transactions on one database.
+#[derive(Clone)]
+pub struct Reconciler {
+    pool: PgPool,
+    clock: Clock,
+    drifts: DriftCache,
+    batch: i64,
+}
+
+/// How two contexts differ is a function of their hashes, so it can be kept.
+pub(crate) type DriftCache = Arc<Mutex<HashMap<(ContextHash, ContextHash), Arc<Drift>>>>;
+
+impl Reconciler {
+    /// A reconciler of the database behind `pool`.
+    pub fn new(pool: PgPool, clock: Clock) -> Self {
+        Self { pool, clock, drifts: Arc::default(), batch: BATCH_MAX }
+    }
+
+    /// The same with at most `batch` chats a transaction, 1 to 1,000.
+    #[must_use]
+    pub fn with_batch(mut self, batch: i64) -> Self {
+        self.batch = batch.clamp(1, BATCH_MAX);
+        self
+    }
+
+    /// Converges up to a batch of chats of one namespace that are due. A chat that the database refuses to have written is set
+    /// aside until its `retry_at`, and the rest of its batch goes on.
+    pub async fn converge_due(&self, namespace: &str) -> Result<Batch, StoreError> {
+        let whole = DueChats { reconciler: self, namespace, claim: Claim::Next(self.batch) };
+        let error = match transact(&self.pool, &self.clock, &whole).await {
+            Ok(done) => return self.set_aside_bad(namespace, done).await,
+            Err(failure) => failure,
+        };
+        match error.error.retry() {
+            Retry::Poison => self.one_by_one(namespace, &error).await,
+            Retry::Transaction | Retry::Later | Retry::AfterBump => Err(error.error),
+        }
+    }
+
+    async fn one_by_one(&self, namespace: &str, failure: &BatchFailure) -> Result<Batch, StoreError> {
+        let mut batch = Batch::default();
+        for id in &failure.ids {
+            let one = DueChats { reconciler: self, namespace, claim: Claim::One(*id) };
+            let done = match transact(&self.pool, &self.clock, &one).await {
+                Ok(done) => self.set_aside_bad(namespace, done).await?,
+                Err(BatchFailure { error, .. }) if error.retry() == Retry::Poison => {
+                    poison::chat(&self.pool, &self.clock, namespace, *id, &error).await?;
+                    Batch { seen: 1, poisoned: 1, ..Batch::default() }
+                }
+                Err(BatchFailure { error, .. }) => return Err(error),
+            };
+            batch.seen += done.seen;
+            batch.changed += done.changed;
+            batch.poisoned += done.poisoned;
+            batch.hydrated.extend(done.hydrated);
+        }
+        Ok(batch)
+    }
+
+    async fn set_aside_bad(&self, namespace: &str, done: Done) -> Result<Batch, StoreError> {
+        let Done { mut batch, bad } = done;
+        for (id, error) in bad {
+            poison::chat(&self.pool, &self.clock, namespace, id, &error).await?;
+            batch.poisoned += 1;
+        }
+        Ok(batch)
+    }
+
+    /// Tells up to a batch of chats the news of one agent of the namespace that is due. None when no agent is.
+    pub async fn fan_out(&self, namespace: &str) -> Result<Option<Batch>, StoreError> {
+        let first = FanOut { reconciler: self, namespace, how: HowToTell::Write };
+        match transact(&self.pool, &self.clock, &first).await {
+            Ok(done) => Ok(done),
+            Err(failure) if failure.error.retry() == Retry::Poison => {
+                // One of the chats is the trouble. Make them due: the chat lane takes them one by one.
+                let second = FanOut { reconciler: self, namespace, how: HowToTell::MakeDue };
+                match transact(&self.pool, &self.clock, &second).await {
+                    Ok(done) => Ok(done),
+                    Err(failure) if failure.error.retry() == Retry::Poison => {
+                        let Some(agent) = failure.ids.first() else { return Err(failure.error) };
+                        poison::agent(&self.pool, &self.clock, namespace, *agent, &failure.error).await?;
+                        Ok(Some(Batch { seen: 1, poisoned: 1, ..Batch::default() }))
+                    }
+                    Err(failure) => Err(failure.error),
+                }
+            }
+            Err(failure) => Err(failure.error),
+        }
+    }
+}
+
+/// A batch that failed, with the records it had claimed.
+#[derive(Debug)]
+struct BatchFailure {
+    error: StoreError,
+    ids: Vec<Uuid>,
+}
+
+impl From<StoreError> for BatchFailure {
+    fn from(error: StoreError) -> Self {
+        Self { error, ids: Vec::new() }
+    }
+}
+
+impl BatchFailure {
+    fn of(ids: &[Uuid]) -> impl FnOnce(StoreError) -> Self + use<> {
+        let ids = ids.to_vec();
+        move |error| Self { error, ids }
+    }
+}
+
+/// What converging a batch did, and the rows that could not be read.
+#[derive(Debug, Default)]
+struct Done {
+    batch: Batch,
+    bad: Vec<(Uuid, StoreError)>,
+}
+
+enum Claim {
+    Next(i64),
+    One(Uuid),
+}
+
+struct DueChats<'a> {
+    reconciler: &'a Reconciler,
+    namespace: &'a str,
+    claim: Claim,
+}
+
+impl Write for DueChats<'_> {
+    type Output = Done;
+    type Error = BatchFailure;
+
+    async fn run(&self, tx: &mut PgConnection) -> Result<Done, BatchFailure> {
+        let Self { reconciler, namespace, claim } = self;
+        let now = reconciler.clock.now();
+        let ids = match claim {
+            Claim::Next(limit) => converge::claim(tx, namespace, *limit, now).await?, // locks
+            Claim::One(id) => converge::claim_one(tx, namespace, *id).await?,         // locks
+        };
+        if ids.is_empty() {
+            return Ok(Done::default());
+        }
+        let fail = || BatchFailure::of(&ids);
+        let rows = converge::load(tx, namespace, &ids).await.map_err(fail())?; // reads, after the locks
+        let (chats, bad) = sort_out(rows);
+        let mut decider = Decider::new(&reconciler.drifts, Lane::Due, None);
+        decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads
+        let outcomes = decider.decide(&chats, now); // pure
+        let mut log = TxLog::open(tx).await.map_err(fail())?; // takes the version
+        converge::record(tx, namespace, &outcomes, Lane::Due, now, &mut log).await.map_err(fail())?; // writes, and the events
+        let hydrated = outcomes.hydrated(&chats, now);
+        Ok(Done { batch: Batch { seen: ids.len(), changed: outcomes.shown(), poisoned: 0, hydrated }, bad })
+    }
+
+    fn store_error(failure: &BatchFailure) -> Option<&StoreError> {
+        Some(&failure.error)
+    }
+}
+
+/// The chats that could be read, and those that could not.
+fn sort_out(rows: Vec<Row>) -> (Vec<converge::Loaded>, Vec<(Uuid, StoreError)>) {
+    let (mut chats, mut bad) = (Vec::with_capacity(rows.len()), Vec::new());
+    for row in rows {
+        match row {
+            Row::Chat(chat) => chats.push(*chat),
+            Row::Bad { id, error } => bad.push((id, error)),
+        }
+    }
+    (chats, bad)
+}
+
+/// How the chats of a page are told.
+#[derive(Clone, Copy)]
+enum HowToTell {
+    /// By converging them in the same transaction.
+    Write,
+    /// By making them due, since one of them cannot be written.
+    MakeDue,
+}
+
+struct FanOut<'a> {
+    reconciler: &'a Reconciler,
+    namespace: &'a str,
+    how: HowToTell,
+}
+
+impl Write for FanOut<'_> {
+    type Output = Option<Batch>;
+    type Error = BatchFailure;
+
+    async fn run(&self, tx: &mut PgConnection) -> Result<Option<Batch>, BatchFailure> {
+        let Self { reconciler, namespace, how } = self;
+        let now = reconciler.clock.now();
+        let Some(id) = fanout::claim(tx, namespace, now).await? else { return Ok(None) }; // locks the agent
+        let fail = || BatchFailure::of(&[id]);
+        let agent = fanout::load(tx, namespace, id).await.map_err(fail())?; // reads, after the lock
+        let lap = agent.lap.unwrap_or(agent.revision);
+        let page = Concerned {
+            agent: &agent.name,
+            workspace: agent.workspace.as_deref(),
+            former: &agent.former_workspaces,
+            after: agent.cursor,
+            limit: reconciler.batch,
+        };
+        let rows = converge::load_concerned(tx, namespace, &page).await.map_err(fail())?; // reads, unlocked
+        let last = rows.iter().map(Row::id).max();
+        let seen = rows.len();
+        let (chats, mut ids) = sort_out(rows);
+        let mut decider = Decider::new(&reconciler.drifts, Lane::Fanout, copied_token(&agent));
+        decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads
+        let wanted: Vec<Uuid> = decider.decide(&chats, now).chats.into_iter().map(|(id, _)| id).collect(); // pure
+        let mut log = Log::Unopened;
+        let mut batch = Batch { seen: seen + 1, ..Batch::default() };
+        let mut due: Vec<Uuid> = ids.drain(..).map(|(id, _)| id).collect();
+        match how {
+            HowToTell::Write if !wanted.is_empty() => {
+                let locked = crate::store::chats::lock_all(tx, namespace, &wanted).await.map_err(fail())?; // locks
+                let rows = converge::load(tx, namespace, &locked).await.map_err(fail())?; // reads again, after the locks
+                let (chats, bad) = sort_out(rows);
+                due.extend(bad.into_iter().map(|(id, _)| id));
+                decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads
+                let outcomes = decider.decide(&chats, now); // pure
+                if !outcomes.chats.is_empty() {
+                    let log = log.open(tx).await.map_err(fail())?; // takes the version
+                    // writes, and the events
+                    converge::record(tx, namespace, &outcomes, Lane::Fanout, now, log).await.map_err(fail())?;
+                    batch.changed = outcomes.shown();
+                    batch.hydrated = outcomes.hydrated(&chats, now);
+                }
+            }
+            HowToTell::Write => {}
+            HowToTell::MakeDue => {
+                due.extend(crate::store::chats::lock_all(tx, namespace, &wanted).await.map_err(fail())?); // locks
+            }
+        }
+        if !due.is_empty() {
+            due.sort_unstable();
+            due.dedup();
+            let due = crate::store::chats::lock_all(tx, namespace, &due).await.map_err(fail())?; // locks
+            converge::make_due(tx, namespace, &due).await.map_err(fail())?; // writes
+        }
+        match last {
+            Some(last) if seen as u64 >= reconciler.batch.unsigned_abs() => {
+                fanout::advance(tx, namespace, id, lap, last).await.map_err(fail())?; // writes
+            }
+            Some(_) | None => {
+                let log = log.open(tx).await.map_err(fail())?; // takes the version
+                end_lap(tx, namespace, &agent, lap, now, log).await.map_err(fail())?; // writes, and the event
+            }
+        }
+        Ok(Some(batch))
+    }
+
+    fn store_error(failure: &BatchFailure) -> Option<&StoreError> {
+        Some(&failure.error)
+    }
+}
+
+/// The version of a transaction, taken when the first write needs it.
+enum Log {
+    Unopened,
+    Open(TxLog),
+}
+
+impl Log {
+    async fn open(&mut self, tx: &mut PgConnection) -> Result<&mut TxLog, StoreError> {
+        if let Self::Unopened = self {
+            *self = Self::Open(TxLog::open(tx).await?);
+        }
+        match self {
+            Self::Open(log) => Ok(log),
+            Self::Unopened => unreachable!("it was opened in the statement before"),
+        }
+    }
+}
+
+/// The refresh token that this lap copies to the chats bound to the agent.
+fn copied_token(agent: &DueAgent) -> Option<(Uuid, &str)> {
+    agent.refresh_pending.as_deref().map(|token| (agent.id, token))
+}
+
+/// Ends a lap: what has been seen is the revision it began with. When nothing changed since, the agent's own tokens,
+/// generation and conditions are brought up to date, or it is removed if that was asked for.
+async fn end_lap(
+    tx: &mut PgConnection,
+    namespace: &str,
+    agent: &DueAgent,
+    lap: i64,
+    now: jiff::Timestamp,
+    log: &mut TxLog,
+) -> Result<(), StoreError> {
+    let whole = lap == agent.revision;
+    if whole && agent.deleting {
+        return fanout::remove(tx, namespace, agent.id, log).await; // writes, the event first
+    }
+    let after = AgentAfter {
+        deleting: agent.deleting,
+        suspended: agent.suspended,
+        phase: agent.phase,
+        latest: agent.latest.as_ref().map(|(degraded, resources, error)| Health {
+            degraded: *degraded,
+            resources: *resources,
+            error,
+        }),
+    };
+    let conditions = agent.conditions.patch(&of_agent(&after), now);
+    let handled = agent.refresh_pending.is_some() || agent.reconcile_pending || agent.generation_behind;
+    let shown = !conditions.is_empty() || (whole && handled);
+    let end = LapEnd { lap, whole, conditions: &conditions, shown };
+    fanout::end_lap(tx, namespace, agent, &end, log).await // writes, and the event
+}
+
+impl Row {
+    fn id(&self) -> Uuid {
+        match self {
+            Self::Chat(chat) => chat.id,
+            Self::Bad { id, .. } => *id,
+        }
+    }
+}
+
+/// How a record says that the loop fails on it.
+fn stalled(conditions: &Conditions, error: &StoreError, now: jiff::Timestamp) -> crate::model::condition::ConditionPatch {
+    use crate::model::condition::{ConditionType, Truth, Verdict, reason};
+    let message = match error.sqlstate() {
+        Some(code) => format!("the loop fails on this record and retries: SQLSTATE {code}; the log of moorline has more"),
+        None => format!("the loop fails on this record and retries: {error}"),
+    };
+    let mut verdicts = conditions.verdicts();
+    verdicts.insert(ConditionType::Stalled, Verdict::new(Truth::True, reason::RECONCILE_FAILED, message));
+    conditions.patch(&verdicts, now)
+}

@@ -1,0 +1,137 @@
+//! Wake-ups: hints that there may be something to do. They carry no data, and losing one costs a poll, never correctness.
+//!
+//! `NOTIFY` is never sent in a writing transaction, because a commit that notifies takes a lock on the whole database; each
+//! process sends an empty one on a connection of its own, after commit: the first at once, then at most one every 10 ms.
+//! Listeners register before they look.
+
+use crate::{clock::Clock, store::error::full_jitter};
+use sqlx::{
+    ConnectOptions as _, Executor as _, PgConnection,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Says that a record may be due.
+const WORK: &str = "moorline_work";
+/// Says that the log may have grown.
+const EVENTS: &str = "moorline_events";
+/// Two notifications of one process are at least so far apart.
+const APART: Duration = Duration::from_millis(10);
+/// The first pause before connecting again, at most; it doubles up to [`PAUSE_CAP`].
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause before connecting again.
+const PAUSE_CAP: Duration = Duration::from_secs(10);
+
+/// Whether processes tell each other through the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ListenNotify {
+    /// By LISTEN and NOTIFY: needs sessions, so no pooler in transaction mode.
+    On,
+    /// Not at all: each polls.
+    Off,
+}
+
+/// Wakes whoever waits for work or for events, here and in the other processes.
+#[derive(Clone, Debug)]
+pub struct Wake(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    work: watch::Sender<()>,
+    events: watch::Sender<()>,
+    tell_work: Notify,
+    tell_events: Notify,
+}
+
+impl Default for Wake {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            work: watch::Sender::new(()),
+            events: watch::Sender::new(()),
+            tell_work: Notify::new(),
+            tell_events: Notify::new(),
+        }))
+    }
+}
+
+impl Wake {
+    /// A record may be due. Call it after commit.
+    pub fn work(&self) {
+        self.0.work.send_replace(());
+        self.0.tell_work.notify_one();
+    }
+
+    /// The log has grown. Call it after commit.
+    pub fn events(&self) {
+        self.0.events.send_replace(());
+        self.0.tell_events.notify_one();
+    }
+
+    /// Registers for work. Register before you look.
+    pub fn on_work(&self) -> watch::Receiver<()> {
+        self.0.work.subscribe()
+    }
+
+    /// Registers for events. Register before you look.
+    pub fn on_events(&self) -> watch::Receiver<()> {
+        self.0.events.subscribe()
+    }
+
+    /// Tells the other processes and hears them, until `shutdown`.
+    pub async fn run(&self, options: PgConnectOptions, clock: Clock, shutdown: CancellationToken) {
+        let tell = again("telling other replicas", &clock, &shutdown, || self.tell(&options));
+        let hear = again("listening to other replicas", &clock, &shutdown, || self.hear(&options));
+        tokio::join!(tell, hear);
+    }
+
+    async fn tell(&self, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
+        let mut connection: PgConnection = options.connect().await?;
+        loop {
+            let channel = tokio::select! {
+                () = self.0.tell_work.notified() => WORK,
+                () = self.0.tell_events.notified() => EVENTS,
+            };
+            connection.execute(sqlx::AssertSqlSafe(format!("NOTIFY {channel}"))).await?;
+            tokio::time::sleep(APART).await;
+        }
+    }
+
+    async fn hear(&self, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
+        let pool =
+            PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None).connect_with(options.clone()).await?;
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen_all([WORK, EVENTS]).await?;
+        // Whatever was missed until now is looked for now.
+        self.0.work.send_replace(());
+        self.0.events.send_replace(());
+        while let Some(heard) = listener.try_recv().await? {
+            match heard.channel() {
+                WORK => self.0.work.send_replace(()),
+                _ => self.0.events.send_replace(()),
+            }
+        }
+        Err(sqlx::Error::WorkerCrashed)
+    }
+}
+
+/// Runs `f` until `shutdown`; after a failure again, with back-off.
+async fn again<F: Future<Output = Result<(), sqlx::Error>>>(
+    what: &str,
+    clock: &Clock,
+    shutdown: &CancellationToken,
+    f: impl Fn() -> F,
+) {
+    let mut failures = 0;
+    loop {
+        let began = std::time::Instant::now();
+        let result = tokio::select! { () = shutdown.cancelled() => return, result = f() => result };
+        failures = if began.elapsed() > PAUSE_CAP { 1 } else { failures + 1 };
+        if let Err(error) = result {
+            tracing::warn!(%error, "{what} failed; polling until it works again");
+        }
+        let pause = full_jitter(PAUSE, PAUSE_CAP, failures, clock.random());
+        tokio::select! { () = shutdown.cancelled() => return, () = tokio::time::sleep(pause) => {} }
+    }
+}
