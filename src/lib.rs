@@ -17,3 +17,4 @@
 
 pub mod clock;
 pub mod model;
+pub mod v1alpha1;
