@@ -18,3 +18,4 @@
 pub mod clock;
 pub mod model;
 pub mod v1alpha1;
+pub mod workspace;

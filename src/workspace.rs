@@ -1,0 +1,3 @@
+//! The agent side.
+
+pub mod scan;
