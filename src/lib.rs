@@ -15,6 +15,7 @@
 //!
 //! The modules, in the order in which they may use each other (arrows point down only).
 
+pub mod cli;
 pub mod clock;
 pub mod model;
 pub mod v1alpha1;

@@ -183,13 +183,12 @@ impl Scanner<'_> {
             let child = folder.join(&name);
             let link = self.root.resolve(&child);
             let fault = match &link {
-                Link::Absent => continue,
                 Link::Inside(real) if self.root.is_folder(real) => {
                     self.see(real);
                     None
                 }
                 // A file beside the skills, or a link to one, is no skill.
-                Link::Inside(_) => continue,
+                Link::Absent | Link::Inside(_) => continue,
                 Link::Outside if !self.root.leads_to_folder(&child) => continue,
                 Link::Outside | Link::Loop | Link::Dangling | Link::Failed(_) => Fault::of_link(&link),
             };
@@ -270,7 +269,9 @@ impl Scanner<'_> {
             let real = match &link {
                 Link::Absent => return Ok(None),
                 Link::Inside(real) => real,
-                Link::Outside | Link::Loop | Link::Dangling | Link::Failed(_) => return Err(Fault::of_link(&link).expect("a bad link")),
+                Link::Outside | Link::Loop | Link::Dangling | Link::Failed(_) => {
+                    return Err(Fault::of_link(&link).expect("a bad link"));
+                }
             };
             if let Some(parent) = real.parent() {
                 self.see(parent);

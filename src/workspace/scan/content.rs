@@ -101,7 +101,10 @@ mod tests {
         skill("---\nname: tdd\ndescription: Write the test first\n---\n# TDD\n", "");
         skill("---\r\nname: tdd\r\ndescription: x\r\n---\r\n", "");
         skill("\u{feff}---\nname: tdd\ndescription: x\n---", "");
-        skill("---\nname: 'on'\ndescription: >\n  two\n  lines\nallowed-tools: [Read, 3]\nversion: 1.0\n---\nText\n---\nmore", "");
+        skill(
+            "---\nname: 'on'\ndescription: >\n  two\n  lines\nallowed-tools: [Read, 3]\nversion: 1.0\n---\nText\n---\nmore",
+            "",
+        );
     }
 
     #[test]
@@ -117,7 +120,10 @@ mod tests {
     fn front_matter_is_a_mapping() {
         skill("---\n- a\n- b\n---\n", "line 2: the front matter is not a YAML mapping (column 1)");
         skill("---\njust words\n---\n", "line 2: the front matter is not a YAML mapping (column 1)");
-        skill("---\nname: tdd\ndescription: Use when: always\n---\n", "line 3: the front matter is not a YAML mapping (column 22)");
+        skill(
+            "---\nname: tdd\ndescription: Use when: always\n---\n",
+            "line 3: the front matter is not a YAML mapping (column 22)",
+        );
         skill("---\nname: tdd\nname: again\n---\n", "line 3: the front matter is not a YAML mapping (column 1)");
     }
 

@@ -142,7 +142,9 @@ impl Root {
 
     /// Opens the file `real`, a path free of links when it was resolved.
     pub fn open_file(&self, real: &Path) -> io::Result<Found> {
-        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else { return Ok(Found::NotAFile("the workspace itself")) };
+        let (Some(parent), Some(name)) = (real.parent(), real.file_name()) else {
+            return Ok(Found::NotAFile("the workspace itself"));
+        };
         let Some(folder) = self.walk(parent, PASS)? else { return Ok(Found::Moved) };
         match kind_of(rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(FileType::RegularFile) => {}
@@ -174,7 +176,8 @@ impl Root {
             })
             .collect();
         let always = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut folder = rustix::fs::openat(&self.folder, ".", if names.is_empty() { last } else { PASS } | always, Mode::empty())?;
+        let mut folder =
+            rustix::fs::openat(&self.folder, ".", if names.is_empty() { last } else { PASS } | always, Mode::empty())?;
         for (depth, name) in names.iter().enumerate() {
             let access = if depth + 1 == names.len() { last } else { PASS };
             folder = match rustix::fs::openat(&folder, *name, access | always, Mode::empty()) {
