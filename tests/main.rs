@@ -1,1 +1,4 @@
 //! Every promise has a module; all of them are one binary, so that they share one PostgreSQL.
+
+mod agent;
+mod scan;

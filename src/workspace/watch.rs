@@ -180,7 +180,7 @@ impl Eyes {
     fn see(&mut self, trouble: Option<String>) {
         match (&self.blind, &trouble) {
             (None, Some(trouble)) => {
-                tracing::warn!("changes of the workspace are not reported, scanning every few seconds instead: {trouble}")
+                tracing::warn!("changes of the workspace are not reported, scanning every few seconds instead: {trouble}");
             }
             (Some(_), None) => tracing::info!("changes of the workspace are reported again"),
             (None, None) | (Some(_), Some(_)) => {}
