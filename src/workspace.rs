@@ -27,7 +27,7 @@ use crate::{
         resource::Resource,
     },
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch::channel, task::JoinError};
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +77,7 @@ pub enum RunError {
     #[error(transparent)]
     Delivery(#[from] DeliveryError),
     /// Scanning or watching panicked.
-    #[error("scanning the workspace ended unexpectedly: {0}")]
+    #[error("scanning the workspace ended unexpectedly")]
     Scanner(#[from] JoinError),
 }
 
@@ -101,7 +101,7 @@ impl Report {
 
     /// The report that there could be no scan.
     pub fn failed(error: &ScanError) -> Self {
-        let mut error = error.to_string().replace('\0', "\u{fffd}");
+        let mut error = chain(error).replace('\0', "\u{fffd}");
         error.truncate(error.floor_char_boundary(Limits::ERROR));
         Self { phase: Phase::Pending, error, resources: Vec::new() }
     }
@@ -130,4 +130,16 @@ pub async fn run(options: Options, clock: Clock, shutdown: CancellationToken) ->
     watching.await??;
     delivered?;
     Ok(Outcome::Stopped)
+}
+
+/// An error with everything below it, as one line: reqwest's own text, for one, says only that something went wrong.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        below = error.source();
+    }
+    text
 }

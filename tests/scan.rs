@@ -373,15 +373,15 @@ fn as_ordinary_user(name: &str, test: impl FnOnce()) {
         .uid(65534)
         .output()
         .expect("the test binary can be run by nobody");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[test]
 fn what_may_not_be_read_is_unreadable() {
     as_ordinary_user("scan::what_may_not_be_read_is_unreadable", || {
         let deny = |path: &str, workspace: &Workspace| {
-            fs::set_permissions(workspace.root().join(path), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(workspace.root().join(path), fs::Permissions::from_mode(0o000)).unwrap();
         };
         let denied = "cannot be read: Permission denied (os error 13)";
         let file = Workspace::new().file("AGENTS.md", "a");

@@ -19,7 +19,7 @@ use self::{
     client::Refusal,
     verdict::{Step, Verdict, pause, verdict},
 };
-use super::{AgentSpec, Report};
+use super::{AgentSpec, Report, chain};
 use crate::{
     clock::Clock,
     v1alpha1::push::{PushRequest, PushResponse, ResourceReport, RunResponse, SnapshotRef},
@@ -164,7 +164,7 @@ impl Courier {
             let failure = match attempt {
                 Ok(Ok(delivery)) => return Ok(Some(delivery)),
                 Ok(Err(failure)) => failure,
-                Err(_) => {
+                Err(_elapsed) => {
                     let last = self.said.unwrap_or_else(|| "the server did not answer".into());
                     return Err(DeliveryError::GaveUp { patience, last });
                 }
@@ -177,12 +177,9 @@ impl Courier {
                 Verdict::Again { .. } | Verdict::NewRun => {
                     let next = Instant::now() + pause(verdict, self.failures, self.clock.random());
                     self.failures = self.failures.saturating_add(1);
-                    if next >= deadline {
-                        return Err(DeliveryError::GaveUp { patience, last: self.in_words(&failure) });
-                    }
                     tokio::select! {
                         () = shutdown.cancelled() => return Ok(None),
-                        () = sleep_until(next) => {}
+                        () = sleep_until(next.min(deadline)) => {}
                     }
                 }
             }
@@ -292,7 +289,7 @@ impl Courier {
             }
             _ => "",
         };
-        format!("{doing}: {error}{hint}")
+        format!("{doing}: {}{hint}", chain(error))
     }
 
     fn superseded(&self, failure: Failure) -> DeliveryError {

@@ -65,7 +65,7 @@ pub struct Scan {
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
     /// The root is not there, is no folder, or may not be listed.
-    #[error("the workspace {} cannot be read: {source}", path.display())]
+    #[error("the workspace {} cannot be read", path.display())]
     Root {
         /// The root as it was asked for.
         path: PathBuf,

@@ -12,7 +12,7 @@
 //!
 //! What it does not: say what changed, or decide whether that matters. Equal scans are told apart by `push`.
 
-use super::{Report, scan::scan};
+use super::{Report, chain, scan::scan};
 use crate::clock::Clock;
 use notify::{
     ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
@@ -130,7 +130,7 @@ impl Eyes {
             let scanned = match scan(root) {
                 Ok(scanned) => scanned,
                 Err(error) => {
-                    self.see(Some(error.to_string()));
+                    self.see(Some(chain(&error)));
                     return Report::failed(&error);
                 }
             };

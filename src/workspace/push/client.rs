@@ -8,7 +8,7 @@ use reqwest::{Client, Method, RequestBuilder, Url, header::RETRY_AFTER, redirect
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use std::{error::Error, fmt, fs, io, path::PathBuf, time::Duration};
+use std::{fmt, fs, io, path::PathBuf, time::Duration};
 
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ pub enum ClientError {
         server: String,
     },
     /// The HTTP client could not be set up.
-    #[error("the HTTP client cannot be set up: {0}")]
+    #[error("the HTTP client cannot be set up")]
     Http(#[source] reqwest::Error),
 }
 
@@ -43,7 +43,7 @@ pub enum ClientError {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The file with the token cannot be read.
-    #[error("the token file {} cannot be read: {source}", path.display())]
+    #[error("the token file {} cannot be read", path.display())]
     Token {
         /// The file.
         path: PathBuf,
@@ -51,13 +51,13 @@ pub enum CallError {
         source: io::Error,
     },
     /// There was no answer; the server may or may not have acted.
-    #[error("{}", chain(.0))]
+    #[error("the server did not answer")]
     Lost(#[source] reqwest::Error),
     /// The server said no.
     #[error("{0}")]
     Refused(Box<Refusal>),
     /// The server said yes, but not in the words of this API.
-    #[error("the answer is not that of a Moorline server: {0}")]
+    #[error("the answer is not that of a Moorline server")]
     Answer(#[source] serde_json::Error),
 }
 
@@ -226,18 +226,6 @@ fn refusal(code: u16, retry_after: Option<Duration>, answer: &[u8]) -> Refusal {
 fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// An error with everything below it: reqwest's own text says only that something went wrong.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
