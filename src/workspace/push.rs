@@ -3,20 +3,21 @@
 //! What makes it correct:
 //! * One request at a time. A report that was overtaken while waiting is never sent.
 //! * A sequence number belongs to one content. The retry of a lost reply repeats both, and the server gives the same
-//!   answer again; other content gets a new number, so that a request still under way can only arrive too late.
-//! * What the server holds is known only after an answer. From the sending of a request until then, no report counts as
-//!   held already, so nothing is left out because of a guess.
+//!   answer again; other content gets a new number, so that a request still under way can only arrive too late (`ledger`).
+//! * What the server holds is known only after an answer, so nothing is left out because of a guess (`ledger`).
 //! * A new run always pushes: registering set the agent's phase to `Pending`.
 //!
 //! What it does not: decide what a refusal means ([`verdict`] does, and knows no clock and no network), look at the
 //! workspace, or remember anything across processes.
 
 pub mod client;
+pub mod ledger;
 pub mod verdict;
 
 pub use self::client::{ApiClient, CallError, ClientError};
 use self::{
     client::Refusal,
+    ledger::Ledger,
     verdict::{Step, Verdict, pause, verdict},
 };
 use super::{AgentSpec, Report, chain};
@@ -97,12 +98,7 @@ pub struct Courier {
     clock: Clock,
     reports: Receiver<Arc<Report>>,
     run: Option<RunResponse>,
-    /// The content that was given a number last, and the number.
-    numbered: Option<([u8; 32], i64)>,
-    /// The content that the server holds for certain.
-    held: Option<[u8; 32]>,
-    /// The content that the server would refuse again.
-    rejected: Option<[u8; 32]>,
+    ledger: Ledger,
     failures: u32,
     /// The last complaint, so that each is made once.
     said: Option<String>,
@@ -111,15 +107,15 @@ pub struct Courier {
 impl Courier {
     /// A courier of `reports`; it registers a run at its first delivery.
     pub fn new(client: ApiClient, create: Option<AgentSpec>, clock: Clock, reports: Receiver<Arc<Report>>) -> Self {
-        Self { client, create, clock, reports, run: None, numbered: None, held: None, rejected: None, failures: 0, said: None }
+        Self { client, create, clock, reports, run: None, ledger: Ledger::default(), failures: 0, said: None }
     }
 
     /// Delivers every newest report until `shutdown`. Network errors and refusals that may pass are retried for ever.
     pub async fn deliver(mut self, shutdown: CancellationToken) -> Result<(), DeliveryError> {
         loop {
             let report = self.reports.borrow_and_update().clone();
-            let digest = Some(report.digest());
-            if digest == self.held || digest == self.rejected {
+            let digest = report.digest();
+            if !self.ledger.wants(digest) {
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     more = self.reports.changed() => more.map_err(|_| DeliveryError::NoMoreReports)?,
@@ -135,7 +131,7 @@ impl Courier {
             self.complain(&failure, verdict);
             match verdict {
                 Verdict::Superseded => return Err(self.superseded(failure)),
-                Verdict::Rejected => self.rejected = digest,
+                Verdict::Rejected => self.ledger.rejected(digest),
                 Verdict::Again { .. } | Verdict::NewRun | Verdict::Later => {
                     let pause = pause(verdict, self.failures, self.clock.random());
                     self.failures = self.failures.saturating_add(1);
@@ -192,33 +188,21 @@ impl Courier {
             Some(run) => run,
             None => self.register().await?,
         };
-        let (digest, seq) = self.number(report.digest());
-        let request = to_wire(&run, seq, report);
+        let digest = report.digest();
+        let request = to_wire(&run, self.ledger.send(digest), report);
         self.run = Some(run);
-        let held_before = self.held.take();
         match self.client.push(&request).await {
             Ok(PushResponse { api_version: _, kind: _, accepted: _, changed, snapshot }) => {
-                self.held = Some(digest);
+                self.ledger.accepted(digest);
                 Ok(Delivery { resources: report.resources.len(), changed, snapshot })
             }
             Err(error) => {
                 if error.changed_nothing() {
-                    self.held = held_before;
+                    self.ledger.changed_nothing();
                 }
                 Err(Failure { step: Step::Push, error })
             }
         }
-    }
-
-    /// The number of a content: its own if it was the last to get one, else the next.
-    fn number(&mut self, digest: [u8; 32]) -> ([u8; 32], i64) {
-        let numbered = match self.numbered {
-            Some((last, seq)) if last == digest => (digest, seq),
-            Some((_, seq)) => (digest, seq + 1),
-            None => (digest, 1),
-        };
-        self.numbered = Some(numbered);
-        numbered
     }
 
     async fn register(&mut self) -> Result<RunResponse, Failure> {
@@ -237,9 +221,9 @@ impl Courier {
         run.map_err(|error| Failure { step: Step::Register, error })
     }
 
-    /// Numbers count within a run, and what an earlier run pushed has to be completed by this one.
     fn forget_run(&mut self) {
-        (self.run, self.numbered, self.held) = (None, None, None);
+        self.run = None;
+        self.ledger.new_run();
     }
 
     fn judge(&mut self, failure: &Failure) -> Verdict {
@@ -254,7 +238,7 @@ impl Courier {
         if self.said.take().is_some() {
             tracing::info!("pushing works again");
         }
-        (self.failures, self.rejected) = (0, None);
+        self.failures = 0;
         tracing::info!("{delivery}");
     }
 
@@ -329,18 +313,6 @@ mod tests {
         let client = ApiClient::new("http://127.0.0.1:1", "default", "ws", None).unwrap();
         let report = Report { phase: Phase::Complete, error: String::new(), resources: Vec::new() };
         Courier::new(client, None, clock::system(), channel(Arc::new(report)).1)
-    }
-
-    #[tokio::test]
-    async fn a_number_belongs_to_one_content() {
-        let mut courier = courier();
-        let seq = |courier: &mut Courier, content: u8| courier.number([content; 32]).1;
-        assert_eq!(seq(&mut courier, 1), 1);
-        assert_eq!(seq(&mut courier, 1), 1, "a retry keeps its number");
-        assert_eq!(seq(&mut courier, 2), 2, "other content gets a new one");
-        assert_eq!(seq(&mut courier, 1), 3, "also when it was there before");
-        courier.forget_run();
-        assert_eq!(seq(&mut courier, 1), 1, "numbers count within a run");
     }
 
     #[test]
