@@ -15,11 +15,15 @@
 //!
 //! The modules, in the order in which they may use each other (arrows point down only).
 
+pub mod cli;
 pub mod clock;
 pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod reconcile;
 pub mod store;
+pub mod v1alpha1;
 pub mod wake;
 pub mod worker;
+pub mod workspace;
+pub mod writes;

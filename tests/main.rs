@@ -1,1 +1,6 @@
 //! Every promise has a module; all of them are one binary, so that they share one PostgreSQL.
+
+#![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
+
+mod agent;
+mod scan;
