@@ -128,6 +128,25 @@ async fn skill_folders_that_come_later_and_go_and_come_back_are_watched() {
 }
 
 #[tokio::test]
+async fn a_folder_that_is_replaced_at_once_is_still_watched() {
+    let prepare = |dir: &TempDir| {
+        for (folder, text) in [("root/skills/tdd", "old"), ("other/tdd", "new")] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join("SKILL.md"), format!("{SKILL}{text}")).unwrap();
+        }
+    };
+    let mut watched = Watched::new(events_only(), prepare).await;
+    // Within one settling, so that no scan ever sees it missing.
+    fs::rename(watched.path("skills"), watched.dir.path().join("old")).unwrap();
+    fs::rename(watched.dir.path().join("other"), watched.path("skills")).unwrap();
+    watched.shows("skills/tdd", Some(&format!("{SKILL}new"))).await;
+    let edited = format!("{SKILL}edited");
+    watched.write("skills/tdd/SKILL.md", &edited);
+    watched.shows("skills/tdd", Some(&edited)).await;
+    watched.stop().await;
+}
+
+#[tokio::test]
 async fn a_folder_that_is_empty_at_first_is_watched_for_its_skill_file() {
     let mut watched = Watched::new(events_only(), |dir| fs::create_dir_all(dir.path().join("root/skills/tdd")).unwrap()).await;
     watched.write("skills/tdd/SKILL.md", SKILL);
@@ -150,23 +169,26 @@ async fn the_target_of_a_link_inside_is_watched() {
 
 #[tokio::test]
 async fn a_burst_of_edits_makes_few_reports_and_the_last_one_is_right() {
-    let mut watched = Watched::new(events_only(), |_| {}).await;
-    for i in 0..500 {
-        watched.write("AGENTS.md", &format!("edit {i}"));
-        watched.write(&format!("skills/s{}/SKILL.md", i % 20), SKILL);
-    }
-    let mut reports = 0;
-    let counted = async {
+    let watched = Watched::new(events_only(), |_| {}).await;
+    let mut counting = watched.reports.clone();
+    let counted = tokio::spawn(async move {
+        let mut reports = 0;
         loop {
-            watched.reports.changed().await.unwrap();
+            counting.changed().await.unwrap();
             reports += 1;
-            if Watched::body(&watched.reports.borrow_and_update(), "AGENTS.md").as_deref() == Some("edit 499") {
-                break;
+            if Watched::body(&counting.borrow_and_update(), "AGENTS.md").as_deref() == Some("edit 99") {
+                return reports;
             }
         }
-    };
-    timeout(PATIENCE, counted).await.expect("the last edit is reported");
-    assert!(reports <= 10, "1,000 writes made {reports} reports");
+    });
+    // A pace at which a scan would fit between any two edits, and a settled moment would not.
+    for i in 0..100 {
+        watched.write("AGENTS.md", &format!("edit {i}"));
+        watched.write(&format!("skills/s{}/SKILL.md", i % 20), SKILL);
+        sleep(Duration::from_millis(10)).await;
+    }
+    let reports = timeout(PATIENCE, counted).await.expect("the last edit is reported").unwrap();
+    assert!(reports <= 10, "200 writes made {reports} reports");
     assert_eq!(watched.reports.borrow().resources.len(), 21);
     watched.stop().await;
 }

@@ -135,9 +135,8 @@ impl Eyes {
                 }
             };
             let known = scanned.folders.is_subset(&self.watched);
-            match self.register(&scanned.folders) {
-                Ok(()) => trouble = None,
-                Err(error) => trouble = Some(error),
+            if scanned.folders != self.watched {
+                trouble = self.register(&scanned.folders).err();
             }
             report = Some(Report::complete(scanned));
             if known || trouble.is_some() {

@@ -97,22 +97,23 @@ impl Root {
     /// Follows `path`, relative to the root, to its end.
     pub fn resolve(&self, path: &Path) -> Link {
         let full = self.path.join(path);
-        if let Err(error) = fs::symlink_metadata(&full) {
-            return match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Link::Absent,
-                _ if Errno::from_io_error(&error) == Some(Errno::LOOP) => Link::Loop,
-                _ => Link::Failed(error),
+        // What is removed and made again between the two looks below is looked at again, a few times.
+        for _ in 0..3 {
+            let is_link = match fs::symlink_metadata(&full) {
+                Ok(meta) => meta.is_symlink(),
+                Err(error) if is_absence(&error) => return Link::Absent,
+                Err(error) if is_loop(&error) => return Link::Loop,
+                Err(error) => return Link::Failed(error),
             };
-        }
-        match fs::canonicalize(&full) {
-            Ok(real) => real.strip_prefix(&self.path).map_or(Link::Outside, |inside| Link::Inside(inside.to_owned())),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => Link::Loop,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                // Removed since the first look, or never there behind a link?
-                if fs::symlink_metadata(&full).is_ok() { Link::Dangling } else { Link::Absent }
+            match fs::canonicalize(&full) {
+                Ok(real) => return real.strip_prefix(&self.path).map_or(Link::Outside, |inside| Link::Inside(inside.to_owned())),
+                Err(error) if is_absence(&error) && is_link => return Link::Dangling,
+                Err(error) if is_absence(&error) => {}
+                Err(error) if is_loop(&error) => return Link::Loop,
+                Err(error) => return Link::Failed(error),
             }
-            Err(error) => Link::Failed(error),
         }
+        Link::Absent
     }
 
     /// Whether `path` leads to a folder, wherever that is. Reads nothing of it.
@@ -225,6 +226,14 @@ fn read_up_to(reader: impl io::Read, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn is_loop(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
+}
+
 fn kind_of(stat: Result<Stat, Errno>) -> Result<FileType, Errno> {
     stat.map(|stat| FileType::from_raw_mode(stat.st_mode))
 }
@@ -320,6 +329,16 @@ mod tests {
         assert!(matches!(root.open_file(Path::new("../out")).unwrap(), Found::Moved));
         assert!(matches!(root.open_file(Path::new("/etc/passwd")).unwrap(), Found::Moved));
         assert!(matches!(root.resolve(Path::new("../out")), Link::Outside));
+    }
+
+    #[test]
+    fn a_folder_is_listed_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        for i in 0..100 {
+            fs::write(dir.path().join(format!("{:03}", i * 37 % 100)), "").unwrap();
+        }
+        let names = Root::open(dir.path()).unwrap().list(Path::new("")).unwrap().unwrap();
+        assert!(names.len() == 100 && names.is_sorted(), "{names:?}");
     }
 
     #[test]
