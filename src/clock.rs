@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// A source of time and of new ids.
-pub trait Source: Send + Sync + 'static {
+pub trait Source: std::fmt::Debug + Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Timestamp;
     /// A new time-ordered id (UUID version 7).

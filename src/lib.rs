@@ -17,11 +17,15 @@
 
 pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod http;
 pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod reconcile;
+pub mod server;
 pub mod store;
+pub mod telemetry;
 pub mod v1alpha1;
 pub mod wake;
 pub mod worker;

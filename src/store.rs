@@ -20,7 +20,7 @@ pub mod snapshots;
 pub mod transaction;
 
 pub use error::{Retry, StoreError};
-pub use transaction::{Write, transact};
+pub use transaction::{Write, rehearse, transact};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::time::Duration;

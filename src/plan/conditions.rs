@@ -37,8 +37,8 @@ pub struct ChatAfter<'a> {
 
 /// What the conditions of a chat should say.
 ///
-/// A frozen chat (archived, suspended, or terminal) keeps what was said of its drift, as it keeps the marker itself: pushes
-/// after that moment write nothing to it.
+/// A frozen chat (archived, suspended, or terminal) keeps what was said of its drift, as it keeps the marker itself; only that
+/// its agent is back at its very pin is said, once.
 pub fn of_chat(chat: &ChatAfter<'_>) -> Verdicts {
     let mut verdicts = Verdicts::from([(ConditionType::Ready, ready(chat))]);
     if let Some((pin, health)) = chat.pin {

@@ -51,6 +51,14 @@ pub async fn transact<W: Write>(pool: &PgPool, clock: &Clock, write: &W) -> Resu
     }
 }
 
+/// Runs `write` once and rolls it back: what it would answer, without doing it.
+pub async fn rehearse<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error> {
+    let mut tx = pool.begin().named("db.begin").await?;
+    let output = write.run(&mut tx).await?;
+    tx.rollback().named("db.rollback").await?;
+    Ok(output)
+}
+
 async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error> {
     let mut tx = pool.begin().named("db.begin").await?;
     let output = write.run(&mut tx).await?;

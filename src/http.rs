@@ -1,0 +1,135 @@
+//! The API server: Kubernetes paths, objects, verbs, errors and paging, over `store` and `writes`.
+//!
+//! What it does: authenticate, authorize, read bodies within limits, turn wire objects into writes and records into wire
+//! objects, wait for the loop when asked to. What it does not: decide anything about a chat. One file per kind.
+
+pub mod agents;
+pub mod auth;
+pub mod chats;
+pub mod context;
+pub mod discovery;
+pub mod health;
+pub mod negotiate;
+pub mod objects;
+pub mod openapi;
+pub mod page;
+pub mod serve;
+pub mod snapshots;
+pub mod status;
+pub mod telemetry;
+pub mod wait;
+
+use crate::{clock::Clock, wake::Wake};
+use auth::{Authentication, Identity};
+use axum::{
+    Router,
+    extract::{FromRequestParts, Request, State},
+    http::request::Parts,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use sqlx::PgPool;
+use status::ApiError;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// What every handler shares.
+#[derive(Clone, Debug)]
+pub struct AppState(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    pool: PgPool,
+    clock: Clock,
+    wake: Wake,
+    authentication: Authentication,
+    started: AtomicBool,
+}
+
+impl AppState {
+    /// Shares these.
+    pub fn new(pool: PgPool, clock: Clock, wake: Wake, authentication: Authentication) -> Self {
+        Self(Arc::new(Shared { pool, clock, wake, authentication, started: AtomicBool::new(false) }))
+    }
+
+    /// The database has answered, with a schema that is ours.
+    pub fn started(&self) {
+        self.0.started.store(true, Ordering::Release);
+    }
+
+    fn has_started(&self) -> bool {
+        self.0.started.load(Ordering::Acquire)
+    }
+
+    fn pool(&self) -> &PgPool {
+        &self.0.pool
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    fn wake(&self) -> &Wake {
+        &self.0.wake
+    }
+}
+
+/// All paths.
+pub fn router(state: AppState) -> Router {
+    let base = "/apis/moorline.dev/v1alpha1";
+    let of = |path: &str| format!("{base}{path}");
+    let api = Router::new()
+        .route(&of("/chats"), get(chats::list_all))
+        .route(&of("/agents"), get(agents::list_all))
+        .route(&of("/agentsnapshots"), get(snapshots::list_all))
+        .route(&of("/namespaces/{namespace}/chats"), get(chats::list).post(chats::create))
+        .route(
+            &of("/namespaces/{namespace}/chats/{name}"),
+            get(chats::get).put(chats::update).patch(chats::patch).delete(chats::delete),
+        )
+        .route(&of("/namespaces/{namespace}/chats/{name}/status"), get(chats::get).patch(chats::patch_status))
+        .route(&of("/namespaces/{namespace}/chats/{name}/context"), get(context::get).put(context::refresh))
+        .route(&of("/namespaces/{namespace}/agents"), get(agents::list).post(agents::create))
+        .route(
+            &of("/namespaces/{namespace}/agents/{name}"),
+            get(agents::get).put(agents::update).patch(agents::patch).delete(agents::delete),
+        )
+        .route(&of("/namespaces/{namespace}/agents/{name}/runs"), post(agents::register_run))
+        .route(&of("/namespaces/{namespace}/agents/{name}/snapshot"), put(agents::push))
+        .route(&of("/namespaces/{namespace}/agentsnapshots"), get(snapshots::list))
+        .route(&of("/namespaces/{namespace}/agentsnapshots/{name}"), get(snapshots::get))
+        .merge(discovery::router())
+        .layer(middleware::from_fn_with_state(state.clone(), authenticate));
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/healthz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .merge(api)
+        .fallback(async || ApiError::no_such_path())
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(middleware::from_fn(telemetry::observe))
+        .with_state(state)
+}
+
+/// Nobody unknown gets past this, whatever the path.
+async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    match state.0.authentication.identify(request.headers()) {
+        Ok(identity) => {
+            request.extensions_mut().insert(identity);
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Identity {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(ApiError::unauthorized)
+    }
+}

@@ -1,0 +1,356 @@
+//! `…/agents`, their runs and their pushes.
+
+use super::{
+    AppState,
+    auth::{Asked, Identity},
+    negotiate::{self, Json, NulAllowed},
+    objects::{self, PATCH_TRIES, Patch, WriteQuery, answer},
+    page::{self, Continue, ListQuery, object_version},
+    status::{ApiError, Resource},
+    wait::{self, Patience, Seen},
+};
+use crate::{
+    metrics::METRICS,
+    model::{
+        agent::AgentView,
+        fault::Fault,
+        object::{Key, Source},
+        push::Push,
+    },
+    store::{self, Write, lists::Slice, rehearse, transact},
+    v1alpha1::{
+        Agent,
+        push::{PushRequest, PushResponse, RunResponse, SnapshotRef},
+    },
+    writes::{
+        Preconditions, Refusal, WriteError,
+        agents::{CreateAgent, DeleteAgent, RegisterRun, UpdateAgent, Wanted},
+        push::AcceptPush,
+    },
+};
+use axum::{
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
+use sqlx::PgConnection;
+
+const RESOURCE: Resource = Resource::Agents;
+type Names = Path<(String, String)>;
+
+fn asked<'a>(verb: &'static str, subresource: Option<&'static str>, key: &'a Key) -> Asked<'a> {
+    Asked { verb, resource: RESOURCE, subresource, namespace: &key.namespace, name: &key.name }
+}
+
+fn wire(view: &AgentView) -> Agent {
+    Agent::from_view(view, object_version(view.agent.meta.rv))
+}
+
+/// Of every namespace.
+pub async fn list_all(state: State<AppState>, identity: Identity, query: Query<ListQuery>) -> Result<Response, ApiError> {
+    page(&state, &identity, None, query.0).await
+}
+
+/// Of one namespace.
+pub async fn list(
+    state: State<AppState>,
+    identity: Identity,
+    Path(namespace): Path<String>,
+    query: Query<ListQuery>,
+) -> Result<Response, ApiError> {
+    objects::check_namespace(RESOURCE, &namespace)?;
+    page(&state, &identity, Some(&namespace), query.0).await
+}
+
+async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, query: ListQuery) -> Result<Response, ApiError> {
+    let wanted = query.read()?;
+    let mut connection = store::acquire(state.pool()).await?;
+    let version = page::first_version(&mut connection, &wanted).await?;
+    let namespace = namespace.or(wanted.namespace.as_deref());
+    let reach = identity.reach();
+    let mut items: Vec<AgentView> = Vec::new();
+    let mut after = wanted.continued.as_ref().map(Continue::key);
+    let more = loop {
+        let limit = page::next(wanted.limit, items.len());
+        let slice = Slice { namespace, name: wanted.name.as_deref(), after: after.as_ref(), limit: limit + 1 };
+        let mut rows = store::lists::agents(&mut connection, &reach, &slice).await?;
+        let more = page::cut(&mut rows, limit);
+        items.append(&mut rows);
+        after = items.last().map(|last| Key::new(&last.agent.meta.namespace, &last.agent.meta.name));
+        if !more || wanted.limit.is_some() {
+            break more;
+        }
+    };
+    let continued = after.filter(|_| more).map(|last| Continue::after(&last, version).encode());
+    let items: Vec<Agent> = items.iter().map(wire).collect();
+    let list = objects::list(RESOURCE.kind(), &items, &page::list_version(version), continued);
+    Ok(axum::Json(list).into_response())
+}
+
+/// One agent.
+pub async fn get(state: State<AppState>, identity: Identity, Path((namespace, name)): Names) -> Result<Response, ApiError> {
+    let key = Key::new(namespace, name);
+    let view = find(&mut *store::acquire(state.pool()).await?, &key).await?;
+    identity.check(&asked("get", None, &key), view.agent.spec.service_account.as_deref())?;
+    Ok(axum::Json(wire(&view)).into_response())
+}
+
+async fn find(connection: &mut PgConnection, key: &Key) -> Result<AgentView, ApiError> {
+    store::agents::get(connection, key).await?.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))
+}
+
+/// Does a write, or rehearses it, and tells the loop.
+async fn write<W: Write<Error = WriteError>>(
+    state: &AppState,
+    name: &str,
+    rehearsal: bool,
+    write: &W,
+) -> Result<W::Output, ApiError> {
+    let result = if rehearsal { rehearse(state.pool(), write).await } else { transact(state.pool(), state.clock(), write).await };
+    let output = result.map_err(|error| ApiError::from_write(RESOURCE, name, error))?;
+    if !rehearsal {
+        state.wake().work();
+        state.wake().events();
+    }
+    Ok(output)
+}
+
+/// Waits for the end of the lap that an agent's change begins, when the client asked to.
+async fn settle(
+    state: &AppState,
+    headers: &HeaderMap,
+    view: AgentView,
+) -> Result<(AgentView, Option<(HeaderName, HeaderValue)>), ApiError> {
+    let meta = &view.agent.meta;
+    let (key, id, revision) = (Key::new(&meta.namespace, &meta.name), meta.id, view.agent.progress.revision);
+    wait::wait(state, Patience::of(headers, None), view, || async {
+        let mut connection = store::acquire(state.pool()).await?;
+        let seen = store::agents::get(&mut connection, &key).await?.filter(|view| view.agent.meta.id == id);
+        Ok(seen.map(|record| Seen { converged: record.agent.progress.converged_revision >= revision, record }))
+    })
+    .await
+}
+
+/// Creates an agent.
+pub async fn create(
+    State(state): State<AppState>,
+    identity: Identity,
+    Path(namespace): Path<String>,
+    Query(query): Query<WriteQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
+    let (agent, warnings) = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
+    objects::check_namespace(RESOURCE, &namespace)?;
+    let (key, mut faults) = objects::new_name(RESOURCE, &namespace, &agent.metadata, state.clock())?;
+    let desired = match agent.desired() {
+        Ok(desired) if faults.is_empty() => desired,
+        Ok(_) => return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults)),
+        Err(more) => {
+            faults.extend(more);
+            return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults));
+        }
+    };
+    identity.check(&asked("create", None, &key), desired.spec.service_account.as_deref())?;
+    let create = CreateAgent {
+        clock: state.clock(),
+        key: &key,
+        spec: &desired.spec,
+        labels: &desired.labels,
+        annotations: &desired.annotations,
+        source: Source::Api,
+    };
+    let view = write(&state, &key.name, rehearsal, &create).await?;
+    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, view).await? };
+    Ok(answer(StatusCode::CREATED, &wire(&view), warnings, applied))
+}
+
+/// What an object asks of an agent that exists; all faults of it. The caller must reach the agent as it is and as it would be.
+fn read_update(identity: &Identity, asked: &Asked<'_>, key: &Key, agent: &Agent) -> Result<(Wanted, Preconditions), ApiError> {
+    let known = objects::known(key, &agent.metadata)?;
+    match (agent.desired(), known) {
+        (Ok(desired), Ok(known)) => {
+            identity.check(asked, desired.spec.service_account.as_deref())?;
+            let wanted = Wanted { spec: desired.spec, labels: desired.labels, annotations: desired.annotations };
+            Ok((wanted, known))
+        }
+        (desired, known) => {
+            let faults: Vec<Fault> = desired.err().into_iter().flatten().chain(known.err()).collect();
+            Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults))
+        }
+    }
+}
+
+/// Replaces an agent's desired columns.
+pub async fn update(
+    State(state): State<AppState>,
+    identity: Identity,
+    Path((namespace, name)): Names,
+    Query(query): Query<WriteQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let key = Key::new(namespace, name);
+    let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
+    let (agent, warnings) = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
+    let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
+    let asked = asked("update", None, &key);
+    identity.check(&asked, old.agent.spec.service_account.as_deref())?;
+    let (wanted, known) = read_update(&identity, &asked, &key, &agent)?;
+    let update = UpdateAgent { key: &key, known, wanted: &wanted, asks: Source::Api };
+    let view = write(&state, &key.name, rehearsal, &update).await?;
+    let (view, applied) = settle(&state, &headers, view).await?;
+    Ok(answer(StatusCode::OK, &wire(&view), warnings, applied))
+}
+
+/// Merges a patch into an agent's desired columns. Unless the patch names a version, it is tried again when the agent
+/// changes under it.
+pub async fn patch(
+    State(state): State<AppState>,
+    identity: Identity,
+    Path((namespace, name)): Names,
+    Query(query): Query<WriteQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let key = Key::new(namespace, name);
+    let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
+    let patch = Patch::read(&headers, body).await?;
+    let asked = asked("patch", None, &key);
+    let mut tries = 0;
+    loop {
+        let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
+        identity.check(&asked, old.agent.spec.service_account.as_deref())?;
+        let (agent, warnings) = patch.apply(RESOURCE, &wire(&old), validation)?;
+        let (wanted, known) = read_update(&identity, &asked, &key, &agent)?;
+        let update = UpdateAgent { key: &key, known, wanted: &wanted, asks: Source::Api };
+        tries += 1;
+        let result =
+            if rehearsal { rehearse(state.pool(), &update).await } else { transact(state.pool(), state.clock(), &update).await };
+        let view = match result {
+            Err(WriteError::Changed) if !patch.versioned && tries < PATCH_TRIES => continue,
+            result => result.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?,
+        };
+        if rehearsal {
+            return Ok(answer(StatusCode::OK, &wire(&view), warnings, None));
+        }
+        state.wake().work();
+        state.wake().events();
+        let (view, applied) = settle(&state, &headers, view).await?;
+        return Ok(answer(StatusCode::OK, &wire(&view), warnings, applied));
+    }
+}
+
+/// Asks for an agent's deletion. It is shown with a deletion timestamp until the loop has let its chats go; they keep their pins.
+pub async fn delete(
+    State(state): State<AppState>,
+    identity: Identity,
+    Path((namespace, name)): Names,
+    Query(query): Query<WriteQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let key = Key::new(namespace, name);
+    let deletion = objects::read_deletion(RESOURCE, &key.name, &query, &headers, body).await?;
+    let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
+    identity.check(&asked("delete", None, &key), old.agent.spec.service_account.as_deref())?;
+    let delete = DeleteAgent { clock: state.clock(), key: &key, known: deletion.known, asks: Source::Api };
+    let view = write(&state, &key.name, deletion.rehearsal, &delete).await?;
+    Ok(axum::Json(wire(&view)).into_response())
+}
+
+/// Registers a run: the fencing epoch of this process.
+pub async fn register_run(
+    State(state): State<AppState>,
+    identity: Identity,
+    Path((namespace, name)): Names,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let key = Key::new(namespace, name);
+    negotiate::expect_json(&headers)?;
+    negotiate::read_body(&headers, body, negotiate::BODY_MAX).await.and_then(|bytes| Json::parse(&bytes, NulAllowed::Nowhere))?;
+    let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
+    identity.check(&asked("create", Some("runs"), &key), old.agent.spec.service_account.as_deref())?;
+    let run = write(&state, &key.name, false, &RegisterRun { clock: state.clock(), key: &key }).await?;
+    Ok((StatusCode::CREATED, axum::Json(RunResponse::new(run.id, run.epoch))).into_response())
+}
+
+/// Takes a push.
+pub async fn push(
+    State(state): State<AppState>,
+    identity: Identity,
+    Path((namespace, name)): Names,
+    Query(query): Query<WriteQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let key = Key::new(namespace, name);
+    let result = take_push(&state, &identity, &key, &query, &headers, body).await;
+    METRICS.pushed(match &result {
+        Ok((_, label)) => label,
+        Err((_, label)) => label,
+    });
+    result.map(|(response, _)| response).map_err(|(error, _)| error)
+}
+
+type Labelled<T> = (T, &'static str);
+
+async fn take_push(
+    state: &AppState,
+    identity: &Identity,
+    key: &Key,
+    query: &WriteQuery,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Labelled<Response>, Labelled<ApiError>> {
+    let refused = |error: ApiError| (error, "refused");
+    negotiate::expect_json(headers).map_err(refused)?;
+    let validation = query.validation().map_err(refused)?;
+    let bytes = negotiate::read_body(headers, body, negotiate::PUSH_BODY_MAX).await.map_err(refused)?;
+    let json = Json::parse(&bytes, NulAllowed::InResourceBodies).map_err(refused)?;
+    drop(bytes);
+    let (request, warnings) = json.into_type::<PushRequest>(validation).map_err(refused)?;
+    let found = async { find(&mut *store::acquire(state.pool()).await?, key).await };
+    let old = found.await.map_err(|error: ApiError| (error, "failed"))?;
+    identity.check(&asked("update", Some("snapshot"), key), old.agent.spec.service_account.as_deref()).map_err(refused)?;
+    let push = Push::try_from(request).map_err(|faults| refused(ApiError::invalid(RESOURCE.kind(), &key.name, &faults)))?;
+    let accept = AcceptPush { clock: state.clock(), key, push: &push };
+    let answered = transact(state.pool(), state.clock(), &accept).await.map_err(|error| {
+        let label = match &error {
+            WriteError::Refused(Refusal::StaleRun { .. }) => "stale_run",
+            WriteError::Refused(Refusal::OutOfOrder { .. }) => "out_of_order",
+            WriteError::Refused(Refusal::Suspended) => "suspended",
+            WriteError::Store(_) => "failed",
+            _ => "refused",
+        };
+        (ApiError::from_write(RESOURCE, &key.name, error), label)
+    })?;
+    let label = match (answered.replayed, answered.changed) {
+        (true, _) => "replayed",
+        (false, true) => "changed",
+        (false, false) => "unchanged",
+    };
+    if !answered.replayed {
+        state.wake().work();
+        state.wake().events();
+    }
+    let snapshot = answered.snapshot.map(|snapshot| SnapshotRef {
+        name: snapshot.name,
+        hash: snapshot.hash.to_string(),
+        revision: snapshot.revision,
+    });
+    let applied = match Patience::of(headers, None) {
+        Patience::None => None,
+        Patience::Some { .. } => {
+            let view = async { find(&mut *store::acquire(state.pool()).await?, key).await };
+            match view.await {
+                Ok(view) => settle(state, headers, view).await.ok().and_then(|(_, applied)| applied),
+                Err(_) => None,
+            }
+        }
+    };
+    Ok((answer(StatusCode::OK, &PushResponse::accepted(answered.changed, snapshot), warnings, applied), label))
+}

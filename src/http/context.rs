@@ -1,0 +1,163 @@
+//! `…/chats/{name}/context`: what a chat is moored to, and asking it to move.
+
+use super::{
+    AppState,
+    auth::{Asked, Identity},
+    negotiate::{self, FieldValidation, Json, NulAllowed, Warnings},
+    objects::answer,
+    page::object_version,
+    status::{ApiError, Resource},
+    wait::{self, Patience, Seen},
+};
+use crate::{
+    model::{fault::Fault, object::Key, resource::ResourceMeta},
+    store::{self, chats::StoredPin, transact},
+    v1alpha1::{
+        Chat,
+        chat::Pinned,
+        context::{ChatContext, ContextResource},
+        meta::{self, AgentIdentity},
+    },
+    writes::chats::RefreshChat,
+};
+use axum::{
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde_json::Value;
+
+const RESOURCE: Resource = Resource::Chats;
+type Names = Path<(String, String)>;
+
+fn asked<'a>(verb: &'static str, key: &'a Key) -> Asked<'a> {
+    Asked { verb, resource: RESOURCE, subresource: Some("context"), namespace: &key.namespace, name: &key.name }
+}
+
+/// The query of a context.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ContextQuery {
+    bodies: Option<String>,
+    format: Option<String>,
+}
+
+impl ContextQuery {
+    fn bodies(&self) -> Result<bool, ApiError> {
+        if let Some(format) = self.format.as_deref().filter(|format| !matches!(*format, "" | "json")) {
+            return Err(ApiError::bad_request(format!("format: only json is served by this version, got {format:?}")));
+        }
+        match self.bodies.as_deref() {
+            None | Some("" | "true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => Err(ApiError::bad_request(format!("bodies: must be true or false, got {other:?}"))),
+        }
+    }
+}
+
+/// What a chat is moored to. One indexed read.
+pub async fn get(
+    State(state): State<AppState>,
+    identity: Identity,
+    Path((namespace, name)): Names,
+    Query(query): Query<ContextQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let key = Key::new(namespace, name);
+    let bodies = query.bodies()?;
+    let mut connection = store::acquire(state.pool()).await?;
+    let found = store::chats::context(&mut connection, &key, bodies).await?;
+    drop(connection);
+    let context = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
+    identity.check(&asked("get", &key), Some(&context.owner))?;
+    let Some(pin) = context.pin else { return Err(ApiError::not_pinned(&key.name)) };
+    let etag = format!("\"{}.{}\"", hex::encode(pin.hash.as_bytes()), pin.live_revision);
+    let tag = HeaderValue::from_str(&etag).map_err(|_| ApiError::internal())?;
+    if negotiate::none_match(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
+    let metadata = ObjectMeta {
+        namespace: Some(key.namespace.clone()),
+        name: Some(key.name.clone()),
+        uid: Some(context.chat_id.to_string()),
+        resource_version: Some(object_version(context.rv)),
+        ..ObjectMeta::default()
+    };
+    let context = shown(metadata, pin, bodies)?;
+    Ok(([(header::ETAG, tag)], axum::Json(context)).into_response())
+}
+
+fn shown(metadata: ObjectMeta, pin: StoredPin, bodies: bool) -> Result<ChatContext, ApiError> {
+    let StoredPin {
+        snapshot: _, snapshot_name, hash, error, agent_id, agent_name, cause, at, manifest, bodies: kept, live, ..
+    } = pin;
+    let pinned = Pinned {
+        snapshot: snapshot_name,
+        hash: hash.to_string(),
+        agent: AgentIdentity::new(&agent_name, agent_id),
+        cause: cause.into(),
+        at: meta::time(at),
+        resource_count: i32::try_from(manifest.len()).unwrap_or(i32::MAX),
+        error,
+    };
+    let resource = |meta: &ResourceMeta| ContextResource::new(meta, meta.content_hash.and_then(|hash| kept.get(&hash).cloned()));
+    let live = live.as_array().into_iter().flatten().map(|value| live_resource(value, bodies)).collect::<Result<_, _>>();
+    let live = live.map_err(|error| {
+        tracing::error!(%error, agent = %agent_name, "the live resources of an agent do not have their form");
+        ApiError::internal()
+    })?;
+    Ok(ChatContext::new(metadata, pinned, manifest.iter().map(resource).collect(), live))
+}
+
+fn live_resource(value: &Value, bodies: bool) -> Result<ContextResource, serde_json::Error> {
+    let meta: ResourceMeta = serde_json::from_value(value.clone())?;
+    let body = value.get("bodyBase64").and_then(Value::as_str).filter(|_| bodies);
+    Ok(ContextResource::new(&meta, body.and_then(|body| STANDARD.decode(body).ok())))
+}
+
+/// A request to refresh.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct RefreshRequest {
+    /// Opaque; at most 64 characters. The same token twice refreshes once.
+    token: Option<String>,
+}
+
+/// Asks a chat to move to its agent's latest snapshot; unless told otherwise answers when it has.
+pub async fn refresh(
+    State(state): State<AppState>,
+    identity: Identity,
+    Path((namespace, name)): Names,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let key = Key::new(namespace, name);
+    negotiate::expect_json(&headers)?;
+    let bytes = negotiate::read_body(&headers, body, negotiate::BODY_MAX).await?;
+    let json = Json::parse(&bytes, NulAllowed::Nowhere)?;
+    let (request, _) = json.into_type::<RefreshRequest>(FieldValidation::Ignore)?;
+    let faults: Vec<Fault> = request.token.as_deref().and_then(|token| meta::token_fault("token", token)).into_iter().collect();
+    if !faults.is_empty() {
+        return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults));
+    }
+    let old = super::chats::find(&mut *store::acquire(state.pool()).await?, &key).await?;
+    identity.check(&asked("update", &key), Some(&old.chat.spec.owner))?;
+    let token = request.token.unwrap_or_else(|| state.clock().new_id().to_string());
+    let refresh = RefreshChat { key: &key, token: &token };
+    let view = transact(state.pool(), state.clock(), &refresh).await;
+    let view = view.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
+    state.wake().work();
+    let (id, revision) = (view.chat.meta.id, view.chat.progress.revision);
+    let patience = Patience::of(&headers, Some(wait::UNASKED));
+    let (view, applied) = wait::wait(&state, patience, view, || async {
+        let mut connection = store::acquire(state.pool()).await?;
+        let seen = store::chats::get_by_id(&mut connection, &key.namespace, id).await?;
+        Ok(seen.map(|record| Seen { converged: record.chat.progress.converged_revision >= revision, record }))
+    })
+    .await?;
+    let chat = Chat::from_view(&view, object_version(view.chat.meta.rv));
+    Ok(answer(StatusCode::OK, &chat, Warnings::default(), applied))
+}

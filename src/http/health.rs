@@ -1,0 +1,42 @@
+//! `/livez`, `/readyz`, `/metrics`: open to everybody who reaches the port, and saying nothing about records.
+
+use super::AppState;
+use crate::{metrics::METRICS, store};
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use std::time::Duration;
+
+/// How long the database may take to answer a readiness probe.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The process lives. Whether the database does is another question: restarting this process would not bring it back.
+pub async fn livez() -> &'static str {
+    "ok"
+}
+
+/// The database answers, and its schema is ours.
+pub async fn readyz(State(state): State<AppState>) -> Response {
+    if !state.has_started() {
+        return not_ready("waiting for the database, or for its schema");
+    }
+    let asked = async {
+        let mut connection = store::acquire(state.pool()).await?;
+        store::log::horizon(&mut connection).await
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(_)) => "ok".into_response(),
+        Ok(Err(_)) | Err(_) => not_ready("the database does not answer"),
+    }
+}
+
+fn not_ready(why: &'static str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response()
+}
+
+/// OpenMetrics.
+pub async fn metrics() -> Response {
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], METRICS.text()).into_response()
+}

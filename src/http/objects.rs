@@ -1,0 +1,283 @@
+//! What the handlers of every kind do alike: reading an object or a patch, checking its identity, answering with warnings.
+
+use super::{
+    negotiate::{self, FieldValidation, Json, NulAllowed, Warnings},
+    page::parse_object_version,
+    status::{ApiError, Resource},
+};
+use crate::{
+    clock::Clock,
+    model::{
+        fault::{Fault, FaultKind},
+        name,
+        object::Key,
+    },
+    v1alpha1::API_VERSION,
+    writes::Preconditions,
+};
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, json};
+
+/// How often a patch is tried again when the object changes under it.
+pub const PATCH_TRIES: usize = 8;
+/// How many characters a generated name ends with.
+const SUFFIX: usize = 5;
+/// Longest base of a generated name, in bytes, as in Kubernetes.
+const GENERATE_MAX: usize = 58;
+
+/// The query of a write.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WriteQuery {
+    field_validation: Option<String>,
+    dry_run: Option<String>,
+    /// Of a deletion.
+    pub propagation_policy: Option<String>,
+}
+
+impl WriteQuery {
+    /// What to do about unknown fields.
+    pub fn validation(&self) -> Result<FieldValidation, ApiError> {
+        FieldValidation::from_query(self.field_validation.as_deref())
+    }
+
+    /// Whether the write is a rehearsal.
+    pub fn rehearsal(&self) -> Result<bool, ApiError> {
+        dry_run(self.dry_run.as_deref())
+    }
+}
+
+/// Reads `dryRun`.
+pub fn dry_run(value: Option<&str>) -> Result<bool, ApiError> {
+    match value {
+        None | Some("") => Ok(false),
+        Some("All") => Ok(true),
+        Some(other) => Err(ApiError::bad_request(format!("dryRun: must be All, got {other:?}"))),
+    }
+}
+
+/// Checks a namespace of a path.
+pub fn check_namespace(resource: Resource, namespace: &str) -> Result<(), ApiError> {
+    name::dns_label("metadata.namespace", namespace).map_or(Ok(()), |fault| Err(ApiError::invalid(resource.kind(), "", &[fault])))
+}
+
+/// Reads the body of a create or an update.
+pub async fn read_object<T: DeserializeOwned>(
+    resource: Resource,
+    headers: &HeaderMap,
+    body: Body,
+    validation: FieldValidation,
+) -> Result<(T, Warnings), ApiError> {
+    negotiate::expect_json(headers)?;
+    let bytes = negotiate::read_body(headers, body, negotiate::BODY_MAX).await?;
+    let mut json = Json::parse(&bytes, NulAllowed::Nowhere)?;
+    take_type(resource, &mut json.value)?;
+    json.into_type(validation)
+}
+
+/// Takes `apiVersion` and `kind` off an object, which must be those of the path.
+fn take_type(resource: Resource, value: &mut Value) -> Result<(), ApiError> {
+    let Some(object) = value.as_object_mut() else {
+        return Err(ApiError::bad_request("the request's body must be a JSON object"));
+    };
+    for (field, wanted) in [("apiVersion", API_VERSION), ("kind", resource.kind())] {
+        if let Some(got) = object.remove(field).filter(|got| got != wanted) {
+            let message = format!("{field}: this path takes {wanted}, got {got}");
+            return Err(ApiError::bad_request(message));
+        }
+    }
+    object.entry("metadata").or_insert_with(|| json!({}));
+    object.entry("spec").or_insert_with(|| json!({}));
+    Ok(())
+}
+
+/// The name of an object that is to be created, from `name` or `generateName`, and its namespace, which must be the path's.
+pub fn new_name(resource: Resource, namespace: &str, meta: &ObjectMeta, clock: &Clock) -> Result<(Key, Vec<Fault>), ApiError> {
+    same_namespace(namespace, meta)?;
+    let given = meta.name.as_deref().filter(|name| !name.is_empty());
+    let base = meta.generate_name.as_deref().filter(|base| !base.is_empty());
+    let (name, field) = match (given, base) {
+        (Some(name), _) => (name.to_owned(), "metadata.name"),
+        (None, Some(base)) => {
+            let base: String = base.chars().take(GENERATE_MAX).collect();
+            let id = clock.new_id().as_u128();
+            // The alphabet of Kubernetes' own generated names: no vowels, nothing that is easily misread.
+            let letters = b"bcdfghjklmnpqrstvwxz2456789";
+            let suffix = (0..SUFFIX).map(|n| char::from(letters[((id >> (n * 5)) & 31) as usize % letters.len()]));
+            (base + &suffix.collect::<String>(), "metadata.generateName")
+        }
+        (None, None) => {
+            let fault = Fault::new("metadata.name", FaultKind::Required, "name or generateName is required");
+            return Ok((Key::new(namespace, ""), vec![fault]));
+        }
+    };
+    let fault = match resource {
+        Resource::Chats => name::dns_subdomain(field, &name),
+        Resource::Agents | Resource::AgentSnapshots => name::dns_label(field, &name),
+    };
+    Ok((Key::new(namespace, name), fault.into_iter().collect()))
+}
+
+fn same_namespace(namespace: &str, meta: &ObjectMeta) -> Result<(), ApiError> {
+    match meta.namespace.as_deref() {
+        Some(other) if !other.is_empty() && other != namespace => Err(ApiError::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request: {other:?} and {namespace:?}"
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What an update knows of the object it means; its name must be the path's.
+pub fn known(key: &Key, meta: &ObjectMeta) -> Result<Result<Preconditions, Fault>, ApiError> {
+    same_namespace(&key.namespace, meta)?;
+    if let Some(other) = meta.name.as_deref().filter(|name| !name.is_empty() && *name != key.name) {
+        let message = format!("the name of the object ({other}) does not match the name on the URL ({})", key.name);
+        return Err(ApiError::bad_request(message));
+    }
+    let version = meta.resource_version.as_deref().filter(|version| !version.is_empty()).map(parse_object_version);
+    let uid = meta.uid.as_deref().filter(|uid| !uid.is_empty()).map(|uid| {
+        let fault = || Fault::new("metadata.uid", FaultKind::Invalid, format!("must be a UUID, got {uid:?}"));
+        uid.parse().map_err(|_| fault())
+    });
+    Ok(version.transpose().and_then(|rv| uid.transpose().map(|uid| Preconditions { rv, uid })))
+}
+
+/// A merge patch (RFC 7396), read.
+#[derive(Debug)]
+pub struct Patch {
+    json: Json,
+    /// Whether it says which version it is for: then it is not tried again.
+    pub versioned: bool,
+}
+
+impl Patch {
+    /// Reads one.
+    pub async fn read(headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
+        negotiate::expect_merge_patch(headers)?;
+        let bytes = negotiate::read_body(headers, body, negotiate::BODY_MAX).await?;
+        let json = Json::parse(&bytes, NulAllowed::Nowhere)?;
+        if !json.value.is_object() {
+            return Err(ApiError::bad_request("a merge patch of an object must be a JSON object"));
+        }
+        let versioned = json.value.pointer("/metadata/resourceVersion").is_some_and(|version| !version.is_null());
+        Ok(Self { json, versioned })
+    }
+
+    /// What it says of a field, by JSON pointer.
+    pub fn says(&self, pointer: &str) -> Option<&Value> {
+        self.json.value.pointer(pointer)
+    }
+
+    /// The top-level fields that it has.
+    pub fn fields(&self) -> impl Iterator<Item = &String> {
+        self.json.value.as_object().into_iter().flat_map(Map::keys)
+    }
+
+    /// The object as it would be.
+    pub fn apply<T: Serialize + DeserializeOwned>(
+        &self,
+        resource: Resource,
+        object: &T,
+        validation: FieldValidation,
+    ) -> Result<(T, Warnings), ApiError> {
+        let mut value = serde_json::to_value(object).map_err(|_| ApiError::internal())?;
+        json_patch::merge(&mut value, &self.json.value);
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("status"); // written through its subresource only
+        }
+        take_type(resource, &mut value)?;
+        self.json.with_value(value).into_type(validation)
+    }
+}
+
+/// An answer with an object, warnings, and other headers.
+pub fn answer<T: Serialize>(
+    code: StatusCode,
+    object: &T,
+    warnings: Warnings,
+    others: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+) -> Response {
+    let mut response = (code, axum::Json(object)).into_response();
+    for (name, value) in warnings.into_headers().chain(others) {
+        response.headers_mut().append(name, value);
+    }
+    response
+}
+
+/// The answer to a deletion that is done.
+pub fn deleted(resource: Resource, name: &str, uid: &str) -> Response {
+    let details = json!({"name": name, "group": super::status::GROUP, "kind": resource.plural(), "uid": uid});
+    let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+    (StatusCode::OK, axum::Json(body)).into_response()
+}
+
+/// The body of a deletion.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeleteOptions {
+    propagation_policy: Option<String>,
+    orphan_dependents: Option<bool>,
+    preconditions: Option<DeletePreconditions>,
+    dry_run: Option<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct DeletePreconditions {
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+/// What a deletion asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// What it knows of the object.
+    pub known: Preconditions,
+    /// What becomes of what depends on it.
+    pub orphan: bool,
+    /// Whether it is a rehearsal.
+    pub rehearsal: bool,
+}
+
+/// Reads a deletion: options in the body, the propagation policy in either place.
+pub async fn read_deletion(
+    resource: Resource,
+    name: &str,
+    query: &WriteQuery,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Deletion, ApiError> {
+    let bytes = negotiate::read_body(headers, body, negotiate::BODY_MAX).await?;
+    let json = Json::parse(&bytes, NulAllowed::Nowhere)?;
+    let (options, _) = json.into_type::<DeleteOptions>(FieldValidation::Ignore)?;
+    let policy = options.propagation_policy.as_deref().or(query.propagation_policy.as_deref());
+    let orphan = match (policy, options.orphan_dependents) {
+        (Some("Orphan"), _) | (None | Some(""), Some(true)) => true,
+        (Some("Background" | "Foreground" | ""), _) | (None, _) => false,
+        (Some(other), _) => {
+            let message = format!("propagationPolicy: must be Background, Foreground or Orphan, got {other:?}");
+            return Err(ApiError::bad_request(message));
+        }
+    };
+    let meta = options.preconditions.unwrap_or_default();
+    let meta = ObjectMeta { uid: meta.uid, resource_version: meta.resource_version, ..ObjectMeta::default() };
+    let known = known(&Key::new("", name), &meta)?.map_err(|fault| ApiError::invalid(resource.kind(), name, &[fault]))?;
+    let asked = options.dry_run.unwrap_or_default();
+    let rehearsal = dry_run(asked.first().map(String::as_str))? || query.rehearsal()?;
+    Ok(Deletion { known, orphan, rehearsal })
+}
+
+/// A list, as Kubernetes sends them.
+pub fn list<T: Serialize>(kind: &str, items: &[T], version: &str, continued: Option<String>) -> Value {
+    let mut metadata = json!({"resourceVersion": version});
+    if let Some(token) = continued {
+        metadata["continue"] = json!(token);
+    }
+    json!({"apiVersion": API_VERSION, "kind": format!("{kind}List"), "metadata": metadata, "items": items})
+}

@@ -1,0 +1,228 @@
+//! Lists by the page, and versions on the wire.
+//!
+//! A version `rv` of the store is `2·rv` on an object and `2·rv + 1` on a list: the odd form says "complete through rv", so that
+//! a watch from a list begins after it and a watch from an object begins with it (docs/event-log.md).
+
+use super::status::ApiError;
+use crate::{
+    model::{
+        fault::{Fault, FaultKind},
+        object::Key,
+    },
+    store,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+
+/// The version of an object, on the wire.
+pub fn object_version(rv: i64) -> String {
+    (2 * i128::from(rv)).to_string()
+}
+
+/// The version of a list, on the wire.
+pub fn list_version(rv: i64) -> String {
+    (2 * i128::from(rv) + 1).to_string()
+}
+
+/// Reads the version of an object that a client gives.
+pub fn parse_object_version(text: &str) -> Result<i64, Fault> {
+    let canonical = text.parse::<i128>().ok().filter(|number| number.to_string() == text && *number >= 0);
+    let rv = canonical.filter(|number| number % 2 == 0).and_then(|number| i64::try_from(number / 2).ok());
+    rv.ok_or_else(|| {
+        let message = format!("must be a version that this server gave to an object, got {text:?}");
+        Fault::new("metadata.resourceVersion", FaultKind::Invalid, message)
+    })
+}
+
+/// The query of a list.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListQuery {
+    limit: Option<String>,
+    #[serde(rename = "continue")]
+    continue_: Option<String>,
+    field_selector: Option<String>,
+    label_selector: Option<String>,
+    watch: Option<String>,
+    order_by: Option<String>,
+}
+
+/// What of a list is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// At most so many objects; none means all.
+    pub limit: Option<i64>,
+    /// The version of the first page, and what comes after which object.
+    pub continued: Option<Continue>,
+    /// Only the object of this name.
+    pub name: Option<String>,
+    /// Only objects of this namespace, by field selector.
+    pub namespace: Option<String>,
+}
+
+/// Where the next page begins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Continue {
+    /// The form of this token.
+    v: u8,
+    /// The version of the first page.
+    pub rv: i64,
+    /// The namespace of the last object.
+    ns: String,
+    /// The name of the last object.
+    name: String,
+}
+
+impl Continue {
+    /// After `last`, of a list whose first page had version `rv`.
+    pub fn after(last: &Key, rv: i64) -> Self {
+        Self { v: 1, rv, ns: last.namespace.clone(), name: last.name.clone() }
+    }
+
+    /// The last object of the page before.
+    pub fn key(&self) -> Key {
+        Key::new(&self.ns, &self.name)
+    }
+
+    /// As the opaque text that clients send back.
+    pub fn encode(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("a token is plain data"))
+    }
+
+    fn decode(text: &str) -> Option<Self> {
+        let token: Self = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        (token.v == 1).then_some(token)
+    }
+}
+
+impl ListQuery {
+    /// Reads it. What is not served yet is refused, never ignored.
+    pub fn read(self) -> Result<Wanted, ApiError> {
+        let Self { limit, continue_, field_selector, label_selector, watch, order_by } = self;
+        if watch.is_some_and(|watch| !matches!(watch.as_str(), "" | "0" | "false")) {
+            return Err(ApiError::bad_request("watch: is not served by this version; poll the list instead"));
+        }
+        if label_selector.is_some_and(|selector| !selector.is_empty()) {
+            return Err(ApiError::bad_request("labelSelector: is not served by this version"));
+        }
+        if order_by.is_some_and(|order| order != "name") {
+            return Err(ApiError::bad_request("orderBy: only name is served by this version"));
+        }
+        let limit = match limit.as_deref() {
+            None | Some("" | "0") => None,
+            Some(text) => match text.parse::<i64>() {
+                Ok(limit) if limit > 0 => Some(limit),
+                _ => return Err(ApiError::bad_request(format!("limit: must be a whole number from 0, got {text:?}"))),
+            },
+        };
+        let continued = match continue_.as_deref() {
+            None | Some("") => None,
+            Some(text) => Some(Continue::decode(text).ok_or_else(|| {
+                ApiError::bad_request("continue: is not a token of this server; start the list again without it")
+            })?),
+        };
+        let mut wanted = Wanted { limit, continued, ..Wanted::default() };
+        for term in field_selector.iter().flat_map(|selector| selector.split(',')).filter(|term| !term.is_empty()) {
+            wanted.select(term)?;
+        }
+        Ok(wanted)
+    }
+}
+
+impl Wanted {
+    fn select(&mut self, term: &str) -> Result<(), ApiError> {
+        let refuse = |message: String| Err(ApiError::bad_request(message));
+        if term.contains("!=") {
+            return refuse(format!("fieldSelector: only = and == are served by this version, got {term:?}"));
+        }
+        let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')) else {
+            return refuse(format!("fieldSelector: must be FIELD=VALUE terms joined by commas, got {term:?}"));
+        };
+        let slot = match field.trim() {
+            "metadata.name" => &mut self.name,
+            "metadata.namespace" => &mut self.namespace,
+            other => {
+                return refuse(format!(
+                    "fieldSelector: field label not supported: {other}; this version serves metadata.name and metadata.namespace"
+                ));
+            }
+        };
+        *slot = Some(value.trim().to_owned());
+        Ok(())
+    }
+}
+
+/// A list without a limit is complete; it is read in pieces of this many rows.
+const PIECE: i64 = 500;
+
+/// How many rows to read next, of a page that already has some.
+pub fn next(limit: Option<i64>, have: usize) -> i64 {
+    limit.map_or(PIECE, |limit| limit - i64::try_from(have).unwrap_or(i64::MAX))
+}
+
+/// Cuts the row that was read only to see whether there are more.
+pub fn cut<T>(rows: &mut Vec<T>, limit: i64) -> bool {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    more
+}
+
+/// The version of a list's first page, which every page shows; refuses one from before the log's floor. Call it before the
+/// rows are read.
+pub async fn first_version(connection: &mut PgConnection, wanted: &Wanted) -> Result<i64, ApiError> {
+    let Some(continued) = &wanted.continued else { return Ok(store::log::list_version(connection).await?) };
+    if continued.rv < store::log::floor(connection).await? {
+        return Err(ApiError::expired("The provided continue parameter is too old; start the list again without it"));
+    }
+    Ok(continued.rv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(pairs: &[(&str, &str)]) -> Result<Wanted, ApiError> {
+        let map: serde_json::Map<_, _> = pairs.iter().map(|(key, value)| ((*key).to_owned(), serde_json::json!(value))).collect();
+        serde_json::from_value::<ListQuery>(serde_json::Value::Object(map)).expect("a query").read()
+    }
+
+    #[test]
+    fn a_token_leads_to_what_comes_after_the_last_object_and_carries_the_first_pages_version() {
+        let token = Continue::after(&Key::new("team-a", "fix"), 17 << 44).encode();
+        let wanted = query(&[("limit", "2"), ("continue", &token)]).expect("a page");
+        let continued = wanted.continued.expect("the token");
+        assert_eq!((continued.key(), continued.rv), (Key::new("team-a", "fix"), 17 << 44));
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_and_never_ignored() {
+        for (key, value) in [
+            ("watch", "1"),
+            ("labelSelector", "a=b"),
+            ("fieldSelector", "spec.owner=alice"),
+            ("fieldSelector", "metadata.name!=x"),
+            ("fieldSelector", "nonsense"),
+            ("limit", "-1"),
+            ("limit", "many"),
+            ("continue", "garbage"),
+            ("orderBy", "-updated"),
+        ] {
+            let refused = query(&[(key, value)]).expect_err(value);
+            assert!(refused.message().starts_with(key), "{}", refused.message());
+        }
+        assert_eq!(query(&[("fieldSelector", "metadata.name=x")]).expect("a name").name.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn versions_are_even_on_objects_and_odd_on_lists() {
+        assert_eq!((object_version(5), list_version(5)), ("10".into(), "11".into()));
+        assert_eq!(parse_object_version("10"), Ok(5));
+        for bad in ["11", "010", "-2", "x", "", "1e3", "+10"] {
+            assert!(parse_object_version(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_object_version(&object_version(i64::MAX)), Ok(i64::MAX));
+    }
+}

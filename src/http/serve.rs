@@ -1,0 +1,56 @@
+//! Accepting connections, with the patience that a server on the open may have: a client that does not finish its request's
+//! head within ten seconds is let go.
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use std::{io, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How long a client may take over the head of a request.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long to wait when no connection can be accepted: the process is out of file descriptors, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long requests in hand may take at shutdown.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Serves until `shutdown`, then finishes the requests in hand.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD_TIME));
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Small answers go out at once.
+        stream.set_nodelay(true).ok();
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let watched = connections.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = watched.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(GRACE, connections.shutdown()).await.is_err() {
+        tracing::warn!(grace_seconds = GRACE.as_secs(), "requests in hand took too long at shutdown; they were dropped");
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! One process: the API, the loop, the wake-ups, on one database. Used by `serve` and by `dev`.
+//!
+//! Start: wait for the database, refuse a schema that is not ours, begin a new epoch of the log when the database is a copy.
+//! While the database is away the process lives on and is not ready. Shutdown: take no new request, finish those in hand and the
+//! loop's transaction, within twenty seconds.
+
+use crate::{
+    clock::Clock,
+    config,
+    http::{self, auth::Authentication},
+    reconcile::Reconciler,
+    store::{
+        self, StoreError,
+        error::full_jitter,
+        log,
+        schema::{self, SchemaError},
+    },
+    wake::{ListenNotify, Wake},
+    worker::Worker,
+};
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use std::{net::SocketAddr, time::Duration};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long a shutdown may take before what is left is dropped.
+const GRACE: Duration = Duration::from_secs(20);
+/// The first pause while the database is away at start, at most; it doubles up to [`PAUSE_CAP`].
+const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause while the database is away at start.
+const PAUSE_CAP: Duration = Duration::from_secs(10);
+
+/// Why a server did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The schema is not the one that this binary was built for.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The address cannot be listened on.
+    #[error("listening on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Callers cannot be known as asked.
+    #[error(transparent)]
+    Auth(#[from] http::auth::AuthError),
+    /// Serving failed.
+    #[error("serving: {0}")]
+    Serve(std::io::Error),
+}
+
+/// A server that listens and is about to serve.
+pub struct Server {
+    listener: TcpListener,
+    authentication: Authentication,
+    config: config::Server,
+    options: PgConnectOptions,
+    pool: PgPool,
+    clock: Clock,
+    wake: Wake,
+}
+
+impl Server {
+    /// Listens. Nothing is asked of the database yet.
+    pub async fn bind(config: config::Server, options: PgConnectOptions, clock: Clock) -> Result<Self, ServerError> {
+        let authentication = Authentication::from_config(&config)?;
+        let address = config.listen;
+        let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
+        let pool = store::pool(options.clone(), config.database_connections);
+        Ok(Self { listener, authentication, config, options, pool, clock, wake: Wake::default() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap_or(self.config.listen)
+    }
+
+    /// The wake-ups of this process.
+    pub fn wake(&self) -> Wake {
+        self.wake.clone()
+    }
+
+    /// The connections of this process.
+    pub fn pool(&self) -> PgPool {
+        self.pool.clone()
+    }
+
+    /// Serves until `shutdown`. The API answers from the start: `/livez` lives, `/readyz` waits for the database.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
+        let Self { listener, authentication, config, options, pool, clock, wake } = self;
+        let state = http::AppState::new(pool.clone(), clock.clone(), wake.clone(), authentication);
+        // What goes on in the background ends with this token, whether asked for or because serving failed.
+        let stop = shutdown.child_token();
+        let tasks = TaskTracker::new();
+        let router = http::router(state.clone());
+        let graceful = stop.clone();
+        let serving = tasks.spawn(http::serve::serve(listener, router, graceful));
+        let ready = async { wait_for_database(&pool, &clock).await };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ready = ready => {
+                if let Err(error) = ready {
+                    stop.cancel();
+                    return Err(error.into());
+                }
+                state.started();
+                if config.listen_notify == ListenNotify::On {
+                    let (wake, options, clock, stop) = (wake.clone(), store::session(options), clock.clone(), stop.clone());
+                    tasks.spawn(async move { wake.run(options, clock, stop).await });
+                }
+                let reconciler = Reconciler::new(pool.clone(), clock.clone());
+                let worker = Worker { reconciler, pool: pool.clone(), clock: clock.clone(), wake, poll: config.poll() };
+                tasks.spawn(worker.run(stop.clone()));
+            }
+        }
+        tasks.close();
+        let served = tokio::select! {
+            served = serving => served.unwrap_or_else(|error| Err(std::io::Error::other(error))),
+            () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        };
+        stop.cancel();
+        if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
+            tracing::warn!(grace_seconds = GRACE.as_secs(), "shutdown took too long; what was left is dropped, and stays due");
+        }
+        pool.close().await;
+        served.map_err(ServerError::Serve)
+    }
+}
+
+/// Waits until the database answers; refuses a schema that is not ours.
+async fn wait_for_database(pool: &PgPool, clock: &Clock) -> Result<(), SchemaError> {
+    let mut failures = 0;
+    loop {
+        let error = match check(pool).await {
+            Ok(()) => return Ok(()),
+            Err(SchemaError::Store(error)) => error,
+            Err(other) => return Err(other),
+        };
+        let pause = full_jitter(PAUSE, PAUSE_CAP, failures, clock.random());
+        failures += 1;
+        tracing::warn!(%error, pause_ms = pause.as_millis(), "the database is away; waiting for it");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn check(pool: &PgPool) -> Result<(), SchemaError> {
+    let mut connection = store::acquire(pool).await?;
+    schema::check(&mut connection).await?;
+    bump(&mut connection).await?;
+    Ok(())
+}
+
+async fn bump(connection: &mut sqlx::PgConnection) -> Result<(), StoreError> {
+    log::bump(connection, false).await.map(drop)
+}
