@@ -3,4 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
 
 mod agent;
+mod plan;
+#[path = "support/plan_words.rs"]
+mod plan_words;
 mod scan;
