@@ -4,6 +4,7 @@
 
 mod agent;
 mod plan;
+mod plan_all;
 #[path = "support/plan_words.rs"]
 mod plan_words;
 mod scan;
