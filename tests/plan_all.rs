@@ -57,6 +57,7 @@ pub(crate) fn step(facts: ChatFacts, pin: Option<Pin>, target: Target) -> (Actio
     let action = plan(facts, pin, target);
     let (after, new_pin) = action.apply(facts, pin, target);
     let state = || format!("{facts:?} {pin:?} {target:?}: {action:?} → {after:?} {new_pin:?}");
+    assert!(!forbidden(facts, pin), "no such state: {}", state());
 
     assert_eq!(plan(after, new_pin, target), Action::Keep, "settles in one step: {}", state());
     assert!(!forbidden(after, new_pin), "dirty without a pin: {}", state());
@@ -179,6 +180,9 @@ fn said_before(facts: ChatFacts, pin: Option<Pin>) -> Vec<Verdicts> {
 
 /// One state: the step, then the conditions after it, whatever they said before.
 fn judge(facts: ChatFacts, pin: Option<Pin>, target: Target) {
+    if forbidden(facts, pin) {
+        return judge_forbidden(facts, target);
+    }
     let (action, after, new_pin) = step(facts, pin, target);
     for before in said_before(facts, pin) {
         let verdicts = conditions(after, new_pin, target, &before);
@@ -192,6 +196,29 @@ fn judge(facts: ChatFacts, pin: Option<Pin>, target: Target) {
             assert!(kept || learned, "frozen, it keeps what was said: {was:?} {is:?} {facts:?} {pin:?} {target:?}");
         }
     }
+}
+
+/// A marker without a pin cannot be stored, so nothing is promised of it but that deciding is total: it settles, begins no
+/// episode, and hydrates as any unpinned chat does. (Where it hydrates, the marker takes a second step to go.)
+fn judge_forbidden(facts: ChatFacts, target: Target) {
+    let (mut now, mut pin) = (facts, None);
+    for _ in 0..2 {
+        let action = plan(now, pin, target);
+        assert_ne!(action, Action::MarkDirty, "{now:?} {pin:?} {target:?}");
+        (now, pin) = action.apply(now, pin, target);
+    }
+    assert_eq!(plan(now, pin, target), Action::Keep, "{facts:?} {target:?}");
+    let clean = plan(ChatFacts { dirty: false, ..facts }, None, target);
+    assert_eq!(pin, clean.apply(facts, None, target).1, "the marker has no say in the pin: {facts:?} {target:?}");
+    conditions_without_panic(now, pin, target);
+}
+
+fn conditions_without_panic(facts: ChatFacts, pin: Option<Pin>, target: Target) {
+    let health = Health { degraded: 1, resources: 3, error: "the disk is slow" };
+    let before = Verdicts::new();
+    let pin = pin.map(|pin| (pin, health));
+    let after = ChatAfter { facts, pin, target, target_name: "", target_phase: None, before: &before };
+    assert!(of_chat(&after).contains_key(&ConditionType::Ready));
 }
 
 /// The twelve classes of pin and target.
@@ -211,6 +238,8 @@ fn all_768_states_of_one_chat_settle_in_one_step_and_keep_the_invariants() {
         }
     }
     assert_eq!((classes().len(), states), (12, 768));
+    let impossible = |facts: ChatFacts| classes().into_iter().filter(|(pin, _)| forbidden(facts, *pin)).count();
+    assert_eq!(flags().map(impossible).sum::<usize>(), 32 * 4, "those that the schema cannot hold");
 }
 
 /// What an agent may be: absent, or there: deleted or not, with one of three latests.
