@@ -5,6 +5,7 @@
 mod agent;
 mod plan;
 mod plan_all;
+mod plan_walk;
 #[path = "support/plan_words.rs"]
 mod plan_words;
 mod scan;
