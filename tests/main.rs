@@ -10,3 +10,5 @@ mod plan_walk;
 #[path = "support/plan_words.rs"]
 mod plan_words;
 mod scan;
+#[path = "support/trace.rs"]
+mod trace;
