@@ -137,13 +137,10 @@ fn the_page_has_a_vector_for_every_rule_that_it_states() {
 fn one_wrong_digit_anywhere_on_the_page_fails_the_script() {
     let dir = tempfile::tempdir().unwrap();
     let page = page();
-    let last_of = |vector: &Vector| vector.hash.to_string();
     let vectors = vectors();
     let (first, last) = (&vectors[0], vectors.last().unwrap());
-    let by_hand = "21bb4fc7163af34d08286a2e846f6be03";
-    let spaced = "00 00 00 20  58 91 b5 b5";
-    assert!(page.contains(by_hand) && page.contains(spaced));
-    for text in [last_of(first), last_of(last), last.encoding.clone(), spaced.to_owned()] {
+    let by_hand = "00 00 00 20  58 91 b5 b5".to_owned();
+    for text in [first.hash.to_string(), last.hash.to_string(), last.encoding.clone(), by_hand] {
         assert!(page.contains(&text), "{text}");
         let flipped = flip_last_digit(&text);
         let wrong = dir.path().join("context-hash.md");

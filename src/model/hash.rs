@@ -138,11 +138,12 @@ mod tests {
 
     #[test]
     fn nothing_moves_from_the_end_of_one_part_to_the_beginning_of_the_next() {
-        let of = |sources: [&str; 2]| ContextHash::of(&sources.map(|source| skill(source, "")));
+        let of =
+            |sources: [&str; 2]| ContextHash::of(&sources.map(|source| ResourceMeta { content_hash: None, ..skill(source, "") }));
         assert_ne!(of(["ab", "c"]), of(["a", "bc"]));
-        assert_ne!(of(["ab", "c"]), of(["abc", ""]));
+        // Without the lengths, both are Skill a Ok Skill b Ok Skill c Ok.
+        assert_ne!(of(["aOkSkillb", "c"]), of(["a", "bOkSkillc"]));
         let one = |kind, source: &str, status| ContextHash::of(&[ResourceMeta { kind, status, ..skill(source, "") }]);
-        // kind ‖ source: "Skill" ‖ "x" and "Hook" ‖ …; source ‖ status: "aOk" ‖ … and "a" ‖ "Ok…".
         assert_ne!(one(ResourceKind::Skill, "x", ResourceStatus::Ok), one(ResourceKind::Hook, "x", ResourceStatus::Ok));
         assert_ne!(one(ResourceKind::Skill, "a", ResourceStatus::Ok), one(ResourceKind::Skill, "aOk", ResourceStatus::Ok));
         assert_ne!(one(ResourceKind::Skill, "a", ResourceStatus::Ok), one(ResourceKind::Skill, "a", ResourceStatus::Invalid));
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_arrival_and_the_duplicates_of_no_one_matter() {
+    fn the_order_of_arrival_does_not_matter_and_every_resource_does() {
         let all = [skill("b", "1"), skill("a", "2"), skill("c", "3")];
         let [b, a, c] = all.clone();
         assert_eq!(ContextHash::of(&all), ContextHash::of(&[c.clone(), b.clone(), a.clone()]));

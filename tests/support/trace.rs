@@ -10,7 +10,7 @@ use moorline::model::{
 };
 use serde::Deserialize;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
@@ -20,6 +20,8 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Trace {
     steps: Vec<Step>,
+    /// By the trace's hash, each generated once.
+    bodies: BTreeMap<ContentHash, Vec<u8>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,7 +47,7 @@ struct Item {
 
 impl Item {
     /// Its content. Depends on kind, hash and size alone, so a file that was renamed keeps its content.
-    fn body(&self) -> Vec<u8> {
+    fn generate(&self) -> Vec<u8> {
         let Self { kind, source, source_path: _, size_bytes, content_hash } = self;
         let mut text = match kind {
             ResourceKind::Skill => {
@@ -69,10 +71,6 @@ impl Item {
         text.truncate(*size_bytes);
         text.into_bytes()
     }
-
-    fn resource(&self) -> Resource {
-        Resource::ok(self.kind, &self.source, &self.source_path, self.body())
-    }
 }
 
 impl Trace {
@@ -84,7 +82,10 @@ impl Trace {
         for (n, step) in steps.iter().enumerate() {
             assert_eq!(step.step, n + 1, "steps are numbered from 1");
         }
-        Self { steps }
+        let items = steps.iter().flat_map(|step| &step.resources);
+        let bodies = items.map(|item| (item.content_hash, item)).collect::<BTreeMap<_, _>>();
+        let bodies = bodies.into_iter().map(|(hash, item)| (hash, item.generate())).collect();
+        Self { steps, bodies }
     }
 
     /// The numbers of its steps.
@@ -94,7 +95,8 @@ impl Trace {
 
     /// The resources of step `step`, with the generated bodies, in (kind, source) order: what a scan must find.
     pub(crate) fn resources(&self, step: usize) -> Vec<Resource> {
-        let mut resources: Vec<Resource> = self.items(step).iter().map(Item::resource).collect();
+        let resource = |item: &Item| Resource::ok(item.kind, &item.source, &item.source_path, self.body(item).to_vec());
+        let mut resources: Vec<Resource> = self.items(step).iter().map(resource).collect();
         resources.sort_by(|a, b| a.meta.key().cmp(&b.meta.key()));
         resources
     }
@@ -125,7 +127,7 @@ impl Trace {
             remove(dir, Path::new(path));
         }
         for item in items {
-            let (path, body) = (dir.join(&item.source_path), item.body());
+            let (path, body) = (dir.join(&item.source_path), self.body(item));
             if fs::read(&path).is_ok_and(|found| found == body) {
                 continue;
             }
@@ -134,6 +136,10 @@ impl Trace {
             fs::write(&new, body).unwrap();
             fs::rename(&new, &path).unwrap();
         }
+    }
+
+    fn body(&self, item: &Item) -> &[u8] {
+        &self.bodies[&item.content_hash]
     }
 
     fn items(&self, step: usize) -> &[Item] {
@@ -160,7 +166,6 @@ fn remove(dir: &Path, path: &Path) {
 mod tests {
     use super::*;
     use moorline::workspace::scan::scan;
-    use std::collections::BTreeMap;
 
     #[test]
     fn every_step_laid_out_and_scanned_is_exactly_that_step() {
@@ -183,7 +188,9 @@ mod tests {
             let listed: Vec<_> = trace
                 .items(step)
                 .iter()
-                .map(|item| (item.kind, item.source.as_str(), item.source_path.as_str(), item.size_bytes, item.body()))
+                .map(|item| {
+                    (item.kind, item.source.as_str(), item.source_path.as_str(), item.size_bytes, trace.body(item).to_vec())
+                })
                 .collect();
             assert_eq!(found.len(), listed.len(), "step {step}");
             for resource in listed {
@@ -221,16 +228,13 @@ mod tests {
     #[test]
     fn bodies_are_equal_exactly_when_hashes_are_and_exactly_as_large_as_the_trace_says() {
         let trace = Trace::read();
-        let mut by_hash: BTreeMap<ContentHash, Vec<u8>> = BTreeMap::new();
         let mut smallest = usize::MAX;
         for item in trace.steps.iter().flat_map(|step| &step.resources) {
-            let body = item.body();
-            assert_eq!(body.len(), item.size_bytes, "{}", item.source);
+            assert_eq!(trace.body(item).len(), item.size_bytes, "{}", item.source);
+            assert_eq!(trace.body(item), item.generate(), "{}: whoever has this hash", item.source);
             smallest = smallest.min(item.size_bytes);
-            let first = by_hash.entry(item.content_hash).or_insert_with(|| body.clone());
-            assert_eq!(*first, body, "{}", item.source);
         }
-        let bodies: BTreeSet<&Vec<u8>> = by_hash.values().collect();
-        assert_eq!((by_hash.len(), bodies.len(), smallest), (234, 234, 2_171));
+        let distinct: BTreeSet<&Vec<u8>> = trace.bodies.values().collect();
+        assert_eq!((trace.bodies.len(), distinct.len(), smallest), (234, 234, 2_171));
     }
 }
