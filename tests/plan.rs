@@ -2,7 +2,7 @@
 //!
 //! What is not here: all combinations (`plan_all`) and sequences of them (`plan_walk`).
 
-use crate::plan_words::{A, B, Case, chat, of, own, snapshot};
+use crate::plan_words::{A, B, Case, chat, of, pin_on, snapshot};
 use moorline::{
     model::{
         chat::{PinCause, Reference},
@@ -211,14 +211,14 @@ fn a_drift_episode_from_start_to_end() {
     let first = plan(chat().facts, None, target(A));
     assert_eq!(first, hydrate(1, A));
     let (facts, pin) = first.apply(chat().facts, None, target(A));
-    assert_eq!((facts, pin), (chat().facts, own(1, A)));
+    assert_eq!((facts, pin), (chat().facts, Some(pin_on(1, A))));
     let drift = plan(facts, pin, target(B));
     assert_eq!(drift, Action::MarkDirty);
     let (facts, pin) = drift.apply(facts, pin, target(B));
-    assert_eq!((facts, pin), (chat().dirty().facts, own(1, A)), "the chat did not change under its user's feet");
+    assert_eq!((facts, pin), (chat().dirty().facts, Some(pin_on(1, A))), "the chat did not change under its user's feet");
     let back = plan(facts, pin, target(A));
     assert_eq!(back, Action::MarkClean);
-    assert_eq!(back.apply(facts, pin, target(A)), (chat().facts, own(1, A)));
+    assert_eq!(back.apply(facts, pin, target(A)), (chat().facts, Some(pin_on(1, A))));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! What a step must leave behind is [`step`], which says what the invariants demand and not how the table gets there;
 //! what the conditions must then say is [`conditions`]. Both are also what `plan_walk` asks along random sequences.
 
-use crate::plan_words::{A, B, agent_id, of, own, snapshot};
+use crate::plan_words::{A, B, agent_id, of, pin_on, snapshot};
 use moorline::{
     model::{
         chat::{ChatState, Reference, RefreshPolicy},
@@ -225,7 +225,7 @@ fn conditions_without_panic(facts: ChatFacts, pin: Option<Pin>, target: Target) 
 fn classes() -> Vec<(Option<Pin>, Target)> {
     let unpinned = [Target::Unbound, Target::Missing, of(1, None), of(1, A)].map(|target| (None, target));
     let targets = [Target::Unbound, Target::Missing, of(1, None), of(1, A), of(1, B), of(2, None), of(2, A), of(2, B)];
-    unpinned.into_iter().chain(targets.map(|target| (own(1, A), target))).collect()
+    unpinned.into_iter().chain(targets.map(|target| (Some(pin_on(1, A)), target))).collect()
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn all_125_440_states_of_two_agents_settle_in_one_step_and_keep_the_invariants()
         Reference::Agent("agent-2".into()),
         Reference::Workspace("ws".into()),
     ];
-    let pins = [None, own(1, A), own(1, B), own(2, A), own(2, B)];
+    let pins = [None, Some(pin_on(1, A)), Some(pin_on(1, B)), Some(pin_on(2, A)), Some(pin_on(2, B))];
     let mut states = 0;
     for (build_of_1, build_of_2) in [(1, 2), (2, 1)] {
         for one in &agent(1, build_of_1) {

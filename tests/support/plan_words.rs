@@ -29,14 +29,9 @@ pub(crate) fn snapshot(n: u8, hash: u8) -> Latest {
 }
 
 /// A pin on that snapshot.
-pub(crate) fn pin(n: u8, hash: u8) -> Pin {
+pub(crate) fn pin_on(n: u8, hash: u8) -> Pin {
     let Latest { snapshot, hash } = snapshot(n, hash);
     Pin { snapshot, agent: agent_id(n), hash }
-}
-
-/// The same, for where a pin is optional.
-pub(crate) fn own(n: u8, hash: u8) -> Option<Pin> {
-    Some(pin(n, hash))
 }
 
 /// The target agent `n`, whose latest is `hash`, or which has none.
@@ -100,7 +95,7 @@ impl Case {
     }
 
     pub(crate) fn pinned(mut self, agent: u8, hash: u8) -> Self {
-        self.pin = own(agent, hash);
+        self.pin = Some(pin_on(agent, hash));
         self
     }
 }

@@ -27,7 +27,8 @@ pub(crate) struct Trace {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Step {
-    step: usize,
+    #[serde(rename = "step")]
+    number: usize,
     /// When it was committed.
     #[serde(rename = "at")]
     _at: jiff::Timestamp,
@@ -80,7 +81,7 @@ impl Trace {
         let text = fs::read_to_string(path).expect("the trace is in tests/data");
         let steps: Vec<Step> = text.lines().map(|line| serde_json::from_str(line).expect("a step")).collect();
         for (n, step) in steps.iter().enumerate() {
-            assert_eq!(step.step, n + 1, "steps are numbered from 1");
+            assert_eq!(step.number, n + 1, "steps are numbered from 1");
         }
         let items = steps.iter().flat_map(|step| &step.resources);
         let bodies = items.map(|item| (item.content_hash, item)).collect::<BTreeMap<_, _>>();
