@@ -66,6 +66,12 @@ pub(crate) fn step(facts: ChatFacts, pin: Option<Pin>, target: Target) -> (Actio
 
     if live(facts) {
         assert_eq!(after.dirty, drifted(new_pin, target), "I3: {}", state());
+        if let Target::Agent { id, latest: Some(latest) } = target {
+            let to = new_pin.expect("a live chat whose target has a snapshot is pinned");
+            assert_eq!(to.agent, id, "it follows its target, equal hashes or not: {}", state());
+            let must = facts.refresh_pending || facts.policy == RefreshPolicy::OnDrift;
+            assert!(!must || to.hash == latest.hash, "it was asked to follow: {}", state());
+        }
     }
     let moves = match action {
         Action::Hydrate(_) => {
