@@ -126,3 +126,88 @@ fn part(sha: &mut Sha256, bytes: &[u8]) {
 fn length(n: usize) -> [u8; 4] {
     u32::try_from(n).expect("a context holds fewer than 2^32 resources and bytes: the push limits are far below").to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::resource::{Resource, ResourceKind, ResourceStatus};
+
+    fn skill(source: &str, body: &str) -> ResourceMeta {
+        Resource::ok(ResourceKind::Skill, source, "", body.as_bytes().to_vec()).meta
+    }
+
+    #[test]
+    fn nothing_moves_from_the_end_of_one_part_to_the_beginning_of_the_next() {
+        let of =
+            |sources: [&str; 2]| ContextHash::of(&sources.map(|source| ResourceMeta { content_hash: None, ..skill(source, "") }));
+        assert_ne!(of(["ab", "c"]), of(["a", "bc"]));
+        // Without the lengths, both are Skill a Ok Skill b Ok Skill c Ok.
+        assert_ne!(of(["aOkSkillb", "c"]), of(["a", "bOkSkillc"]));
+        let one = |kind, source: &str, status| ContextHash::of(&[ResourceMeta { kind, status, ..skill(source, "") }]);
+        assert_ne!(one(ResourceKind::Skill, "x", ResourceStatus::Ok), one(ResourceKind::Hook, "x", ResourceStatus::Ok));
+        assert_ne!(one(ResourceKind::Skill, "a", ResourceStatus::Ok), one(ResourceKind::Skill, "aOk", ResourceStatus::Ok));
+        assert_ne!(one(ResourceKind::Skill, "a", ResourceStatus::Ok), one(ResourceKind::Skill, "a", ResourceStatus::Invalid));
+    }
+
+    #[test]
+    fn the_order_of_arrival_does_not_matter_and_every_resource_does() {
+        let all = [skill("b", "1"), skill("a", "2"), skill("c", "3")];
+        let [b, a, c] = all.clone();
+        assert_eq!(ContextHash::of(&all), ContextHash::of(&[c.clone(), b.clone(), a.clone()]));
+        assert_ne!(ContextHash::of(&[a.clone(), b.clone()]), ContextHash::of(&[a, b, c]));
+    }
+
+    #[test]
+    fn contents_that_change_places_are_another_context() {
+        let of = |a, b| ContextHash::of(&[skill("a", a), skill("b", b)]);
+        assert_ne!(of("1", "2"), of("2", "1"));
+    }
+
+    #[test]
+    fn what_is_not_in_it_changes_nothing_and_what_is_does() {
+        let base = skill("a", "1");
+        let hash = |meta: &ResourceMeta| ContextHash::of(std::slice::from_ref(meta));
+        let elsewhere = ResourceMeta { source_path: "b".into(), size_bytes: 9, error: "odd".into(), ..base.clone() };
+        assert_eq!(hash(&base), hash(&elsewhere));
+        let others = [
+            ResourceMeta { kind: ResourceKind::Plugin, ..base.clone() },
+            ResourceMeta { source: "A".into(), ..base.clone() },
+            ResourceMeta { status: ResourceStatus::Excluded, ..base.clone() },
+            ResourceMeta { content_hash: Some(ContentHash::of(b"2")), ..base.clone() },
+            ResourceMeta { content_hash: Some(ContentHash::of(b"")), ..base.clone() },
+            ResourceMeta { content_hash: None, ..base.clone() },
+        ];
+        let mut seen: Vec<ContextHash> = others.iter().chain([&base]).map(hash).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 7);
+    }
+
+    #[test]
+    fn every_kind_but_the_live_one_counts() {
+        let empty = ContextHash::of(&[]);
+        for kind in ResourceKind::ALL {
+            let hash = ContextHash::of(&[ResourceMeta { kind: *kind, ..skill("a", "1") }]);
+            assert_eq!(hash == empty, *kind == ResourceKind::McpServer, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_hash_reads_what_it_writes_and_nothing_else() {
+        let hash = ContentHash::of(b"");
+        let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!((hash.to_string().as_str(), hash.short().as_str()), (text, "e3b0c44298fc"));
+        assert_eq!(text.parse(), Ok(hash));
+        assert_eq!(ContentHash::from_slice(hash.as_bytes()), Some(hash));
+        assert_eq!(ContentHash::from_slice(&[0; 31]), None);
+        let long = format!("{text}0");
+        let upper = text.to_uppercase().replace("SHA256", "sha256");
+        let bad =
+            ["", "sha256:", &text[7..], &text[..70], &long, &upper, &text.replace('e', "g"), &text.replace("sha256", "sha1")];
+        for text in bad {
+            let error = text.parse::<ContentHash>().expect_err(text);
+            assert!(error.to_string().contains("64 lower-case"), "{error}");
+        }
+        assert!("x".repeat(10_000).parse::<ContentHash>().expect_err("long").to_string().len() < 200, "an error is short");
+    }
+}
