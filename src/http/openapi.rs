@@ -84,6 +84,8 @@ fn add<T: JsonSchema>(schemas: &mut Map<String, Value>, kind: &str, object: bool
     let settings = SchemaSettings::openapi3().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
+        // The form that structural schemas have: enumerations as one list of words.
+        settings.transforms.push(Box::new(kube::core::schema::StructuralSchemaRewriter));
     });
     let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<T>().to_value();
     if let Some(fields) = schema.as_object_mut() {

@@ -1,0 +1,22 @@
+//! Waiting for a state of the world: look, and look again until it is so; never for a time to pass.
+
+use std::{future::Future, time::Duration};
+
+/// Looks every 5 ms until `look` gives something. Panics with `what` after 30 s: then it will not come.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl FnMut() -> F) -> T {
+    until_within(Duration::from_secs(30), what, look).await
+}
+
+/// The same with another patience.
+pub async fn until_within<T, F: Future<Output = Option<T>>>(patience: Duration, what: &str, mut look: impl FnMut() -> F) -> T {
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let looking = async {
+        loop {
+            ticks.tick().await;
+            if let Some(found) = look().await {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(patience, looking).await.unwrap_or_else(|_| panic!("waited {patience:?} in vain until {what}"))
+}
