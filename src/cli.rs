@@ -2,9 +2,11 @@
 
 pub mod agent;
 pub mod crd;
+pub mod dev;
 pub mod migrate;
 pub mod serve;
 
+use crate::config::LogFormat;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, Parser)]
 #[command(name = "moorline", version)]
 pub struct Cli {
+    /// How log lines look. What is logged: RUST_LOG.
+    #[arg(long, global = true, env = "MOORLINE_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -23,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Report the context of a workspace.
     Agent(agent::AgentArgs),
+    /// Run everything on a private PostgreSQL, for one workspace.
+    Dev(dev::DevArgs),
     /// Serve the API and run the loop.
     Serve(serve::ServeArgs),
     /// Bring the database's schema to the version of this binary.
@@ -31,10 +38,21 @@ pub enum Command {
     Crd(crd::CrdArgs),
 }
 
+impl Command {
+    /// What is logged when `RUST_LOG` does not say: `dev` tells a story of its own on standard output.
+    pub const fn default_log(&self) -> &'static str {
+        match self {
+            Self::Dev(_) => "warn",
+            Self::Agent(_) | Self::Serve(_) | Self::Migrate(_) | Self::Crd(_) => "info,sqlx=warn",
+        }
+    }
+}
+
 /// Runs a command until it is done or `shutdown`.
 pub async fn run(cli: Cli, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Agent(args) => agent::run(args, shutdown).await,
+        Command::Dev(args) => dev::run(args, shutdown).await,
         Command::Serve(args) => serve::run(args, shutdown).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Crd(args) => crd::run(&args),

@@ -18,6 +18,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod embedded;
 pub mod http;
 pub mod metrics;
 pub mod model;

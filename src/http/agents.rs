@@ -258,6 +258,17 @@ pub async fn delete(
     identity.check(&asked("delete", None, &key), old.agent.spec.service_account.as_deref())?;
     let delete = DeleteAgent { clock: state.clock(), key: &key, known: deletion.known, asks: Source::Api };
     let view = write(&state, &key.name, deletion.rehearsal, &delete).await?;
+    if !deletion.rehearsal {
+        // Most agents are gone within milliseconds; whoever asks again next then sees that at once.
+        let id = view.agent.meta.id;
+        let patience = Patience::of(&headers, Some(wait::UNASKED));
+        wait::wait(&state, patience, (), || async {
+            let seen = store::agents::get(&mut *store::acquire(state.pool()).await?, &key).await?;
+            let there = seen.is_some_and(|view| view.agent.meta.id == id);
+            Ok(there.then_some(Seen { record: (), converged: false }))
+        })
+        .await?;
+    }
     Ok(axum::Json(wire(&view)).into_response())
 }
 

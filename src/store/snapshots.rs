@@ -172,3 +172,24 @@ pub async fn insert_blobs(
     .await?;
     expect_rows(NAME, bodies.len(), done.rows_affected())
 }
+
+/// Bodies of an agent, by the hash of their content.
+pub async fn bodies(
+    connection: &mut PgConnection,
+    namespace: &str,
+    agent: Uuid,
+    hashes: &[ContentHash],
+) -> Result<HashMap<ContentHash, Vec<u8>>, StoreError> {
+    const NAME: &str = "db.blobs.get";
+    let hashes: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect();
+    let rows = sqlx::query!(
+        "SELECT hash, bytes FROM blobs WHERE namespace = $1 AND agent_id = $2 AND hash = ANY($3)",
+        namespace,
+        agent,
+        &hashes
+    )
+    .fetch_all(connection)
+    .named(NAME)
+    .await?;
+    Ok(rows.into_iter().filter_map(|row| Some((ContentHash::from_slice(&row.hash)?, row.bytes))).collect())
+}
