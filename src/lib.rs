@@ -17,6 +17,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod embedded;
 pub mod metrics;
 pub mod model;
 pub mod plan;

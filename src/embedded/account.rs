@@ -53,7 +53,7 @@ impl Account {
     pub(super) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/").env_clear().env("LC_ALL", "C").env("TZ", "UTC");
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
+        command.envs(["PATH", "LD_LIBRARY_PATH"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         if self.switch {
             // The standard library drops the supplementary groups of root with it.
             command.gid(self.gid).uid(self.uid);
@@ -81,22 +81,25 @@ impl Account {
         let ours = there.is_dir() && (self.is(there.uid()) || (self.switch && there.uid() == 0));
         if !ours {
             let (owner, mode) = (there.uid(), there.mode() & 0o7777);
-            return Err(EmbeddedError::SocketDirectory { path: path.to_owned(), owner, mode, user: self.name.clone() });
+            return Err(EmbeddedError::NotPrivate { path: path.to_owned(), owner, mode, user: self.name.clone() });
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).at("changing the mode of", path)?;
         self.take(path)
     }
 
-    /// Refuses a `target` that this user cannot get to: a directory above it is closed to them. All of them exist, links
-    /// resolved.
-    pub(super) fn must_reach(&self, target: &Path) -> Result<(), EmbeddedError> {
+    /// Refuses a `target` that this user cannot get to: a directory above it is closed to them. Links are resolved; what does
+    /// not exist yet will be open.
+    pub(super) fn must_reach(&self, target: &Path, remedy: &'static str) -> Result<(), EmbeddedError> {
         if !self.switch {
             return Ok(());
         }
         let mut ancestors: Vec<&Path> = target.ancestors().skip(1).collect();
         ancestors.reverse();
         for ancestor in ancestors {
-            let there = fs::metadata(ancestor).at("looking at", ancestor)?;
+            let there = match fs::metadata(ancestor) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                there => there.at("looking at", ancestor)?,
+            };
             let bit = match (there.uid() == self.uid, there.gid() == self.gid) {
                 (true, _) => 0o100,
                 (false, true) => 0o010,
@@ -109,6 +112,7 @@ impl Account {
                     ancestor: ancestor.to_owned(),
                     mode: there.mode() & 0o7777,
                     owner: there.uid(),
+                    remedy,
                 });
             }
         }

@@ -6,7 +6,9 @@ use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     /// No server program anywhere.
-    #[error("no PostgreSQL server found (looked in {searched}). {install}; or give the directory of its programs, or the URL of a database")]
+    #[error(
+        "no PostgreSQL server found (looked in {searched}). {install}; or give the directory of its programs, or the URL of a database"
+    )]
     NotFound {
         /// Where it was looked for.
         searched: String,
@@ -38,12 +40,14 @@ pub enum EmbeddedError {
         dir: PathBuf,
     },
     /// Root may not run a server, and there is nobody else to run it.
-    #[error("PostgreSQL refuses to run as root, and there is neither a user `postgres` nor a user `nobody` to run it as: add one")]
+    #[error(
+        "PostgreSQL refuses to run as root, and there is neither a user `postgres` nor a user `nobody` to run it as: add one"
+    )]
     NoAccount,
     /// The user that runs the server cannot get to a path.
     #[error(
         "user {user}, who runs PostgreSQL, cannot reach {target}: {ancestor} has mode {mode:04o} and belongs to uid {owner}. \
-         Use another --data-dir, one that everybody may pass through to (such as /var/lib/moorline/x), or `chmod o+x {ancestor}`",
+         {remedy}, or `chmod o+x {ancestor}`",
         target = target.display(), ancestor = ancestor.display()
     )]
     Unreachable {
@@ -57,6 +61,8 @@ pub enum EmbeddedError {
         mode: u32,
         /// The uid of its owner.
         owner: u32,
+        /// What else to do about it.
+        remedy: &'static str,
     },
     /// Another process has the data directory.
     #[error(
@@ -107,9 +113,13 @@ pub enum EmbeddedError {
         /// What a socket's path may have.
         limit: usize,
     },
-    /// The directory for the socket is somebody else's.
-    #[error("{path} is to hold the server's socket and belongs to uid {owner} with mode {mode:04o}, not to {user} alone: remove it", path = path.display())]
-    SocketDirectory {
+    /// A directory that is to be private is somebody else's.
+    #[error(
+        "{path} is to be private to {user}, who runs PostgreSQL, and belongs to uid {owner} (mode {mode:04o}): \
+         remove it, or use another --data-dir",
+        path = path.display()
+    )]
+    NotPrivate {
         /// The directory.
         path: PathBuf,
         /// The uid of its owner.

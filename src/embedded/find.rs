@@ -162,8 +162,12 @@ mod tests {
     #[test]
     fn the_first_server_that_is_new_enough_is_taken() {
         let dir = tempfile::tempdir().unwrap();
-        let directories =
-            vec![dir.path().join("absent"), fake(dir.path(), "a", "14.9"), fake(dir.path(), "b", "16beta1"), fake(dir.path(), "c", "18.6")];
+        let directories = vec![
+            dir.path().join("absent"),
+            fake(dir.path(), "a", "14.9"),
+            fake(dir.path(), "b", "16beta1"),
+            fake(dir.path(), "c", "18.6"),
+        ];
         let found = places(directories.clone()).find(Path::new("/d"), None).unwrap();
         assert_eq!(found, Programs { bin: directories[2].clone(), major: 16 });
     }

@@ -21,11 +21,13 @@ use std::{
 pub(super) const LOCK: &str = "lock";
 /// How long what a dead owner left behind may take to stop: a fast shutdown writes everything to disk.
 const LEFTOVERS: Duration = Duration::from_mins(1);
+/// After how long its server is stopped from here, should its guard be unable to.
+const GUARDED: Duration = Duration::from_secs(5);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Takes the lock of `directory` and writes down who has it. None when the directory was removed meanwhile: make it again.
-pub(super) fn own(directory: &Path) -> Result<Option<File>, EmbeddedError> {
+/// Takes the lock of `directory`, whose cluster is `data`, and writes down who has it. None when the directory was removed meanwhile: make it again.
+pub(super) fn own(directory: &Path, data: &Path) -> Result<Option<File>, EmbeddedError> {
     let path = directory.join(LOCK);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow());
@@ -53,6 +55,9 @@ pub(super) fn own(directory: &Path) -> Result<Option<File>, EmbeddedError> {
         };
         if let Some(holder) = holder {
             return Err(EmbeddedError::Held { dir: directory.to_owned(), holder });
+        }
+        if waited > GUARDED {
+            stop_orphan(data)?;
         }
         thread::sleep(LOOK);
     }
@@ -82,7 +87,8 @@ fn alive(pid: i32) -> bool {
     matches!(there, Some(Ok(()) | Err(rustix::io::Errno::PERM)))
 }
 
-/// Stops the server of the cluster `data` that a dead owner left behind, if there is one. Call it with the lock held.
+/// Stops the server of the cluster `data` that a dead owner left behind, if there is one. Its owner is known to be dead: the
+/// caller has the lock, or has waited for it long enough.
 pub(super) fn stop_orphan(data: &Path) -> Result<(), EmbeddedError> {
     let pid_file = data.join("postmaster.pid");
     let text = match fs::read_to_string(&pid_file) {
@@ -105,7 +111,10 @@ pub(super) fn stop_orphan(data: &Path) -> Result<(), EmbeddedError> {
         if running.is_empty() {
             return Ok(());
         }
-        if !told && running.contains(&pid) && let Some(pid) = Pid::from_raw(pid) {
+        if !told
+            && running.contains(&pid)
+            && let Some(pid) = Pid::from_raw(pid)
+        {
             // It may end by itself between the look and this.
             let _ = kill_process(pid, Signal::INT);
             told = true;

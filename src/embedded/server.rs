@@ -151,7 +151,8 @@ impl Launch<'_> {
         command.args(["-c", GUARD, "moorline-postgres"]);
         command.args(self.remove.map(|path| path.map_or(OsStr::new(""), Path::as_os_str)));
         command.arg(self.programs.bin.join("postgres")).arg("-D").arg(self.data);
-        for (name, value) in defaults().chain(self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))) {
+        let asked = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in DEFAULTS.into_iter().chain(asked) {
             command.arg("-c").arg(format!("{name}={value}"));
         }
         for (name, value) in fixed(self.sockets) {
@@ -171,18 +172,15 @@ impl Launch<'_> {
 }
 
 /// Settings that a caller may change: little memory, nothing lost.
-fn defaults() -> impl Iterator<Item = (&'static str, &'static str)> {
-    [
-        ("fsync", "on"),
-        ("max_connections", "60"),
-        ("shared_buffers", "64MB"),
-        ("max_wal_size", "512MB"),
-        ("timezone", "UTC"),
-        ("log_timezone", "UTC"),
-        ("log_line_prefix", "%m [%p] "),
-    ]
-    .into_iter()
-}
+const DEFAULTS: [(&str, &str); 7] = [
+    ("fsync", "on"),
+    ("max_connections", "60"),
+    ("shared_buffers", "64MB"),
+    ("max_wal_size", "512MB"),
+    ("timezone", "UTC"),
+    ("log_timezone", "UTC"),
+    ("log_line_prefix", "%m [%p] "),
+];
 
 /// Settings that a caller may not change. Everybody who reaches the socket is trusted, so nobody else may; prepared
 /// transactions would hold back every reader of the event log.
