@@ -249,7 +249,7 @@ impl Embedded {
             match sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await {
                 // duplicate_database and unique_violation: somebody else made it meanwhile.
                 Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("42P04" | "23505")) => {}
-                made => drop(made?),
+                made => made.map(|_| ())?,
             }
         }
         connection.close().await

@@ -4,3 +4,5 @@
 
 mod agent;
 mod scan;
+mod store_smoke;
+mod support;
