@@ -4,11 +4,12 @@
 
 mod agent;
 mod context_hash;
+mod embedded;
+mod moored;
 mod plan;
 mod plan_all;
 mod plan_walk;
-#[path = "support/plan_words.rs"]
-mod plan_words;
+mod races;
 mod scan;
-#[path = "support/trace.rs"]
-mod trace;
+mod store_smoke;
+mod support;

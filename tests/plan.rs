@@ -2,7 +2,7 @@
 //!
 //! What is not here: all combinations (`plan_all`) and sequences of them (`plan_walk`).
 
-use crate::plan_words::{A, B, Case, chat, of, pin_on, snapshot};
+use crate::support::plan_words::{A, B, Case, chat, of, pin_on, snapshot};
 use moorline::{
     model::{
         chat::{PinCause, Reference},

@@ -4,7 +4,7 @@
 //! What a step must leave behind is [`step`], which says what the invariants demand and not how the table gets there;
 //! what the conditions must then say is [`conditions`]. Both are also what `plan_walk` asks along random sequences.
 
-use crate::plan_words::{A, B, agent_id, of, pin_on, snapshot};
+use crate::support::plan_words::{A, B, agent_id, of, pin_on, snapshot};
 use moorline::{
     model::{
         chat::{ChatState, Reference, RefreshPolicy},

@@ -6,7 +6,7 @@
 
 use crate::{
     plan_all::{conditions, step},
-    plan_words::{agent_id, chat, of, snapshot},
+    support::plan_words::{agent_id, chat, of, snapshot},
 };
 use moorline::{
     model::{

@@ -337,13 +337,8 @@ async fn a_name_that_was_freed_by_a_later_version_is_not_taken_by_an_earlier_one
     let mut early = db.pool.begin().await.expect("a session");
     let log = TxLog::open(&mut early).await.expect("a version");
     world.delete_chat("name", Propagation::Background).await.expect("deleting");
-    let later = store::events::deleted_later(
-        &mut early,
-        "team-a",
-        "name",
-        moorline::model::event::EventKind::ChatDeleted,
-        log.rv,
-    );
+    let later =
+        store::events::deleted_later(&mut early, "team-a", "name", moorline::model::event::EventKind::ChatDeleted, log.rv);
     assert!(later.await.expect("looking"), "creating it now would go back in time");
     early.rollback().await.expect("rolling back");
     world.chat("name").create().await;

@@ -1,5 +1,7 @@
-//! What the tests share.
+//! What the promises are tested with.
 
+pub mod plan_words;
 pub mod postgres;
+pub mod trace;
 pub mod until;
 pub mod world;

@@ -10,18 +10,14 @@ use crate::{
     model::{
         access::Reach,
         agent::AgentSpec as ModelAgentSpec,
-        chat::{ChatSpec, RefreshPolicy, Reference},
+        chat::{ChatSpec, Reference, RefreshPolicy},
         object::{DeletionPolicy, Key, Source, TextMap},
     },
     server::Server,
     store::{self, transact},
     wake::{ListenNotify, Wake},
     workspace::{self, AgentSpec, push::ApiClient, watch},
-    writes::{
-        WriteError,
-        agents::CreateAgent,
-        chats::CreateChat,
-    },
+    writes::{WriteError, agents::CreateAgent, chats::CreateChat},
 };
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -208,7 +204,9 @@ mod tests {
 
     #[test]
     fn any_directory_gives_a_name_that_an_agent_may_have() {
-        for (dir, name) in [("/a/My Project", "my-project"), ("/", "workspace"), ("/x/..--..", "workspace"), ("/ws_42.d", "ws-42-d")] {
+        for (dir, name) in
+            [("/a/My Project", "my-project"), ("/", "workspace"), ("/x/..--..", "workspace"), ("/ws_42.d", "ws-42-d")]
+        {
             assert_eq!(agent_name(Path::new(dir)), name);
             assert_eq!(crate::model::name::dns_label("metadata.name", name), None);
         }

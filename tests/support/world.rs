@@ -232,9 +232,9 @@ impl<'a> NewAgent<'a> {
         let none = TextMap::new();
         let create =
             CreateAgent { clock: &world.clock, key: &key, spec: &spec, labels: &none, annotations: &none, source: Source::Api };
-        let id = transact(&world.pool, &world.clock, &create).await.expect("creating an agent").agent.meta.id;
+        transact(&world.pool, &world.clock, &create).await.expect("creating an agent");
         let mut agent =
-            RunningAgent { world, key, id, run: Run { id: Uuid::nil(), epoch: 0, started_at: Timestamp::UNIX_EPOCH }, seq: 0 };
+            RunningAgent { world, key, run: Run { id: Uuid::nil(), epoch: 0, started_at: Timestamp::UNIX_EPOCH }, seq: 0 };
         agent.begin_run().await;
         agent
     }
@@ -244,7 +244,6 @@ impl<'a> NewAgent<'a> {
 pub struct RunningAgent<'a> {
     pub world: &'a World,
     pub key: Key,
-    pub id: Uuid,
     pub run: Run,
     pub seq: i64,
 }
