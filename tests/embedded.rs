@@ -4,7 +4,7 @@ use moorline::{
     clock,
     embedded::{self, Embedded, EmbeddedError, Options},
 };
-use rustix::process::{Pid, Signal, getpgid, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, getpgid, kill_process};
 use sqlx::{ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
 use std::{
     fs::{self, File, Permissions},
@@ -74,8 +74,11 @@ fn postmaster(world: &Path) -> Pid {
     Pid::from_raw(text.lines().next().unwrap().trim().parse().unwrap()).unwrap()
 }
 
+/// Whether a process runs: one that has ended and was not collected by its parent does not.
 fn alive(pid: Pid) -> bool {
-    test_kill_process(pid).is_ok()
+    let output = Command::new("ps").args(["-o", "stat=", "-p", &pid.as_raw_pid().to_string()]).output().unwrap();
+    let state = String::from_utf8(output.stdout).unwrap();
+    !state.trim().is_empty() && !state.starts_with('Z')
 }
 
 /// The children of a process, as (pid, name).

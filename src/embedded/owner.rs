@@ -48,7 +48,7 @@ pub(super) fn own(directory: &Path, data: &Path) -> Result<Option<File>, Embedde
         let waited = begun.elapsed();
         // An owner that has not written itself down yet is about to.
         let holder = match pid {
-            Some(pid) if alive(pid) => Some(describe(&text)),
+            Some(pid) if runs(pid) => Some(describe(&text)),
             Some(_) if waited > LEFTOVERS => Some(format!("the server of {}, which has ended itself", describe(&text))),
             None if waited > Duration::from_secs(1) => Some("another process".to_owned()),
             Some(_) | None => None,
@@ -82,7 +82,16 @@ fn describe(text: &str) -> String {
     lines.next().map_or_else(|| pid.to_owned(), |started| format!("{pid} ({started})"))
 }
 
-fn alive(pid: i32) -> bool {
+/// Whether a process runs: one that has ended and waits to be collected does not.
+fn runs(pid: i32) -> bool {
+    // "pid (name) state …", and a name may have anything in it.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ended = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']));
+    !ended && exists(pid)
+}
+
+/// Whether the number is taken, as a server sees it when it finds it in a file.
+fn exists(pid: i32) -> bool {
     let there = Pid::from_raw(pid).filter(|_| pid > 0).map(test_kill_process);
     matches!(there, Some(Ok(()) | Err(rustix::io::Errno::PERM)))
 }
@@ -100,8 +109,8 @@ pub(super) fn stop_orphan(data: &Path) -> Result<(), EmbeddedError> {
     };
     if !servers_of(data, pid).is_empty() {
         tracing::warn!(pid, data = %data.display(), "stopping a PostgreSQL that an earlier run left behind");
-    } else if alive(pid) {
-        // The number is another process's by now, which the server would take for a server.
+    } else if exists(pid) {
+        // The number is another process's by now, or that of a dead one that nobody has collected, which the server would take for a server.
         fs::remove_file(&pid_file).at("removing", &pid_file)?;
     }
     let begun = Instant::now();
