@@ -2,8 +2,6 @@
 
 # Queries are checked against the committed .sqlx/, whatever DATABASE_URL a shell may have; only `make sqlx` asks a database.
 export SQLX_OFFLINE := true
-# A checkout elsewhere shares nothing with this one.
-ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
 # What `make dev` reports on, unless it is told: a copy, so that playing with it changes nothing that is committed.
 EXAMPLE := target/dev/workspace
 
@@ -15,7 +13,7 @@ help: ## Say what there is
 
 dev: $(if $(DIR),,$(EXAMPLE)) ## Run everything here, with a database of its own, on DIR=… or on a workspace to play with
 	@scripts/ensure-postgres >/dev/null
-	cargo run --locked -- dev "$(or $(DIR),$(EXAMPLE))"
+	cargo run -- dev "$(or $(DIR),$(EXAMPLE))"
 
 # Made once and then yours; remove it to begin again. Copied beside its place, so that a copy cut short does not count.
 $(EXAMPLE):
@@ -24,7 +22,7 @@ $(EXAMPLE):
 
 test: ## Run every test, on a real PostgreSQL and with a real kubectl
 	@scripts/ensure-postgres >/dev/null
-	@kubectl=$$(scripts/ensure-kubectl) && echo "cargo test" && MOORLINE_TEST_KUBECTL=$$kubectl cargo test --locked
+	@kubectl=$$(scripts/ensure-kubectl) && echo "cargo test" && MOORLINE_TEST_KUBECTL=$$kubectl cargo test
 
 check: ## Format, lints, docs, generated files, dependencies: everything but the tests
 	cargo fmt --check
@@ -32,7 +30,7 @@ check: ## Format, lints, docs, generated files, dependencies: everything but the
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	scripts/check-generated
 	@scripts/ensure-tools
-	PATH="$(ROOT)target/tools/bin:$$PATH" cargo deny --locked check bans licenses sources
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny --locked check bans licenses sources
 
 fmt: ## Format the code
 	cargo fmt
@@ -42,12 +40,12 @@ sqlx: ## Make .sqlx/ again, after a query or a migration changed
 
 crds: ## Make crds/ again, after a published type changed
 	@mkdir -p crds && rm -f crds/*.yaml
-	cargo run --locked -- crd --dir crds
+	cargo run -- crd --dir crds
 
 bench: ## Measure
 	@scripts/ensure-postgres >/dev/null
-	cargo bench --locked
+	cargo bench
 
 clean: ## Remove what was built, the tools and the workspace to play with included
 	cargo clean
-	rm -rf tests/envtest/bin
+	rm -rf target/tools target/dev tests/envtest/bin
