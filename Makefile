@@ -1,0 +1,51 @@
+# What a person does here, one word each. CI runs the same words (.ci/run).
+
+# Queries are checked against the committed .sqlx/, whatever DATABASE_URL a shell may have; only `make sqlx` asks a database.
+export SQLX_OFFLINE := true
+# What `make dev` reports on, unless it is told: a copy, so that playing with it changes nothing that is committed.
+EXAMPLE := target/dev/workspace
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test check fmt sqlx crds bench clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+dev: $(if $(DIR),,$(EXAMPLE)) ## Run everything here, with a database of its own, on DIR=… or on a workspace to play with
+	@scripts/ensure-postgres >/dev/null
+	cargo run -- dev "$(or $(DIR),$(EXAMPLE))"
+
+# Made once and then yours; remove it to begin again. Copied beside its place, so that a copy cut short does not count.
+$(EXAMPLE):
+	@mkdir -p $(@D) && rm -rf $@.new && cp -R examples/workspace $@.new && mv $@.new $@
+	@echo "A workspace to play with: $@ (change a file in it and watch a chat drift)"
+
+test: ## Run every test, on a real PostgreSQL and with a real kubectl
+	@scripts/ensure-postgres >/dev/null
+	@kubectl=$$(scripts/ensure-kubectl) && echo "cargo test" && MOORLINE_TEST_KUBECTL=$$kubectl cargo test
+
+check: ## Format, lints, docs, generated files, dependencies: everything but the tests
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
+	scripts/check-generated
+	@scripts/ensure-tools
+	PATH="$(CURDIR)/target/tools/bin:$$PATH" cargo deny --locked check bans licenses sources
+
+fmt: ## Format the code
+	cargo fmt
+
+sqlx: ## Make .sqlx/ again, after a query or a migration changed
+	scripts/regenerate-sqlx .sqlx
+
+crds: ## Make crds/ again, after a published type changed
+	@mkdir -p crds && rm -f crds/*.yaml
+	cargo run -- crd --dir crds
+
+bench: ## Measure
+	@scripts/ensure-postgres >/dev/null
+	cargo bench
+
+clean: ## Remove what was built, the tools and the workspace to play with included
+	cargo clean
+	rm -rf target/tools target/dev tests/envtest/bin
