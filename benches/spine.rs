@@ -49,17 +49,17 @@ async fn main() -> anyhow::Result<()> {
             .to_vec(),
     };
     let server = embedded::start(options).await?;
-    let result = async {
+    let result = Box::pin(async {
         match only {
             None => {
-                hydrate(&server, chats.unwrap_or(10_000)).await?;
-                dirty(&server, chats.unwrap_or(100_000)).await
+                Box::pin(hydrate(&server, chats.unwrap_or(10_000))).await?;
+                Box::pin(dirty(&server, chats.unwrap_or(100_000))).await
             }
-            Some("hydrate") => hydrate(&server, chats.unwrap_or(10_000)).await,
-            Some("dirty") => dirty(&server, chats.unwrap_or(100_000)).await,
+            Some("hydrate") => Box::pin(hydrate(&server, chats.unwrap_or(10_000))).await,
+            Some("dirty") => Box::pin(dirty(&server, chats.unwrap_or(100_000))).await,
             Some(other) => bail!("there is no benchmark {other:?}: hydrate, dirty"),
         }
-    }
+    })
     .await;
     server.stop().await?;
     result
@@ -183,10 +183,10 @@ async fn hydrate(server: &Embedded, count: i64) -> anyhow::Result<()> {
     let pool = bench.pool.clone();
     pool.execute("CHECKPOINT").await?;
     let (wal_before, size_before) = (wal(&pool).await?, size(&pool, "snapshots,blobs").await?);
-    let loop_took = timed(async {
+    let loop_took = Box::pin(timed(async {
         bench.push(1, 50, 4096).await?;
         bench.settle().await
-    })
+    }))
     .await?;
     let (loop_wal, loop_size) = (wal(&pool).await? - wal_before, size(&pool, "snapshots,blobs").await? - size_before);
     let pinned: i64 = sqlx::query_scalar("SELECT count(*) FROM chats WHERE snapshot_id IS NOT NULL").fetch_one(&pool).await?;
@@ -219,7 +219,10 @@ async fn hydrate(server: &Embedded, count: i64) -> anyhow::Result<()> {
     let (copy_wal, copy_size) = (wal(&pool).await? - wal_before, size(&pool, "copied").await?);
     println!("hydrating {count} chats of one agent with 50 resources of 4 KiB");
     println!("                                    loop            copy       ratio");
-    println!("  time                      {loop_took:>10.3?}    {copy_took:>12.3?}   {:>9.1}", copy_took.as_secs_f64() / loop_took.as_secs_f64());
+    println!(
+        "  time                      {loop_took:>10.3?}    {copy_took:>12.3?}   {:>9.1}",
+        copy_took.as_secs_f64() / loop_took.as_secs_f64()
+    );
     println!("  context on disk (bytes)   {loop_size:>10}    {copy_size:>12}   {:>9.1}", ratio(copy_size, loop_size));
     println!("  write-ahead log (bytes)   {loop_wal:>10}    {copy_wal:>12}   {:>9.1}", ratio(copy_wal, loop_wal));
     println!("  (the loop's log includes one event a chat; the copy writes none)");
@@ -240,9 +243,10 @@ async fn dirty(server: &Embedded, count: i64) -> anyhow::Result<()> {
     println!("marking {count} chats dirty, events included");
     for round in 1..=ROUNDS {
         let (ours, theirs) = (copy(server, "dirty_loop").await?, copy(server, "dirty_hand").await?);
-        let bench = Bench { pool: ours, clock: bench.clock.clone(), key: bench.key.clone(), run: bench.run.clone(), seq: bench.seq };
+        let bench =
+            Bench { pool: ours, clock: bench.clock.clone(), key: bench.key.clone(), run: bench.run.clone(), seq: bench.seq };
         let wal_before = wal(&bench.pool).await?;
-        let loop_took = timed(bench.settle()).await?;
+        let loop_took = Box::pin(timed(bench.settle())).await?;
         let loop_wal = wal(&bench.pool).await? - wal_before;
         check_dirty(&bench.pool, count).await?;
         bench.pool.close().await;
@@ -252,7 +256,10 @@ async fn dirty(server: &Embedded, count: i64) -> anyhow::Result<()> {
         check_dirty(&theirs, count).await?;
         theirs.close().await;
         let times = loop_took.as_secs_f64() / hand_took.as_secs_f64();
-        println!("  round {round}: loop {loop_took:>8.3?}  by hand {hand_took:>8.3?}  ratio {times:.2}   (log: {:.2})", ratio(loop_wal, hand_wal));
+        println!(
+            "  round {round}: loop {loop_took:>8.3?}  by hand {hand_took:>8.3?}  ratio {times:.2}   (log: {:.2})",
+            ratio(loop_wal, hand_wal)
+        );
         ratios.push(times);
     }
     ratios.sort_by(f64::total_cmp);

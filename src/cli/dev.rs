@@ -110,9 +110,10 @@ async fn on_database(
     let result = work(args, dir, name, (address, &wake, &pool, &clock), stop.clone()).await;
     stop.cancel();
     let ended = async { tokio::join!(serving, telling) };
-    match tokio::time::timeout(GRACE, ended).await {
-        Ok((served, _)) => served.context("the server")??,
-        Err(_) => tracing::warn!("shutdown took too long; what was left is dropped, and stays due"),
+    if let Ok((ended, _)) = tokio::time::timeout(GRACE, ended).await {
+        ended.context("the server")??;
+    } else {
+        tracing::warn!("shutdown took too long; what was left is dropped, and stays due");
     }
     result
 }

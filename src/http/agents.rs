@@ -301,8 +301,7 @@ pub async fn push(
     let key = Key::new(namespace, name);
     let result = take_push(&state, &identity, &key, &query, &headers, body).await;
     METRICS.pushed(match &result {
-        Ok((_, label)) => label,
-        Err((_, label)) => label,
+        Ok((_, label)) | Err((_, label)) => label,
     });
     result.map(|(response, _)| response).map_err(|(error, _)| error)
 }

@@ -96,7 +96,7 @@ pub enum AuthError {
         /// Which file.
         path: PathBuf,
         /// Which line, from 1.
-        line: usize,
+        line: u64,
         /// What is wrong with it.
         message: &'static str,
     },
@@ -126,7 +126,13 @@ impl Authentication {
 
     /// Who sends these headers.
     pub fn identify(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
+        if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
+            return Err(ApiError::denied("impersonation is not served here: send the token of the user that you mean"));
+        }
         match self {
+            Self::None if is_of_another_site(headers) => Err(ApiError::denied(
+                "this server takes everybody for its owner, so it answers only requests made to a loopback name, and none from web pages of other sites",
+            )),
             Self::None => Ok(Identity { user: "system:anonymous".into(), groups: vec![MASTERS.into()] }),
             Self::Token(file) => {
                 let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -136,6 +142,26 @@ impl Authentication {
             }
         }
     }
+}
+
+/// Whether a browser sends this for a page of somebody else. A page may make a browser ask any address of this machine, by its
+/// own origin or by a name that resolves to 127.0.0.1; where nobody is known, both must be refused by what the browser says.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let host = text(header::HOST).is_some_and(|host| !is_loopback_name(host));
+    let origin =
+        text(header::ORIGIN).is_some_and(|origin| !is_loopback_name(origin.split_once("://").map_or(origin, |(_, host)| host)));
+    host || origin
+}
+
+/// Whether an authority, with or without a port, names this machine to itself.
+fn is_loopback_name(authority: &str) -> bool {
+    let host = authority
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(authority, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// A file of tokens, read again when it changes. Tokens are looked up by their sha256, so that no comparison of them takes a
@@ -192,21 +218,26 @@ fn modified(path: &Path) -> Option<SystemTime> {
 
 fn read(path: &Path) -> Result<HashMap<[u8; 32], Identity>, AuthError> {
     let text = fs::read_to_string(path).map_err(|source| AuthError::Read { path: path.to_owned(), source })?;
+    let mut lines = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .comment(Some(b'#'))
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
     let mut users = HashMap::new();
-    for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#')) {
-        let bad = |message| AuthError::Line { path: path.to_owned(), line: n + 1, message };
-        let mut fields = line.splitn(4, ',').map(str::trim);
-        let (token, user, uid, groups) = (fields.next(), fields.next(), fields.next(), fields.next());
-        let (Some(token), Some(user), Some(_)) = (token, user, uid) else {
-            return Err(bad("must be token,user,uid and optionally \"group1,group2\" in quotes"));
+    for record in lines.records() {
+        let bad = |line: u64, message| AuthError::Line { path: path.to_owned(), line, message };
+        let form = "must be token,user,uid and optionally \"group1,group2\" in quotes";
+        let record = record.map_err(|error| bad(error.position().map_or(0, csv::Position::line), form))?;
+        let bad = |message| bad(record.position().map_or(0, csv::Position::line), message);
+        let (Some(token), Some(user), Some(_), 3 | 4) = (record.get(0), record.get(1), record.get(2), record.len()) else {
+            return Err(bad(form));
         };
         if token.is_empty() || user.is_empty() {
             return Err(bad("token and user must not be empty"));
         }
-        let groups = groups.unwrap_or_default();
-        let groups = groups.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or(groups);
-        let groups = groups.split(',').map(str::trim).filter(|group| !group.is_empty()).map(str::to_owned).collect();
-        let identity = Identity { user: user.to_owned(), groups };
+        let groups = record.get(3).unwrap_or_default().split(',').map(str::trim).filter(|group| !group.is_empty());
+        let identity = Identity { user: user.to_owned(), groups: groups.map(str::to_owned).collect() };
         if users.insert(Sha256::digest(token).into(), identity).is_some() {
             return Err(bad("this token stands in the file twice"));
         }
@@ -255,6 +286,33 @@ mod tests {
         fs::write(&file, "broken\n").expect("writing it");
         later(2_000);
         assert!(auth.identify(&bearer("two")).is_ok());
+    }
+
+    #[test]
+    fn where_nobody_is_known_web_pages_of_other_sites_and_borrowed_names_are_refused() {
+        let with =
+            |name: header::HeaderName, value: &'static str| HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
+        for (name, value, ok) in [
+            (header::HOST, "127.0.0.1:8460", true),
+            (header::HOST, "localhost:8460", true),
+            (header::HOST, "[::1]:8460", true),
+            (header::HOST, "rebound.example:8460", false),
+            (header::ORIGIN, "http://localhost:3000", true),
+            (header::ORIGIN, "https://elsewhere.example", false),
+            (header::ORIGIN, "null", false),
+            (header::HeaderName::from_static("impersonate-user"), "bob", false),
+        ] {
+            assert_eq!(Authentication::None.identify(&with(name.clone(), value)).is_ok(), ok, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_comma_stands_in_quotes_and_loose_groups_are_refused() {
+        let file = file("t,\"Smith, J\",1,\"dev, ops\"\n");
+        let auth = Authentication::Token(TokenFile::open(file.path()).expect("the file"));
+        let smith = auth.identify(&bearer("t")).expect("smith");
+        assert_eq!((smith.user.as_str(), smith.groups), ("Smith, J", vec!["dev".to_owned(), "ops".to_owned()]));
+        assert!(read(self::file("t,u,1,dev,ops\n").path()).is_err());
     }
 
     #[test]

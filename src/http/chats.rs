@@ -310,11 +310,14 @@ fn read_report(patch: &Patch) -> Result<(Option<WireState>, Option<String>), Vec
     }
     let state = match patch.says("/status/state") {
         None => None,
-        Some(value) => serde_json::from_value::<WireState>(value.clone()).map(Some).unwrap_or_else(|_| {
-            let known = crate::model::chat::ChatState::ALL.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            faults.push(Fault::new("status.state", FaultKind::NotSupported, format!("must be one of {known}, got {value}")));
-            None
-        }),
+        Some(value) => {
+            let state = serde_json::from_value::<WireState>(value.clone()).ok();
+            if state.is_none() {
+                let known = crate::model::chat::ChatState::ALL.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                faults.push(Fault::new("status.state", FaultKind::NotSupported, format!("must be one of {known}, got {value}")));
+            }
+            state
+        }
     };
     let last_error = match patch.says("/status/lastError") {
         None => None,

@@ -66,7 +66,7 @@ impl Warnings {
     pub fn into_headers(self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         self.0.into_iter().take(32).filter_map(|warning| {
             let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
-            HeaderValue::from_str(&format!("299 - \"{quoted}\"")).ok().map(|value| (header::WARNING, value))
+            HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()).ok().map(|value| (header::WARNING, value))
         })
     }
 }
@@ -158,6 +158,7 @@ impl Json {
     }
 
     /// Another value with the same notes: a patch that was applied.
+    #[must_use]
     pub fn with_value(&self, value: Value) -> Self {
         Self { value, duplicates: self.duplicates.clone() }
     }
@@ -165,10 +166,12 @@ impl Json {
     /// As a type; fields that the type does not know are handled as asked.
     pub fn into_type<T: DeserializeOwned>(self, validation: FieldValidation) -> Result<(T, Warnings), ApiError> {
         let mut notes: Vec<String> = Vec::new();
-        let parsed =
-            serde_ignored::deserialize(&self.value, |path| notes.push(format!("unknown field {:?}", dotted(&path.to_string()))));
-        let typed = parsed
-            .map_err(|error| ApiError::bad_request(format!("the request's body does not have the form of its kind: {error}")))?;
+        let mut note = |path: serde_ignored::Path<'_>| notes.push(format!("unknown field {:?}", dotted(&path.to_string())));
+        let parsed = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(&self.value, &mut note));
+        let typed = parsed.map_err(|error| {
+            let (field, message) = (dotted(&error.path().to_string()), error.inner().to_string());
+            ApiError::bad_request(format!("{field}: {message}")).with_cause("FieldValueInvalid", &field, message)
+        })?;
         notes.extend(self.duplicates.iter().map(|path| format!("duplicate field {path:?}")));
         match validation {
             FieldValidation::Strict if !notes.is_empty() => {
@@ -185,7 +188,9 @@ fn dotted(path: &str) -> String {
     let mut dotted = String::new();
     for part in path.split('.').filter(|part| *part != "?") {
         if part.bytes().all(|byte| byte.is_ascii_digit()) && !part.is_empty() {
-            dotted.push_str(&format!("[{part}]"));
+            dotted.push('[');
+            dotted.push_str(part);
+            dotted.push(']');
         } else {
             if !dotted.is_empty() {
                 dotted.push('.');
@@ -372,6 +377,12 @@ mod tests {
         assert!(headers.contains(&r#"299 - "unknown field \"spec.foo\"""#.to_owned()), "{headers:?}");
         let (_, warnings) = parse(body).into_type::<Outer>(FieldValidation::Ignore).expect("ignored");
         assert_eq!(warnings, Warnings::default());
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_refused_by_its_path() {
+        let error = parse(r#"{"spec":{"title":7}}"#).into_type::<Outer>(FieldValidation::Warn).expect_err("a number");
+        assert!(error.message().starts_with("spec.title: "), "{}", error.message());
     }
 
     #[test]

@@ -77,8 +77,21 @@ pub async fn read_object<T: DeserializeOwned>(
     negotiate::expect_json(headers)?;
     let bytes = negotiate::read_body(headers, body, negotiate::BODY_MAX).await?;
     let mut json = Json::parse(&bytes, NulAllowed::Nowhere)?;
+    drop_nulls(&mut json.value);
     take_type(resource, &mut json.value)?;
     json.into_type(validation)
+}
+
+/// A field that is null counts as one that is absent, as in Kubernetes.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// Takes `apiVersion` and `kind` off an object, which must be those of the path.
@@ -259,7 +272,7 @@ pub async fn read_deletion(
     let policy = options.propagation_policy.as_deref().or(query.propagation_policy.as_deref());
     let orphan = match (policy, options.orphan_dependents) {
         (Some("Orphan"), _) | (None | Some(""), Some(true)) => true,
-        (Some("Background" | "Foreground" | ""), _) | (None, _) => false,
+        (Some("Background" | "Foreground" | "") | None, _) => false,
         (Some(other), _) => {
             let message = format!("propagationPolicy: must be Background, Foreground or Orphan, got {other:?}");
             return Err(ApiError::bad_request(message));

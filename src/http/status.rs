@@ -161,6 +161,11 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message).of(resource.plural(), name)
     }
 
+    /// 403: nobody may do this here.
+    pub fn denied(message: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
     /// 405: the path takes other methods.
     pub fn method_not_allowed() -> Self {
         Self::new(

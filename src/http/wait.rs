@@ -75,9 +75,9 @@ where
                 return Ok((record, applied.filter(|_| asked)));
             }
             Ok(Some(Seen { record, converged: false })) => last = record,
-            Ok(None) => return Ok((last, None)),
-            // What was asked for has been done and is on record; that the database went away since is no reason to say otherwise.
-            Err(_) => return Ok((last, None)),
+            // What was asked for has been done and is on record; that the database went away since, or somebody deleted it, is
+            // no reason to say otherwise.
+            Ok(None) | Err(_) => return Ok((last, None)),
         }
         let now = Instant::now();
         if now >= deadline {

@@ -70,7 +70,7 @@ impl<'a> Decider<'a> {
         namespace: &str,
         chats: &[Loaded],
     ) -> Result<(), StoreError> {
-        let mut wanted: HashMap<(Pin, Latest), ()> = HashMap::new();
+        let mut wanted: HashSet<(Pin, Latest)> = HashSet::new();
         {
             let known = self.drifts.lock().expect("no holder of this lock panics");
             for chat in chats {
@@ -79,20 +79,20 @@ impl<'a> Decider<'a> {
                     && !known.contains_key(&(pin.hash, latest.hash))
                     && self.action(chat).change().event.is_some()
                 {
-                    wanted.insert((*pin, latest), ());
+                    wanted.insert((*pin, latest));
                 }
             }
         }
         if wanted.is_empty() {
             return Ok(());
         }
-        let ids: HashSet<SnapshotId> = wanted.keys().flat_map(|(pin, latest)| [pin.snapshot, latest.snapshot]).collect();
+        let ids: HashSet<SnapshotId> = wanted.iter().flat_map(|(pin, latest)| [pin.snapshot, latest.snapshot]).collect();
         let manifests = snapshots::manifests(tx, namespace, &ids.into_iter().collect::<Vec<_>>()).await?;
         let mut known = self.drifts.lock().expect("no holder of this lock panics");
         if known.len() + wanted.len() > DRIFTS_MAX {
             known.clear();
         }
-        for (pin, latest) in wanted.into_keys() {
+        for (pin, latest) in wanted {
             if let (Some(from), Some(to)) = (manifests.get(&pin.snapshot), manifests.get(&latest.snapshot)) {
                 known.insert((pin.hash, latest.hash), Arc::new(Drift::between(from, to)));
             }

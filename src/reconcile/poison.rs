@@ -22,7 +22,7 @@ use uuid::Uuid;
 /// The first wait of a poisoned record, at most; it doubles with each failure.
 const BASE: Duration = Duration::from_secs(1);
 /// The longest wait of a poisoned record.
-const CAP: Duration = Duration::from_secs(300);
+const CAP: Duration = Duration::from_mins(5);
 
 #[derive(Clone, Copy)]
 enum Kind {

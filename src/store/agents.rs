@@ -107,7 +107,7 @@ pub async fn update(tx: &mut PgConnection, agent: &Agent, left: Option<&str>) ->
         agent.paused,
         spec.deletion_policy.as_str(),
         agent.progress.revision,
-        agent.deletion_timestamp.map(|at| at.to_sqlx()) as _,
+        agent.deletion_timestamp.map(jiff_sqlx::ToSqlx::to_sqlx) as _,
         left,
     )
     .execute(tx)

@@ -124,6 +124,7 @@ pub async fn claim_one(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Resu
     .await
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "a row: one field a column")]
 struct LoadedRow {
     id: Uuid,
     name: String,
@@ -276,14 +277,13 @@ fn parse(namespace: &str, rows: Vec<LoadedRow>) -> Vec<Row> {
 
 fn loaded(namespace: &str, row: LoadedRow, seen: &mut HashMap<String, Arc<Conditions>>) -> Result<Loaded, StoreError> {
     let at = At { table: "chats", namespace, name: &row.name };
-    let conditions = match seen.get(&row.conditions) {
-        Some(conditions) => Arc::clone(conditions),
-        None => {
-            let stored: Value = serde_json::from_str(&row.conditions).map_err(|error| at.bad("conditions", error))?;
-            let parsed = Arc::new(at.conditions(&stored)?);
-            seen.insert(row.conditions, Arc::clone(&parsed));
-            parsed
-        }
+    let conditions = if let Some(conditions) = seen.get(&row.conditions) {
+        Arc::clone(conditions)
+    } else {
+        let stored: Value = serde_json::from_str(&row.conditions).map_err(|error| at.bad("conditions", error))?;
+        let parsed = Arc::new(at.conditions(&stored)?);
+        seen.insert(row.conditions, Arc::clone(&parsed));
+        parsed
     };
     let state: ChatState = word(at, "state", &row.state)?;
     let policy: RefreshPolicy = word(at, "refresh_policy", &row.refresh_policy)?;

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 /// An agent that is due, locked.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a record")]
 pub struct DueAgent {
     /// Its id.
     pub id: Uuid,

@@ -126,6 +126,7 @@ impl JoinedSnapshot {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "a row: one field a column")]
 pub(super) struct ChatRow {
     pub(super) namespace: String,
     pub(super) id: Uuid,

@@ -1,9 +1,6 @@
 //! `Agent`: who reports the context of one workspace build.
 
-use super::{
-    chat::Deletion,
-    meta::{self},
-};
+use super::{chat::Deletion, meta};
 use crate::model::{
     agent::{self as model, AgentView},
     fault::{Fault, FaultKind},
@@ -20,7 +17,7 @@ use serde::{Deserialize, Serialize};
 const BUILD_MAX: i64 = 1 << 53;
 /// Default of `spec.revisionHistoryLimit`.
 const HISTORY_DEFAULT: i32 = 10;
-/// Longest user name, in bytes.
+/// Longest user name, in characters.
 const SERVICE_ACCOUNT_MAX: usize = 253;
 
 /// What is asked of an agent.
@@ -60,7 +57,7 @@ pub struct AgentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub build: Option<i64>,
-    /// The user name that may push as this agent; at most 253 bytes.
+    /// The user name that may push as this agent; at most 253 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
@@ -123,7 +120,7 @@ pub struct AgentStatus {
     pub last_handled_reconcile: Option<String>,
     /// Ready, ResourcesDegraded; Reconciling and Stalled only when True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 

@@ -1,6 +1,6 @@
 //! `Chat`: a conversation, and the snapshot it is moored to.
 
-use super::meta::{self, AgentIdentity, NameRef};
+use super::meta::{self, AgentIdentity, LabelRef, NameRef};
 use crate::model::{
     chat::{self as model, BoundAgent, ChatDetail, ChatState, ChatView, PinCause, Reference},
     drift,
@@ -15,11 +15,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Longest owner, in bytes: a user name.
+/// Longest owner, in characters: a user name.
 pub const OWNER_MAX: usize = 253;
-/// Longest title, in bytes.
+/// Longest title, in characters.
 pub const TITLE_MAX: usize = 512;
-/// Longest `status.lastError`, in bytes.
+/// Longest `status.lastError`, in characters.
 pub const LAST_ERROR_MAX: usize = 4096;
 
 /// What is asked of a chat.
@@ -55,20 +55,20 @@ pub const LAST_ERROR_MAX: usize = 4096;
 #[x_kube(validation = kube::core::Rule::new("has(self.parentRef) == has(oldSelf.parentRef) && (!has(self.parentRef) || self.parentRef == oldSelf.parentRef)").message("parentRef is immutable"))]
 #[serde(rename_all = "camelCase")]
 pub struct ChatSpec {
-    /// Whose chat it is: a user name of at most 253 bytes. Default: whoever creates it. Immutable.
+    /// Whose chat it is: a user name of at most 253 characters. Default: whoever creates it. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub owner: Option<String>,
-    /// For people; at most 512 bytes.
+    /// For people; at most 512 characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 512))]
     pub title: String,
     /// The agent whose context it uses, of the same namespace. At most one of agentRef and workspaceRef; neither: unbound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent_ref: Option<NameRef>,
+    pub agent_ref: Option<LabelRef>,
     /// The workspace whose current agent's context it uses: the agent with the highest build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workspace_ref: Option<NameRef>,
+    pub workspace_ref: Option<LabelRef>,
     /// The chat it branched off; it starts with that one's pin unless it names another agent. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_ref: Option<NameRef>,
@@ -134,7 +134,7 @@ pub struct ChatStatus {
     /// Reported by whoever runs the chat. Completed and Error are terminal, the others active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
-    /// Likewise: why the state is Error; at most 4,096 bytes.
+    /// Likewise: why the state is Error; at most 4,096 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub last_error: Option<String>,
@@ -168,7 +168,7 @@ pub struct ChatStatus {
     pub last_handled_reconcile: Option<String>,
     /// Ready, Drifted, ResourcesDegraded; Reconciling and Stalled only when True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
@@ -396,13 +396,13 @@ impl Chat {
     /// A chat as a list shows it. `version` is its version on the wire.
     pub fn from_view(view: &ChatView, version: String) -> Self {
         let chat = &view.chat;
-        let named = |name: Option<&str>| name.map(|name| NameRef { name: name.to_owned() });
+        let labelled = |name: Option<&str>| name.map(|name| LabelRef { name: name.to_owned() });
         let spec = ChatSpec {
             owner: Some(chat.spec.owner.clone()),
             title: chat.spec.title.clone(),
-            agent_ref: named(chat.spec.reference.agent()),
-            workspace_ref: named(chat.spec.reference.workspace()),
-            parent_ref: named(chat.spec.parent.as_deref()),
+            agent_ref: labelled(chat.spec.reference.agent()),
+            workspace_ref: labelled(chat.spec.reference.workspace()),
+            parent_ref: chat.spec.parent.clone().map(|name| NameRef { name }),
             refresh_policy: match chat.spec.refresh_policy {
                 model::RefreshPolicy::Manual => RefreshPolicy::Manual,
                 model::RefreshPolicy::OnDrift => RefreshPolicy::OnDrift,

@@ -23,6 +23,15 @@ pub struct NameRef {
     pub name: String,
 }
 
+/// A reference to something whose name is a DNS label: an agent of the same namespace, or a workspace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+}
+
 /// An agent, by name and uid: a name can be given to another agent later, a uid cannot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -72,10 +81,10 @@ pub fn token_fault(field: &str, token: &str) -> Option<Fault> {
     })
 }
 
-/// What is wrong with a text that must not be longer than `max` bytes.
+/// What is wrong with a text that must not be longer than `max` characters, as a schema's `maxLength` counts them.
 pub fn length_fault(field: &str, text: &str, max: usize) -> Option<Fault> {
-    let message = || format!("must be at most {max} bytes, got {}", text.len());
-    (text.len() > max).then(|| Fault::new(field, FaultKind::TooLong, message()))
+    let length = text.chars().count();
+    (length > max).then(|| Fault::new(field, FaultKind::TooLong, format!("must be at most {max} characters, got {length}")))
 }
 
 /// Metadata as it is shown. `version` is the object's version on the wire.

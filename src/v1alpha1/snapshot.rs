@@ -70,7 +70,8 @@ pub struct SnapshotResource {
     #[schemars(length(max = 71))]
     pub content_hash: Option<String>,
     /// Size of its content in bytes.
-    pub size_bytes: u64,
+    #[schemars(range(min = 0))]
+    pub size_bytes: i64,
     /// Ok, Oversize, Unreadable, Invalid or Excluded.
     #[schemars(length(max = 63))]
     pub status: String,
@@ -88,7 +89,7 @@ impl From<&ResourceMeta> for SnapshotResource {
             source: source.clone(),
             source_path: source_path.clone(),
             content_hash: content_hash.map(|hash| hash.to_string()),
-            size_bytes: *size_bytes,
+            size_bytes: i64::try_from(*size_bytes).unwrap_or(i64::MAX),
             status: status.to_string(),
             error: error.clone(),
         }

@@ -117,7 +117,7 @@ impl World {
                 .await
                 .expect("reading events");
         for (n, (_, seq)) in rows.iter().enumerate() {
-            assert_eq!(*seq, n as i64 + 1, "events of a chat are numbered without a gap, in the order of the log");
+            assert_eq!(usize::try_from(*seq), Ok(n + 1), "events of a chat are numbered without a gap, in the order of the log");
         }
         rows.into_iter().map(|(kind, _)| kind).collect()
     }
