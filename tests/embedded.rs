@@ -9,7 +9,10 @@ use sqlx::{ConnectOptions as _, PgConnection, postgres::PgConnectOptions};
 use std::{
     fs::{self, File, Permissions},
     io::{BufRead as _, BufReader, Read as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -307,8 +310,14 @@ async fn a_server_whose_guard_has_lost_its_reader_is_stopped_by_the_next_start()
 async fn a_pid_file_that_names_another_process_is_not_believed() {
     let place = Place::new();
     start(&place.world()).await.stop().await.unwrap();
-    let mut bystander = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
     let data = place.world().join("data");
+    // Of the server's user: it takes no notice of others' processes.
+    let user = fs::metadata(&data).unwrap();
+    let mut bystander = Command::new("cat");
+    if rustix::process::geteuid().is_root() {
+        bystander.uid(user.uid()).gid(user.gid());
+    }
+    let mut bystander = bystander.stdin(Stdio::piped()).spawn().unwrap();
     fs::write(data.join("postmaster.pid"), format!("{}\n{}\n", bystander.id(), data.display())).unwrap();
     start(&place.world()).await.stop().await.unwrap();
     assert!(bystander.try_wait().unwrap().is_none(), "it was stopped in the server's place");

@@ -110,7 +110,7 @@ pub(super) fn stop_orphan(data: &Path) -> Result<(), EmbeddedError> {
     if !servers_of(data, pid).is_empty() {
         tracing::warn!(pid, data = %data.display(), "stopping a PostgreSQL that an earlier run left behind");
     } else if exists(pid) {
-        // The number is another process's by now, or that of a dead one that nobody has collected, which the server would take for a server.
+        // The number is by now another process's, or a dead one's that nobody collected: the server would believe it.
         fs::remove_file(&pid_file).at("removing", &pid_file)?;
     }
     let begun = Instant::now();
