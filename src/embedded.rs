@@ -122,6 +122,10 @@ fn launch(options: &Options) -> Result<Embedded, EmbeddedError> {
             break (account, home, lock);
         }
     };
+    // What is to be thrown away must not be somebody's: a world that is there is never made ephemeral by opening it so.
+    if options.ephemeral && server::written_by(&home.join("data"))?.is_some() {
+        return Err(EmbeddedError::HoldsData { dir: home });
+    }
     let launched = launch_owned(options, &account, &home, lock);
     if launched.is_err() && options.ephemeral {
         // The error that made it useless is the one to tell.

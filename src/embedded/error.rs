@@ -5,6 +5,12 @@ use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
 /// Why the private server did not start, answer or stop.
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
+    /// An ephemeral server was asked for where a lasting one lives: it would be removed at the end.
+    #[error("{} holds a database that is to last, so it is not opened as one to be removed at the end: use another data directory", dir.display())]
+    HoldsData {
+        /// Where.
+        dir: PathBuf,
+    },
     /// No server program anywhere.
     #[error(
         "no PostgreSQL server found (looked in {searched}). {install}; or give the directory of its programs, or the URL of a database"

@@ -7,6 +7,7 @@
 use super::error::{At as _, EmbeddedError};
 use crate::clock;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use std::os::unix::ffi::OsStrExt as _;
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read as _, Seek as _, Write as _},
@@ -135,6 +136,13 @@ pub(super) fn stop_orphan(data: &Path) -> Result<(), EmbeddedError> {
     }
 }
 
+/// Whether a process was started with `-D data`.
+fn started_with(process: &Path, data: &Path) -> bool {
+    let Ok(line) = fs::read(process.join("cmdline")) else { return false };
+    let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    arguments.windows(2).any(|pair| pair[0] == b"-D" && pair[1] == data.as_os_str().as_bytes())
+}
+
 /// The processes that are PostgreSQL and serve `data`. A server works in its data directory, and so do its children, which
 /// outlive it for a moment when it is killed. Without /proc: only `pid`, if it is a PostgreSQL at all.
 fn servers_of(data: &Path, pid: i32) -> Vec<i32> {
@@ -148,7 +156,10 @@ fn servers_of(data: &Path, pid: i32) -> Vec<i32> {
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let is_server = fs::read_to_string(entry.path().join("comm")).ok()?.starts_with("postgres");
-            (is_server && fs::read_link(entry.path().join("cwd")).ok()? == data).then_some(pid)
+            // Where a process works may be hidden from root too (without CAP_SYS_PTRACE, as in most containers); what it was
+            // started with is not.
+            let works_there = fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == data);
+            (is_server && (works_there || started_with(&entry.path(), data))).then_some(pid)
         })
         .collect()
 }

@@ -40,7 +40,7 @@ exec 3<&0
 "$@" </dev/null >&2 3<&- &
 server=$!
 trap '' HUP INT QUIT TERM
-( while read -r _; do :; done; kill -INT "$server" ) <&3 >&2 3<&- &
+( while read -r _; do :; done; while kill -INT "$server" 2>/dev/null; do sleep 1; done ) <&3 >&2 3<&- &
 reader=$!
 exec 0</dev/null 3<&-
 wait "$server"; status=$?
