@@ -39,8 +39,9 @@ sqlx: ## Make .sqlx/ again, after a query or a migration changed
 	scripts/regenerate-sqlx .sqlx
 
 crds: ## Make crds/ again, after a published type changed
-	@mkdir -p crds && rm -f crds/*.yaml
-	cargo run -- crd --dir crds
+	@rm -rf target/crds
+	cargo run -- crd --dir target/crds
+	@mkdir -p crds && rm -f crds/*.yaml && cp target/crds/*.yaml crds/
 
 bench: ## Measure
 	@scripts/ensure-postgres >/dev/null
