@@ -1,7 +1,7 @@
 //! A private PostgreSQL, for people who just want to run Moorline.
 //!
-//! It finds a server that is installed ([`find`]), makes a cluster below a directory of ours and runs it for as long as this
-//! process lives ([`server`]), as a user who may run it ([`account`]). One process owns a directory ([`owner`]). The server
+//! It finds a server that is installed (`find`), makes a cluster below a directory of ours and runs it for as long as this
+//! process lives (`server`), as a user who may run it (`account`). One process owns a directory (`owner`). The server
 //! listens on a Unix socket in a directory that only its user may enter, and on nothing else.
 //!
 //! What it does not: install or download a server, upgrade a cluster from one major version to the next, tune it, back it up,

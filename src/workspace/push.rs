@@ -7,7 +7,7 @@
 //! * What the server holds is known only after an answer, so nothing is left out because of a guess (`ledger`).
 //! * A new run always pushes: registering set the agent's phase to `Pending`.
 //!
-//! What it does not: decide what a refusal means ([`verdict`] does, and knows no clock and no network), look at the
+//! What it does not: decide what a refusal means (`verdict` does, and knows no clock and no network), look at the
 //! workspace, or remember anything across processes.
 
 pub mod client;
