@@ -5,7 +5,10 @@ use anyhow::Context as _;
 use moorline::{embedded, store};
 use sqlx::{ConnectOptions as _, Connection as _};
 use std::{os::unix::process::ExitStatusExt as _, process::ExitCode};
-use tokio::{process::Command, signal};
+use tokio::{
+    process::Command,
+    signal::unix::{SignalKind, signal},
+};
 
 /// The database's name.
 const DATABASE: &str = "dev";
@@ -26,6 +29,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     store::MIGRATOR.run(&mut connection).await.context("migrating")?;
     connection.close().await?;
 
+    // Ctrl-C reaches the command too: what it makes of it is its own affair. Listened for before there is a command.
+    let mut interrupted = signal(SignalKind::interrupt())?;
     let mut child = Command::new(&program)
         .args(arguments)
         .env("DATABASE_URL", server.url(DATABASE))
@@ -34,8 +39,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let status = loop {
         tokio::select! {
             ended = child.wait() => break ended?,
-            // Ctrl-C reaches the command too: what it makes of it is its own affair.
-            _ = signal::ctrl_c() => {}
+            _ = interrupted.recv() => {}
         }
     };
     server.stop().await?;
