@@ -10,6 +10,7 @@ mod plan;
 mod plan_all;
 mod plan_walk;
 mod races;
+mod replay;
 mod scan;
 mod store_smoke;
 mod support;
