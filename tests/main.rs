@@ -5,12 +5,15 @@
 mod agent;
 mod context_hash;
 mod embedded;
+mod idle;
 mod moored;
 mod plan;
 mod plan_all;
 mod plan_walk;
+mod poison;
 mod races;
 mod replay;
+mod replicas;
 mod scan;
 mod store_smoke;
 mod support;

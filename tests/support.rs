@@ -2,6 +2,7 @@
 
 pub mod plan_words;
 pub mod postgres;
+pub mod serve;
 pub mod trace;
 pub mod until;
 pub mod world;

@@ -1,0 +1,106 @@
+//! Real `moorline serve` processes, and a client for them.
+
+use super::{postgres::TestDb, until::until};
+use serde_json::{Value, json};
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
+
+/// A replica.
+pub struct Replica {
+    child: Child,
+    pub url: String,
+}
+
+impl Replica {
+    /// Starts one on a free port, and waits until it is ready.
+    pub async fn start(db: &TestDb, flags: &[&str]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let child = Command::new(env!("CARGO_BIN_EXE_moorline"))
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--database-url", &db.url, "--poll-ms", "200"])
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("moorline serve");
+        let replica = Self { child, url: format!("http://127.0.0.1:{port}") };
+        let client = Client::new();
+        until("the replica is ready", || async {
+            let answer = client.http.get(format!("{}/readyz", replica.url)).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+        replica
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("killing it");
+        self.child.wait().expect("its end");
+    }
+
+    /// SIGTERM; answers with the exit code.
+    pub async fn terminate(mut self) -> Option<i32> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        until("the replica ends", || {
+            let ended = self.child.try_wait().expect("looking at it");
+            async move { ended }
+        })
+        .await
+        .code()
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A client.
+#[derive(Clone)]
+pub struct Client {
+    pub http: reqwest::Client,
+}
+
+impl Client {
+    pub fn new() -> Self {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        Self { http: reqwest::Client::new() }
+    }
+
+    /// Sends a request to a path of the namespace `default`. Status 0: nobody answered.
+    pub async fn send(&self, replica: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let url = format!("{replica}/apis/moorline.dev/v1alpha1/namespaces/default/{path}");
+        let method = method.parse::<reqwest::Method>().expect("a method");
+        let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let mut request = self.http.request(method, url).header("content-type", media);
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        match request.send().await {
+            Err(_) => (0, Value::Null),
+            Ok(answer) => {
+                let code = answer.status().as_u16();
+                (code, answer.json().await.unwrap_or(Value::Null))
+            }
+        }
+    }
+
+    pub async fn get(&self, replica: &str, path: &str) -> (u16, Value) {
+        self.send(replica, "GET", path, None).await
+    }
+
+    pub async fn post(&self, replica: &str, path: &str, body: Value) -> (u16, Value) {
+        self.send(replica, "POST", path, Some(body)).await
+    }
+}
+
+/// A push of one instruction file.
+pub fn push_of(run: &Value, seq: i64, phase: &str, body: &str) -> Value {
+    json!({"runID": run["runID"], "epoch": run["epoch"], "seq": seq, "phase": phase,
+           "resources": [{"kind": "InstructionFile", "source": "AGENTS.md", "sourcePath": "AGENTS.md", "body": body, "status": "Ok"}]})
+}
