@@ -241,6 +241,28 @@ async fn addresses_that_cannot_be_read_are_refused_with_a_status_too() {
 }
 
 #[tokio::test]
+async fn a_body_made_to_be_dear_to_read_is_not() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    api.running_agent("ws").await;
+    // A long key with much below it: written out once an item, or once a duplicate, its path would be terabytes.
+    let key = "k".repeat(3 << 20);
+    let numbers = format!("{{\"{key}\": [{}0]}}", "0,".repeat(1 << 20));
+    let twins = format!("{{\"{key}\": {{{}\"a\":1}}}}", "\"a\":1,".repeat(1 << 19));
+    let nuls = format!("{{\"{key}\": [{}0]}}", "\"\\u0000\",".repeat(1 << 18));
+    for (body, code) in [(numbers, 422), (twins, 400), (nuls, 422)] {
+        let sent = api.send_raw(Method::PUT, "agents/ws/snapshot?fieldValidation=Strict", "application/json", body);
+        let answer = timeout(Duration::from_secs(20), sent).await.expect("an answer in reasonable time");
+        assert!(answer.status == code || answer.status == 400, "{} {}", answer.status, &answer.text[..200]);
+        assert!(answer.text.len() < 100_000, "{} bytes of answer", answer.text.len());
+    }
+    let unknown = json!({"metadata": {"name": "x"}, "spec": {"u".repeat(1 << 19): 1}});
+    let warned = api.post("chats", &unknown).await;
+    assert!(warned.warnings()[0].len() < 1_000);
+    warned.expect(201);
+}
+
+#[tokio::test]
 async fn names_that_are_no_dns_names_are_refused_with_the_rule_and_what_was_got() {
     let db = database().await;
     let api = Api::start(&db).await;
