@@ -3,6 +3,7 @@
 //! What it does: authenticate, authorize, read bodies within limits, turn wire objects into writes and records into wire
 //! objects, wait for the loop when asked to. What it does not: decide anything about a chat. One file per kind.
 
+pub mod address;
 pub mod agents;
 pub mod auth;
 pub mod chats;
@@ -111,6 +112,7 @@ pub fn router(state: AppState) -> Router {
         .merge(api)
         .fallback(async || ApiError::no_such_path())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .layer(middleware::from_fn(address::refuse_nul))
         .layer(middleware::from_fn(telemetry::observe))
         .with_state(state)
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
 
 mod agent;
+mod bad_input;
 mod context_hash;
 mod embedded;
 mod idle;

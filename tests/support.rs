@@ -1,5 +1,6 @@
 //! What the promises are tested with.
 
+pub mod api;
 pub mod plan_words;
 pub mod postgres;
 pub mod serve;

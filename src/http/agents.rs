@@ -2,6 +2,7 @@
 
 use super::{
     AppState,
+    address::{Path, Query},
     auth::{Asked, Identity},
     negotiate::{self, Json, NulAllowed},
     objects::{self, PATCH_TRIES, Patch, WriteQuery, answer},
@@ -30,7 +31,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };

@@ -2,6 +2,7 @@
 
 use super::{
     AppState,
+    address::{Path, Query},
     auth::{Asked, Identity},
     objects::{self, PATCH_TRIES, Patch, WriteQuery, answer},
     page::{self, Continue, ListQuery, object_version},
@@ -28,7 +29,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };

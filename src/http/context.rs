@@ -2,6 +2,7 @@
 
 use super::{
     AppState,
+    address::{Path, Query},
     auth::{Asked, Identity},
     negotiate::{self, FieldValidation, Json, NulAllowed, Warnings},
     objects::answer,
@@ -22,7 +23,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };

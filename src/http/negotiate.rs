@@ -2,6 +2,7 @@
 //! preferences.
 
 use super::status::ApiError;
+use crate::model::fault::{Fault, FaultKind};
 use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, HeaderName, HeaderValue, header},
@@ -15,6 +16,10 @@ use std::{cell::RefCell, fmt, time::Duration};
 pub const PUSH_BODY_MAX: usize = 8 << 20;
 /// Most bytes of any other body: 1 MiB.
 pub const BODY_MAX: usize = 1 << 20;
+/// Most unknown or duplicate fields, or texts with U+0000, that an answer lists, as in a kube-apiserver.
+const NOTES_MAX: usize = 100;
+/// Most characters of a path that are shown.
+const PATH_MAX: usize = 256;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
@@ -145,12 +150,12 @@ impl Json {
         }
         let duplicates = RefCell::new(Vec::new());
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-        let seed = Noting { path: String::new(), duplicates: &duplicates };
+        let seed = Noting { at: At::Root, duplicates: &duplicates };
         let parsed = seed.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
         // serde_json's message ends with the line and the column.
         let value = parsed.map_err(|error| ApiError::bad_request(format!("the request's body is not valid JSON: {error}")))?;
         let mut faults = Vec::new();
-        find_nul(&value, "", nul, &mut faults);
+        find_nul(&value, At::Root, nul, &mut faults);
         if !faults.is_empty() {
             return Err(ApiError::invalid("Status", "", &faults));
         }
@@ -166,7 +171,11 @@ impl Json {
     /// As a type; fields that the type does not know are handled as asked.
     pub fn into_type<T: DeserializeOwned>(self, validation: FieldValidation) -> Result<(T, Warnings), ApiError> {
         let mut notes: Vec<String> = Vec::new();
-        let mut note = |path: serde_ignored::Path<'_>| notes.push(format!("unknown field {:?}", dotted(&path.to_string())));
+        let mut note = |path: serde_ignored::Path<'_>| {
+            if notes.len() < NOTES_MAX {
+                notes.push(format!("unknown field {:?}", cut(dotted(&path.to_string()))));
+            }
+        };
         let parsed = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(&self.value, &mut note));
         let typed = parsed.map_err(|error| {
             let (field, message) = (dotted(&error.path().to_string()), error.inner().to_string());
@@ -201,28 +210,63 @@ fn dotted(path: &str) -> String {
     dotted
 }
 
-fn find_nul(value: &Value, path: &str, nul: NulAllowed, faults: &mut Vec<crate::model::fault::Fault>) {
-    use crate::model::fault::{Fault, FaultKind};
-    let fault = |path: &str| Fault::new(path, FaultKind::Invalid, "must not contain the character U+0000");
+/// Where in a value; a path is written out only when there is something to say about it: whoever sends a long key with a long
+/// list below it must not make us write that key once an item.
+#[derive(Clone, Copy)]
+enum At<'a> {
+    Root,
+    Field(&'a At<'a>, &'a str),
+    Item(&'a At<'a>, usize),
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(Self::Root, key) => f.write_str(key),
+            Self::Field(outer, key) => write!(f, "{outer}.{key}"),
+            Self::Item(outer, n) => write!(f, "{outer}[{n}]"),
+        }
+    }
+}
+
+impl At<'_> {
+    /// Whether this is `resources[…].body`.
+    fn is_resource_body(&self) -> bool {
+        matches!(self, Self::Field(Self::Item(Self::Field(Self::Root, "resources"), _), "body"))
+    }
+}
+
+/// A path as it is shown: not longer than somebody reads.
+fn cut(path: String) -> String {
+    if path.chars().nth(PATH_MAX).is_some() { path.chars().take(PATH_MAX).chain("...".chars()).collect() } else { path }
+}
+
+fn find_nul(value: &Value, at: At<'_>, nul: NulAllowed, faults: &mut Vec<Fault>) {
+    let fault = |at: At<'_>, faults: &mut Vec<Fault>| {
+        if faults.len() < NOTES_MAX {
+            let path = cut(at.to_string()).replace('\0', "\\u0000");
+            faults.push(Fault::new(path, FaultKind::Invalid, "must not contain the character U+0000"));
+        }
+    };
     match value {
         Value::String(text) if text.contains('\0') => {
-            let body = nul == NulAllowed::InResourceBodies && path.starts_with("resources[") && path.ends_with("].body");
-            if !body {
-                faults.push(fault(path));
+            if !(nul == NulAllowed::InResourceBodies && at.is_resource_body()) {
+                fault(at, faults);
             }
         }
         Value::Array(items) => {
             for (n, item) in items.iter().enumerate() {
-                find_nul(item, &format!("{path}[{n}]"), nul, faults);
+                find_nul(item, At::Item(&at, n), nul, faults);
             }
         }
         Value::Object(map) => {
             for (key, item) in map {
-                let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let inner = At::Field(&at, key);
                 if key.contains('\0') {
-                    faults.push(fault(&inner.replace('\0', "\\u0000")));
+                    fault(inner, faults);
                 }
-                find_nul(item, &inner, nul, faults);
+                find_nul(item, inner, nul, faults);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
@@ -231,7 +275,7 @@ fn find_nul(value: &Value, path: &str, nul: NulAllowed, faults: &mut Vec<crate::
 
 /// Reads any JSON and notes the paths of keys that stand twice.
 struct Noting<'a> {
-    path: String,
+    at: At<'a>,
     duplicates: &'a RefCell<Vec<String>>,
 }
 
@@ -281,7 +325,7 @@ impl<'de> Visitor<'de> for Noting<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
         while let Some(item) =
-            seq.next_element_seed(Noting { path: format!("{}[{}]", self.path, items.len()), duplicates: self.duplicates })?
+            seq.next_element_seed(Noting { at: At::Item(&self.at, items.len()), duplicates: self.duplicates })?
         {
             items.push(item);
         }
@@ -291,11 +335,11 @@ impl<'de> Visitor<'de> for Noting<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
-            if object.contains_key(&key) {
-                self.duplicates.borrow_mut().push(path.clone());
+            let at = At::Field(&self.at, &key);
+            if object.contains_key(&key) && self.duplicates.borrow().len() < NOTES_MAX {
+                self.duplicates.borrow_mut().push(cut(at.to_string()));
             }
-            let value = map.next_value_seed(Noting { path, duplicates: self.duplicates })?;
+            let value = map.next_value_seed(Noting { at, duplicates: self.duplicates })?;
             object.insert(key, value);
         }
         Ok(Value::Object(object))

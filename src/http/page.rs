@@ -93,7 +93,8 @@ impl Continue {
 
     fn decode(text: &str) -> Option<Self> {
         let token: Self = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        (token.v == 1).then_some(token)
+        // Text with U+0000 in it is no name of ours, and PostgreSQL takes none.
+        (token.v == 1 && !token.ns.contains('\0') && !token.name.contains('\0')).then_some(token)
     }
 }
 

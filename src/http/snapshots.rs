@@ -2,6 +2,7 @@
 
 use super::{
     AppState,
+    address::{Path, Query},
     auth::{Asked, Identity},
     objects,
     page::{self, Continue, ListQuery, object_version},
@@ -16,7 +17,7 @@ use crate::{
     v1alpha1::AgentSnapshot,
 };
 use axum::{
-    extract::{Path, Query, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use sqlx::PgConnection;
