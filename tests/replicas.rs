@@ -113,8 +113,8 @@ async fn three_replicas_under_a_stream_of_pushes_and_a_kill_keep_every_invariant
                 assert_eq!(client.send(url, "PATCH", &chat, Some(archived)).await.0, 200);
             }
             2 => {
-                let state = if round % 8 == 2 { "Completed" } else { "Running" };
-                let report = json!({"status": {"state": state}});
+                let reported = if round % 8 == 2 { "Completed" } else { "Running" };
+                let report = json!({"status": {"state": reported}});
                 assert_eq!(client.send(url, "PATCH", &format!("{chat}/status"), Some(report)).await.0, 200);
             }
             _ => {
