@@ -13,6 +13,7 @@ use moorline::{
     embedded::{self, Embedded},
     metrics::METRICS,
     model::{
+        access::Reach,
         agent::AgentSpec,
         object::{DeletionPolicy, Key, Source, TextMap},
         push::{Phase, Push},
@@ -91,8 +92,15 @@ impl Bench {
             deletion_policy: DeletionPolicy::Delete,
         };
         let none = TextMap::new();
-        let create =
-            CreateAgent { clock: &clock, key: &key, spec: &spec, labels: &none, annotations: &none, source: Source::Api };
+        let create = CreateAgent {
+            clock: &clock,
+            key: &key,
+            spec: &spec,
+            labels: &none,
+            annotations: &none,
+            reach: &Reach::Everything,
+            source: Source::Api,
+        };
         transact(&pool, &clock, &create).await?;
         let run = transact(&pool, &clock, &RegisterRun { clock: &clock, key: &key }).await?;
         Ok(Self { pool, clock, key, run, seq: 0 })

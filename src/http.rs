@@ -36,6 +36,11 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// How many pushes are taken at once: with bodies of at most 8 MiB each, what they may hold of memory.
+const PUSHES_MAX: usize = 64;
 
 /// What every handler shares.
 #[derive(Clone, Debug)]
@@ -48,17 +53,43 @@ struct Shared {
     wake: Wake,
     authentication: Authentication,
     started: AtomicBool,
+    pushes: Arc<Semaphore>,
+    stopping: CancellationToken,
 }
 
 impl AppState {
     /// Shares these.
     pub fn new(pool: PgPool, clock: Clock, wake: Wake, authentication: Authentication) -> Self {
-        Self(Arc::new(Shared { pool, clock, wake, authentication, started: AtomicBool::new(false) }))
+        Self(Arc::new(Shared {
+            pool,
+            clock,
+            wake,
+            authentication,
+            started: AtomicBool::new(false),
+            pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
+            stopping: CancellationToken::new(),
+        }))
+    }
+
+    /// The same, until this token: then nobody waits for the loop any more.
+    #[must_use]
+    pub fn until(self, stopping: CancellationToken) -> Self {
+        let shared = Arc::into_inner(self.0).expect("it is not shared yet");
+        Self(Arc::new(Shared { stopping, ..shared }))
+    }
+
+    fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
     }
 
     /// The database has answered, with a schema that is ours.
     pub fn started(&self) {
         self.0.started.store(true, Ordering::Release);
+    }
+
+    /// Room for the body of one more push; none when as many as fit are being taken: the agent is asked to slow down.
+    fn room_for_a_push(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.pushes).try_acquire_owned().ok()
     }
 
     fn has_started(&self) -> bool {

@@ -23,8 +23,10 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How long a shutdown may take before what is left is dropped.
-const GRACE: Duration = Duration::from_secs(20);
+/// How long the loop's transactions in hand may take at shutdown, after the requests had their [`http::serve::GRACE`].
+const LOOP_GRACE: Duration = Duration::from_secs(6);
+/// How long connections may take to close.
+const CLOSE: Duration = Duration::from_secs(1);
 /// The first pause while the database is away at start, at most; it doubles up to [`PAUSE_CAP`].
 const PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause while the database is away at start.
@@ -91,9 +93,9 @@ impl Server {
     /// Serves until `shutdown`. The API answers from the start: `/livez` lives, `/readyz` waits for the database.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let Self { listener, authentication, config, options, pool, clock, wake } = self;
-        let state = http::AppState::new(pool.clone(), clock.clone(), wake.clone(), authentication);
         // What goes on in the background ends with this token, whether asked for or because serving failed.
         let stop = shutdown.child_token();
+        let state = http::AppState::new(pool.clone(), clock.clone(), wake.clone(), authentication).until(stop.clone());
         let tasks = TaskTracker::new();
         let router = http::router(state.clone());
         let graceful = stop.clone();
@@ -117,15 +119,17 @@ impl Server {
             }
         }
         tasks.close();
-        let served = tokio::select! {
-            served = serving => served.unwrap_or_else(|error| Err(std::io::Error::other(error))),
-            () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
-        };
+        // The API goes first or is told to; then everything has one and the same time to end.
+        let served = serving.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         stop.cancel();
-        if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
-            tracing::warn!(grace_seconds = GRACE.as_secs(), "shutdown took too long; what was left is dropped, and stays due");
+        if tokio::time::timeout(LOOP_GRACE, tasks.wait()).await.is_err() {
+            tracing::warn!(
+                grace_seconds = LOOP_GRACE.as_secs(),
+                "shutdown took too long; what was left is dropped, and stays due"
+            );
         }
-        pool.close().await;
+        // A connection that hangs is not waited for; what it did not commit stays due.
+        tokio::time::timeout(CLOSE, pool.close()).await.ok();
         served.map_err(ServerError::Serve)
     }
 }

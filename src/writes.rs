@@ -107,6 +107,18 @@ pub struct Preconditions {
 }
 
 impl Preconditions {
+    /// The same, and at least that the record is the one that the caller was shown: one of another uid may have another owner.
+    #[must_use]
+    pub fn or_the_same(self, id: uuid::Uuid) -> Self {
+        Self { uid: self.uid.or(Some(id)), ..self }
+    }
+
+    /// The same, and at least that the record is as the caller saw it.
+    #[must_use]
+    pub fn or_as_seen(self, id: uuid::Uuid, rv: i64) -> Self {
+        Self { rv: self.rv.or(Some(rv)), uid: self.uid.or(Some(id)) }
+    }
+
     fn check(&self, id: uuid::Uuid, rv: i64) -> Result<(), WriteError> {
         if let Some(wanted) = self.uid.filter(|wanted| *wanted != id) {
             return Err(WriteError::OtherUid { wanted: wanted.to_string(), found: id.to_string() });

@@ -155,7 +155,15 @@ async fn create_agent(pool: &PgPool, clock: &Clock, key: &Key) -> anyhow::Result
         deletion_policy: DeletionPolicy::Delete,
     };
     let none = TextMap::new();
-    let create = CreateAgent { clock, key, spec: &spec, labels: &none, annotations: &none, source: Source::Api };
+    let create = CreateAgent {
+        clock,
+        key,
+        spec: &spec,
+        labels: &none,
+        annotations: &none,
+        reach: &Reach::Everything,
+        source: Source::Api,
+    };
     match transact(pool, clock, &create).await {
         Ok(_) | Err(WriteError::AlreadyExists) => Ok(()),
         Err(error) => Err(error).context("creating the agent"),

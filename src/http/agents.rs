@@ -79,7 +79,7 @@ async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, qu
         let more = page::cut(&mut rows, limit);
         items.append(&mut rows);
         after = items.last().map(|last| Key::new(&last.agent.meta.namespace, &last.agent.meta.name));
-        if !more || wanted.limit.is_some() {
+        if !more || page::is_full(wanted.limit, items.len()) {
             break more;
         }
     };
@@ -161,6 +161,7 @@ pub async fn create(
         spec: &desired.spec,
         labels: &desired.labels,
         annotations: &desired.annotations,
+        reach: &identity.reach(),
         source: Source::Api,
     };
     let view = write(&state, &key.name, rehearsal, &create).await?;
@@ -200,9 +201,10 @@ pub async fn update(
     let asked = asked("update", None, &key);
     identity.check(&asked, old.agent.spec.service_account.as_deref())?;
     let (wanted, known) = read_update(&identity, &asked, &key, &agent)?;
-    let update = UpdateAgent { key: &key, known, wanted: &wanted, asks: Source::Api };
+    let known = known.or_the_same(old.agent.meta.id);
+    let update = UpdateAgent { key: &key, known, wanted: &wanted, reach: &identity.reach(), asks: Source::Api };
     let view = write(&state, &key.name, rehearsal, &update).await?;
-    let (view, applied) = settle(&state, &headers, view).await?;
+    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, view).await? };
     Ok(answer(StatusCode::OK, &wire(&view), warnings, applied))
 }
 
@@ -226,7 +228,8 @@ pub async fn patch(
         identity.check(&asked, old.agent.spec.service_account.as_deref())?;
         let (agent, warnings) = patch.apply(RESOURCE, &wire(&old), validation)?;
         let (wanted, known) = read_update(&identity, &asked, &key, &agent)?;
-        let update = UpdateAgent { key: &key, known, wanted: &wanted, asks: Source::Api };
+        let known = known.or_as_seen(old.agent.meta.id, old.agent.meta.rv);
+        let update = UpdateAgent { key: &key, known, wanted: &wanted, reach: &identity.reach(), asks: Source::Api };
         tries += 1;
         let result =
             if rehearsal { rehearse(state.pool(), &update).await } else { transact(state.pool(), state.clock(), &update).await };
@@ -257,7 +260,8 @@ pub async fn delete(
     let deletion = objects::read_deletion(RESOURCE, &key.name, &query, &headers, body).await?;
     let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
     identity.check(&asked("delete", None, &key), old.agent.spec.service_account.as_deref())?;
-    let delete = DeleteAgent { clock: state.clock(), key: &key, known: deletion.known, asks: Source::Api };
+    let known = deletion.known.or_the_same(old.agent.meta.id);
+    let delete = DeleteAgent { clock: state.clock(), key: &key, known, asks: Source::Api };
     let view = write(&state, &key.name, deletion.rehearsal, &delete).await?;
     if !deletion.rehearsal {
         // Most agents are gone within milliseconds; whoever asks again next then sees that at once.
@@ -278,15 +282,17 @@ pub async fn register_run(
     State(state): State<AppState>,
     identity: Identity,
     Path((namespace, name)): Names,
+    Query(query): Query<WriteQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
+    let rehearsal = query.rehearsal()?;
     negotiate::expect_json(&headers)?;
     negotiate::read_body(&headers, body, negotiate::BODY_MAX).await.and_then(|bytes| Json::parse(&bytes, NulAllowed::Nowhere))?;
     let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
     identity.check(&asked("create", Some("runs"), &key), old.agent.spec.service_account.as_deref())?;
-    let run = write(&state, &key.name, false, &RegisterRun { clock: state.clock(), key: &key }).await?;
+    let run = write(&state, &key.name, rehearsal, &RegisterRun { clock: state.clock(), key: &key }).await?;
     Ok((StatusCode::CREATED, axum::Json(RunResponse::new(run.id, run.epoch))).into_response())
 }
 
@@ -319,7 +325,9 @@ async fn take_push(
 ) -> Result<Labelled<Response>, Labelled<ApiError>> {
     let refused = |error: ApiError| (error, "refused");
     negotiate::expect_json(headers).map_err(refused)?;
-    let validation = query.validation().map_err(refused)?;
+    let (validation, rehearsal) =
+        query.validation().and_then(|validation| Ok((validation, query.rehearsal()?))).map_err(refused)?;
+    let Some(_room) = state.room_for_a_push() else { return Err((ApiError::too_many_requests(), "slowed_down")) };
     let bytes = negotiate::read_body(headers, body, negotiate::PUSH_BODY_MAX).await.map_err(refused)?;
     let json = Json::parse(&bytes, NulAllowed::InResourceBodies).map_err(refused)?;
     drop(bytes);
@@ -329,7 +337,9 @@ async fn take_push(
     identity.check(&asked("update", Some("snapshot"), key), old.agent.spec.service_account.as_deref()).map_err(refused)?;
     let push = Push::try_from(request).map_err(|faults| refused(ApiError::invalid(RESOURCE.kind(), &key.name, &faults)))?;
     let accept = AcceptPush { clock: state.clock(), key, push: &push };
-    let answered = transact(state.pool(), state.clock(), &accept).await.map_err(|error| {
+    let answered =
+        if rehearsal { rehearse(state.pool(), &accept).await } else { transact(state.pool(), state.clock(), &accept).await };
+    let answered = answered.map_err(|error| {
         let label = match &error {
             WriteError::Refused(Refusal::StaleRun { .. }) => "stale_run",
             WriteError::Refused(Refusal::OutOfOrder { .. }) => "out_of_order",
@@ -344,7 +354,7 @@ async fn take_push(
         (false, true) => "changed",
         (false, false) => "unchanged",
     };
-    if !answered.replayed {
+    if !answered.replayed && !rehearsal {
         state.wake().work();
         state.wake().events();
     }
@@ -355,6 +365,7 @@ async fn take_push(
     });
     let applied = match Patience::of(headers, None) {
         Patience::None => None,
+        Patience::Some { .. } if rehearsal => None,
         Patience::Some { .. } => {
             let view = async { find(&mut *store::acquire(state.pool()).await?, key).await };
             match view.await {

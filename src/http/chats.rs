@@ -78,7 +78,7 @@ async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, qu
         let more = page::cut(&mut rows, limit);
         items.append(&mut rows);
         after = items.last().map(|last| Key::new(&last.chat.meta.namespace, &last.chat.meta.name));
-        if !more || wanted.limit.is_some() {
+        if !more || page::is_full(wanted.limit, items.len()) {
             break more;
         }
     };
@@ -214,9 +214,10 @@ pub async fn update(
     let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
     identity.check(&asked("update", None, &key), Some(&old.chat.spec.owner))?;
     let (wanted, known) = read_update(&key, &chat, &old)?;
+    let known = known.or_the_same(old.chat.meta.id);
     let update = UpdateChat { clock: state.clock(), key: &key, known, wanted: &wanted, asks: Source::Api };
     let view = write(&state, &key.name, rehearsal, &update).await?;
-    let (view, applied) = settle(&state, &headers, None, view).await?;
+    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, None, view).await? };
     Ok(answer(StatusCode::OK, &wire(&view), warnings, applied))
 }
 
@@ -254,6 +255,7 @@ pub async fn patch(
         identity.check(&asked("patch", None, &key), Some(&old.chat.spec.owner))?;
         let (chat, warnings) = patch.apply(RESOURCE, &wire(&old), validation)?;
         let (wanted, known) = read_update(&key, &chat, &old)?;
+        let known = known.or_as_seen(old.chat.meta.id, old.chat.meta.rv);
         let update = UpdateChat { clock: state.clock(), key: &key, known, wanted: &wanted, asks: Source::Api };
         tries += 1;
         let result =
@@ -290,10 +292,15 @@ pub async fn patch_status(
     let meta = patch.says("/metadata").cloned().unwrap_or_else(|| serde_json::json!({}));
     let meta = serde_json::from_value(meta).map_err(|error| ApiError::bad_request(format!("metadata: {error}")))?;
     let known = objects::known(&key, &meta)?.map_err(|fault| ApiError::invalid(RESOURCE.kind(), &key.name, &[fault]))?;
-    let report =
-        ReportChat { clock: state.clock(), key: &key, known, state: report.0.map(Into::into), last_error: report.1.as_deref() };
+    let report = ReportChat {
+        clock: state.clock(),
+        key: &key,
+        known: known.or_the_same(old.chat.meta.id),
+        state: report.0.map(Into::into),
+        last_error: report.1.as_deref(),
+    };
     let view = write(&state, &key.name, rehearsal, &report).await?;
-    let (view, applied) = settle(&state, &headers, None, view).await?;
+    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, None, view).await? };
     Ok(answer(StatusCode::OK, &wire(&view), crate::http::negotiate::Warnings::default(), applied))
 }
 
@@ -349,7 +356,8 @@ pub async fn delete(
     let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
     identity.check(&asked("delete", None, &key), Some(&old.chat.spec.owner))?;
     let propagation = if deletion.orphan { Propagation::Orphan } else { Propagation::Background };
-    let delete = DeleteChat { key: &key, known: deletion.known, propagation, asks: Source::Api };
+    let known = deletion.known.or_the_same(old.chat.meta.id);
+    let delete = DeleteChat { key: &key, known, propagation, asks: Source::Api };
     let last = write(&state, &key.name, deletion.rehearsal, &delete).await?;
     Ok(objects::deleted(RESOURCE, &key.name, &last.chat.meta.id.to_string()))
 }

@@ -160,7 +160,13 @@ const PIECE: i64 = 500;
 
 /// How many rows to read next, of a page that already has some.
 pub fn next(limit: Option<i64>, have: usize) -> i64 {
-    limit.map_or(PIECE, |limit| limit - i64::try_from(have).unwrap_or(i64::MAX))
+    let have = i64::try_from(have).unwrap_or(i64::MAX);
+    limit.map_or(PIECE, |limit| limit.saturating_sub(have).min(PIECE))
+}
+
+/// Whether a page has all that was asked for.
+pub fn is_full(limit: Option<i64>, have: usize) -> bool {
+    limit.is_some_and(|limit| i64::try_from(have).unwrap_or(i64::MAX) >= limit)
 }
 
 /// Cuts the row that was read only to see whether there are more.

@@ -16,13 +16,13 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be accepted: the process is out of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests in hand may take at shutdown.
-const GRACE: Duration = Duration::from_secs(15);
+pub const GRACE: Duration = Duration::from_secs(12);
 
 /// Serves until `shutdown`, then finishes the requests in hand.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    let mut builder = Builder::new(TokioExecutor::new());
+    // HTTP/1 only: clients of plain HTTP speak it, and telling the versions apart would wait for a silent client for ever.
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEAD_TIME));
     let connections = GracefulShutdown::new();
     loop {
         let accepted = tokio::select! {

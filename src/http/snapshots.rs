@@ -61,7 +61,7 @@ async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, qu
             after = Some(Key::new(&last.namespace, &last.name));
         }
         items.extend(with_manifests(&mut connection, rows).await?.iter().map(wire));
-        if !more || wanted.limit.is_some() {
+        if !more || page::is_full(wanted.limit, items.len()) {
             break more;
         }
     };

@@ -204,6 +204,14 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
     }
 
+    /// 429: there is more to take at once than there is room for.
+    pub fn too_many_requests() -> Self {
+        let message = "too many pushes are being taken at once: push again after the time in Retry-After";
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+        error.0.retry_after = Some(RETRY_AFTER);
+        error
+    }
+
     /// 503: the database is away. Nothing was done, or nothing that will not be found done when it is asked again.
     pub fn unavailable(message: impl Into<String>) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);

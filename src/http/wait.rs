@@ -86,6 +86,8 @@ where
         let until = deadline.min(now + LOOK);
         tokio::select! {
             () = tokio::time::sleep_until(until) => {}
+            // The loop has been told to stop too: nothing is to be waited for.
+            () = state.stopping().cancelled() => return Ok((last, None)),
             _ = hints.changed() => {}
         }
     }

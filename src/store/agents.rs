@@ -35,6 +35,26 @@ pub async fn current(connection: &mut PgConnection, namespace: &str, workspace: 
     row.fetch_optional(connection).named(NAME).await?.map(AgentView::try_from).transpose()
 }
 
+/// Whether an agent of the workspace may be pushed as by somebody else than `user`.
+pub async fn workspace_of_others(
+    tx: &mut PgConnection,
+    namespace: &str,
+    workspace: &str,
+    user: &str,
+) -> Result<bool, StoreError> {
+    const NAME: &str = "db.agents.workspace_of_others";
+    sqlx::query_scalar!(
+        r#"SELECT EXISTS (SELECT FROM agents WHERE namespace = $1 AND workspace = $2 AND service_account IS DISTINCT FROM $3)
+           AS "others!""#,
+        namespace,
+        workspace,
+        user
+    )
+    .fetch_one(tx)
+    .named(NAME)
+    .await
+}
+
 /// Locks an agent. What the statement that waited saw must not be decided from: read it again afterwards.
 pub async fn lock(tx: &mut PgConnection, key: &Key) -> Result<Option<Uuid>, StoreError> {
     const NAME: &str = "db.agents.lock";

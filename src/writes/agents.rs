@@ -4,9 +4,11 @@ use super::{Preconditions, Refusal, WriteError, check_owner};
 use crate::{
     clock::Clock,
     model::{
+        access::Reach,
         agent::{Agent, AgentSpec, AgentView, Run},
         condition::Conditions,
         event::EventKind,
+        fault::{Fault, FaultKind},
         object::{Key, Metadata, Progress, Requests, Source, TextMap},
     },
     store::{
@@ -30,6 +32,8 @@ pub struct CreateAgent<'a> {
     pub labels: &'a TextMap,
     /// Annotations.
     pub annotations: &'a TextMap,
+    /// Whose agents the caller reaches.
+    pub reach: &'a Reach,
     /// Who owns its spec.
     pub source: Source,
 }
@@ -39,7 +43,8 @@ impl Write for CreateAgent<'_> {
     type Error = WriteError;
 
     async fn run(&self, tx: &mut PgConnection) -> Result<AgentView, WriteError> {
-        let Self { clock, key, spec, labels, annotations, source } = self;
+        let Self { clock, key, spec, labels, annotations, reach, source } = self;
+        may_join(tx, reach, &key.namespace, spec.workspace.as_deref()).await?;
         let mut log = TxLog::open(tx).await?;
         let requests = Requests::of(annotations);
         let agent = Agent {
@@ -102,6 +107,8 @@ pub struct UpdateAgent<'a> {
     pub known: Preconditions,
     /// What it is to become.
     pub wanted: &'a Wanted,
+    /// Whose agents the caller reaches.
+    pub reach: &'a Reach,
     /// Who asks.
     pub asks: Source,
 }
@@ -111,10 +118,13 @@ impl Write for UpdateAgent<'_> {
     type Error = WriteError;
 
     async fn run(&self, tx: &mut PgConnection) -> Result<AgentView, WriteError> {
-        let Self { key, known, wanted, asks } = self;
+        let Self { key, known, wanted, reach, asks } = self;
         let old = locked(tx, key).await?; // locks, then reads
         let Agent { meta, spec, .. } = &old.agent;
         known.check(meta.id, meta.rv)?;
+        if (&spec.workspace, spec.build) != (&wanted.spec.workspace, wanted.spec.build) {
+            may_join(tx, reach, &key.namespace, wanted.spec.workspace.as_deref()).await?;
+        }
         let spec_changed = *spec != wanted.spec;
         if spec_changed {
             check_owner(old.agent.source, *asks)?;
@@ -224,6 +234,18 @@ impl Write for RegisterRun<'_> {
     fn store_error(error: &WriteError) -> Option<&StoreError> {
         error.store()
     }
+}
+
+/// A workspace's current agent speaks to every chat of the workspace, so whoever does not reach everything may only join one
+/// whose agents are all his own.
+async fn may_join(tx: &mut PgConnection, reach: &Reach, namespace: &str, workspace: Option<&str>) -> Result<(), WriteError> {
+    if let (Some(user), Some(workspace)) = (reach.user(), workspace)
+        && agents::workspace_of_others(tx, namespace, workspace, user).await?
+    {
+        let message = format!("workspace {workspace:?} has agents of others: only they, or an administrator, may add to it");
+        return Err(WriteError::Invalid(vec![Fault::new("spec.workspace", FaultKind::Forbidden, message)]));
+    }
+    Ok(())
 }
 
 /// Locks an agent, then reads it in a new statement.

@@ -298,6 +298,8 @@ impl Write for ReportChat<'_> {
 pub struct RefreshChat<'a> {
     /// Which.
     pub key: &'a Key,
+    /// The uid that the caller means.
+    pub id: Uuid,
     /// Opaque; at most 64 characters.
     pub token: &'a str,
 }
@@ -307,8 +309,9 @@ impl Write for RefreshChat<'_> {
     type Error = WriteError;
 
     async fn run(&self, tx: &mut PgConnection) -> Result<ChatView, WriteError> {
-        let Self { key, token } = self;
+        let Self { key, id, token } = self;
         let old = locked(tx, key).await?; // locks, then reads
+        Preconditions { uid: Some(*id), rv: None }.check(old.chat.meta.id, old.chat.meta.rv)?;
         if old.chat.is_archived() {
             return Err(WriteError::Archived);
         }

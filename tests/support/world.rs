@@ -149,12 +149,19 @@ impl World {
         };
         change(&mut wanted.spec, &mut wanted.annotations);
         let key = self.key(name);
-        let write = UpdateAgent { key: &key, known: Preconditions::default(), wanted: &wanted, asks: Source::Api };
+        let write = UpdateAgent {
+            key: &key,
+            known: Preconditions::default(),
+            wanted: &wanted,
+            reach: &Reach::Everything,
+            asks: Source::Api,
+        };
         transact(&self.pool, &self.clock, &write).await.expect("updating an agent")
     }
 
     pub async fn refresh(&self, chat: &str, token: &str) -> Result<ChatView, WriteError> {
-        transact(&self.pool, &self.clock, &RefreshChat { key: &self.key(chat), token }).await
+        transact(&self.pool, &self.clock, &RefreshChat { key: &self.key(chat), id: self.look(chat).await.chat.meta.id, token })
+            .await
     }
 
     pub async fn report(&self, chat: &str, state: ChatState) -> ChatView {
@@ -230,8 +237,15 @@ impl<'a> NewAgent<'a> {
             deletion_policy: DeletionPolicy::Delete,
         };
         let none = TextMap::new();
-        let create =
-            CreateAgent { clock: &world.clock, key: &key, spec: &spec, labels: &none, annotations: &none, source: Source::Api };
+        let create = CreateAgent {
+            clock: &world.clock,
+            key: &key,
+            spec: &spec,
+            labels: &none,
+            annotations: &none,
+            reach: &Reach::Everything,
+            source: Source::Api,
+        };
         transact(&world.pool, &world.clock, &create).await.expect("creating an agent");
         let mut agent =
             RunningAgent { world, key, run: Run { id: Uuid::nil(), epoch: 0, started_at: Timestamp::UNIX_EPOCH }, seq: 0 };
