@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
 
 mod agent;
+mod api_push;
 mod bad_input;
 mod context_hash;
+mod database_away;
 mod embedded;
 mod idle;
 mod moored;
