@@ -27,6 +27,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Report the context of a workspace.
+    ///
+    /// Exit codes: 0 told to stop, or pushed with --once; 1 failed; 3 another process reports for this agent now.
     Agent(agent::AgentArgs),
     /// Run everything on a private PostgreSQL, for one workspace.
     Dev(dev::DevArgs),

@@ -13,7 +13,7 @@
 //!   function [`plan::plan`], write the outcome and its event in one transaction. Converge takes no reason and no event
 //!   data, so a lost wake-up costs latency and never correctness.
 //!
-//! The modules, in the order in which they may use each other (arrows point down only).
+//! Which module may use which: ARCHITECTURE.md.
 
 pub mod cli;
 pub mod clock;

@@ -146,6 +146,11 @@ pub async fn create(
     let (agent, warnings) = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
     objects::check_namespace(RESOURCE, &namespace)?;
     let (key, mut faults) = objects::new_name(RESOURCE, &namespace, &agent.metadata, state.clock())?;
+    let mut agent = agent;
+    // Whoever may only have agents of his own means one of his own, as the owner of a chat is whoever creates it.
+    if let (None, Some(user)) = (&agent.spec.service_account_name, identity.reach().user()) {
+        agent.spec.service_account_name = Some(user.to_owned());
+    }
     let desired = match agent.desired() {
         Ok(desired) if faults.is_empty() => desired,
         Ok(_) => return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults)),

@@ -61,7 +61,15 @@ pub async fn rehearse<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W
 
 async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error> {
     let mut tx = pool.begin().named("db.begin").await?;
-    let output = write.run(&mut tx).await?;
-    tx.commit().named("db.commit").await?;
-    Ok(output)
+    match write.run(&mut tx).await {
+        Ok(output) => {
+            tx.commit().named("db.commit").await?;
+            Ok(output)
+        }
+        Err(error) => {
+            // Not left to the pool: until it came to it, what this transaction had locked would be skipped by the next claim.
+            tx.rollback().named("db.rollback").await.ok();
+            Err(error)
+        }
+    }
 }

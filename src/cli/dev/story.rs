@@ -89,6 +89,9 @@ async fn sentence(connection: &mut PgConnection, event: &Logged) -> Result<Optio
         EventKind::ChatDeleted => Some(format!("{name} was deleted")),
         EventKind::ContextHydrated => Some(format!("{name} was hydrated: pinned to {}", text("toSnapshot"))),
         EventKind::ContextDrifted => Some(format!("{name} drifted: {}", differences(connection, event).await?)),
+        EventKind::ContextConverged if text("toSnapshot") == "?" => {
+            Some(format!("{name} is not compared any more: there is no agent, or no snapshot of it, to compare with"))
+        }
         EventKind::ContextConverged => Some(format!("{name} is clean again: its agent is back at {}", text("toSnapshot"))),
         EventKind::ContextRefreshed if text("from") == text("to") => {
             Some(format!("{name} was refreshed: it was up to date at {}", text("toSnapshot")))
