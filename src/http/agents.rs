@@ -202,7 +202,7 @@ pub async fn update(
     let (wanted, known) = read_update(&identity, &asked, &key, &agent)?;
     let update = UpdateAgent { key: &key, known, wanted: &wanted, asks: Source::Api };
     let view = write(&state, &key.name, rehearsal, &update).await?;
-    let (view, applied) = settle(&state, &headers, view).await?;
+    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, view).await? };
     Ok(answer(StatusCode::OK, &wire(&view), warnings, applied))
 }
 
@@ -278,15 +278,17 @@ pub async fn register_run(
     State(state): State<AppState>,
     identity: Identity,
     Path((namespace, name)): Names,
+    Query(query): Query<WriteQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
+    let rehearsal = query.rehearsal()?;
     negotiate::expect_json(&headers)?;
     negotiate::read_body(&headers, body, negotiate::BODY_MAX).await.and_then(|bytes| Json::parse(&bytes, NulAllowed::Nowhere))?;
     let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
     identity.check(&asked("create", Some("runs"), &key), old.agent.spec.service_account.as_deref())?;
-    let run = write(&state, &key.name, false, &RegisterRun { clock: state.clock(), key: &key }).await?;
+    let run = write(&state, &key.name, rehearsal, &RegisterRun { clock: state.clock(), key: &key }).await?;
     Ok((StatusCode::CREATED, axum::Json(RunResponse::new(run.id, run.epoch))).into_response())
 }
 
@@ -320,6 +322,7 @@ async fn take_push(
     let refused = |error: ApiError| (error, "refused");
     negotiate::expect_json(headers).map_err(refused)?;
     let validation = query.validation().map_err(refused)?;
+    let rehearsal = query.rehearsal().map_err(refused)?;
     let bytes = negotiate::read_body(headers, body, negotiate::PUSH_BODY_MAX).await.map_err(refused)?;
     let json = Json::parse(&bytes, NulAllowed::InResourceBodies).map_err(refused)?;
     drop(bytes);
@@ -329,7 +332,9 @@ async fn take_push(
     identity.check(&asked("update", Some("snapshot"), key), old.agent.spec.service_account.as_deref()).map_err(refused)?;
     let push = Push::try_from(request).map_err(|faults| refused(ApiError::invalid(RESOURCE.kind(), &key.name, &faults)))?;
     let accept = AcceptPush { clock: state.clock(), key, push: &push };
-    let answered = transact(state.pool(), state.clock(), &accept).await.map_err(|error| {
+    let answered =
+        if rehearsal { rehearse(state.pool(), &accept).await } else { transact(state.pool(), state.clock(), &accept).await };
+    let answered = answered.map_err(|error| {
         let label = match &error {
             WriteError::Refused(Refusal::StaleRun { .. }) => "stale_run",
             WriteError::Refused(Refusal::OutOfOrder { .. }) => "out_of_order",
@@ -339,12 +344,13 @@ async fn take_push(
         };
         (ApiError::from_write(RESOURCE, &key.name, error), label)
     })?;
-    let label = match (answered.replayed, answered.changed) {
-        (true, _) => "replayed",
-        (false, true) => "changed",
-        (false, false) => "unchanged",
+    let label = match (rehearsal, answered.replayed, answered.changed) {
+        (true, _, _) => "rehearsed",
+        (false, true, _) => "replayed",
+        (false, false, true) => "changed",
+        (false, false, false) => "unchanged",
     };
-    if !answered.replayed {
+    if !answered.replayed && !rehearsal {
         state.wake().work();
         state.wake().events();
     }
@@ -355,6 +361,7 @@ async fn take_push(
     });
     let applied = match Patience::of(headers, None) {
         Patience::None => None,
+        Patience::Some { .. } if rehearsal => None,
         Patience::Some { .. } => {
             let view = async { find(&mut *store::acquire(state.pool()).await?, key).await };
             match view.await {

@@ -216,7 +216,7 @@ pub async fn update(
     let (wanted, known) = read_update(&key, &chat, &old)?;
     let update = UpdateChat { clock: state.clock(), key: &key, known, wanted: &wanted, asks: Source::Api };
     let view = write(&state, &key.name, rehearsal, &update).await?;
-    let (view, applied) = settle(&state, &headers, None, view).await?;
+    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, None, view).await? };
     Ok(answer(StatusCode::OK, &wire(&view), warnings, applied))
 }
 
@@ -293,7 +293,7 @@ pub async fn patch_status(
     let report =
         ReportChat { clock: state.clock(), key: &key, known, state: report.0.map(Into::into), last_error: report.1.as_deref() };
     let view = write(&state, &key.name, rehearsal, &report).await?;
-    let (view, applied) = settle(&state, &headers, None, view).await?;
+    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, None, view).await? };
     Ok(answer(StatusCode::OK, &wire(&view), crate::http::negotiate::Warnings::default(), applied))
 }
 

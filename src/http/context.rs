@@ -5,14 +5,14 @@ use super::{
     address::{Path, Query},
     auth::{Asked, Identity},
     negotiate::{self, FieldValidation, Json, NulAllowed, Warnings},
-    objects::answer,
+    objects::{WriteQuery, answer},
     page::object_version,
     status::{ApiError, Resource},
     wait::{self, Patience, Seen},
 };
 use crate::{
     model::{fault::Fault, object::Key, resource::ResourceMeta},
-    store::{self, chats::StoredPin, transact},
+    store::{self, chats::StoredPin, rehearse, transact},
     v1alpha1::{
         Chat,
         chat::Pinned,
@@ -132,10 +132,12 @@ pub async fn refresh(
     State(state): State<AppState>,
     identity: Identity,
     Path((namespace, name)): Names,
+    Query(query): Query<WriteQuery>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
+    let rehearsal = query.rehearsal()?;
     negotiate::expect_json(&headers)?;
     let bytes = negotiate::read_body(&headers, body, negotiate::BODY_MAX).await?;
     let json = Json::parse(&bytes, NulAllowed::Nowhere)?;
@@ -148,8 +150,13 @@ pub async fn refresh(
     identity.check(&asked("update", &key), Some(&old.chat.spec.owner))?;
     let token = request.token.unwrap_or_else(|| state.clock().new_id().to_string());
     let refresh = RefreshChat { key: &key, token: &token };
-    let view = transact(state.pool(), state.clock(), &refresh).await;
+    let view =
+        if rehearsal { rehearse(state.pool(), &refresh).await } else { transact(state.pool(), state.clock(), &refresh).await };
     let view = view.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
+    if rehearsal {
+        let chat = Chat::from_view(&view, object_version(view.chat.meta.rv));
+        return Ok(answer(StatusCode::OK, &chat, Warnings::default(), None));
+    }
     state.wake().work();
     let (id, revision) = (view.chat.meta.id, view.chat.progress.revision);
     let patience = Patience::of(&headers, Some(wait::UNASKED));
