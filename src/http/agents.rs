@@ -330,14 +330,9 @@ async fn take_push(
 ) -> Result<Labelled<Response>, Labelled<ApiError>> {
     let refused = |error: ApiError| (error, "refused");
     negotiate::expect_json(headers).map_err(refused)?;
-<<<<<<< HEAD
     let (validation, rehearsal) =
         query.validation().and_then(|validation| Ok((validation, query.rehearsal()?))).map_err(refused)?;
     let Some(_room) = state.room_for_a_push() else { return Err((ApiError::too_many_requests(), "slowed_down")) };
-=======
-    let validation = query.validation().map_err(refused)?;
-    let rehearsal = query.rehearsal().map_err(refused)?;
->>>>>>> api
     let bytes = negotiate::read_body(headers, body, negotiate::PUSH_BODY_MAX).await.map_err(refused)?;
     let json = Json::parse(&bytes, NulAllowed::InResourceBodies).map_err(refused)?;
     drop(bytes);

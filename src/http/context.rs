@@ -149,11 +149,7 @@ pub async fn refresh(
     let old = super::chats::find(&mut *store::acquire(state.pool()).await?, &key).await?;
     identity.check(&asked("update", &key), Some(&old.chat.spec.owner))?;
     let token = request.token.unwrap_or_else(|| state.clock().new_id().to_string());
-<<<<<<< HEAD
     let refresh = RefreshChat { key: &key, id: old.chat.meta.id, token: &token };
-=======
-    let refresh = RefreshChat { key: &key, token: &token };
->>>>>>> api
     let view =
         if rehearsal { rehearse(state.pool(), &refresh).await } else { transact(state.pool(), state.clock(), &refresh).await };
     let view = view.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
