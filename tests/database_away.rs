@@ -52,7 +52,7 @@ async fn writes_fail_with_a_503_and_the_loop_resumes_by_itself() {
         }
         unreachable!("it goes on until it is refused")
     };
-    let stopping = timeout(Duration::from_secs(60), postgres.stop());
+    let stopping = timeout(Duration::from_mins(1), postgres.stop());
     let (pushed, stopped, (created, refused)) = tokio::join!(api.push("ws", &two), stopping, creating);
     refused.refused(503, "ServiceUnavailable");
     let stopped = stopped.expect("it stops");

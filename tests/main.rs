@@ -5,11 +5,13 @@
 mod agent;
 mod api_objects;
 mod api_push;
+mod auth;
 mod bad_input;
 mod context_hash;
 mod database_away;
 mod embedded;
 mod idle;
+mod kubectl;
 mod moored;
 mod plan;
 mod plan_all;

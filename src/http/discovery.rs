@@ -3,8 +3,11 @@
 //!
 //! Clients ask for aggregated discovery first; plain JSON is what they fall back to.
 
-use super::{AppState, openapi};
-use axum::{Json, Router, routing::get};
+use super::{
+    AppState, objects, openapi,
+    status::{ApiError, Resource},
+};
+use axum::{Json, Router, extract::Path, routing::get};
 use serde_json::{Value, json};
 
 /// A resource, or a subresource.
@@ -59,6 +62,7 @@ pub fn router() -> Router<AppState> {
         .route("/apis", get(async || Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]}))))
         .route("/apis/moorline.dev", get(async || Json(group_alone())))
         .route("/apis/moorline.dev/v1alpha1", get(async || Json(resources())))
+        .route("/api/v1/namespaces/{name}", get(namespace))
         .route("/openapi/v3", get(openapi::index))
         .route("/openapi/v3/apis/moorline.dev/v1alpha1", get(openapi::document))
 }
@@ -71,6 +75,16 @@ async fn version() -> Json<Value> {
         "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "rustc",
         "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
     }))
+}
+
+/// A namespace needs no creating, so each is there. kubectl looks at it when an object is not found, to tell which is missing.
+async fn namespace(Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+    objects::check_namespace(Resource::Chats, &name)?;
+    let labels = json!({"kubernetes.io/metadata.name": name});
+    Ok(Json(json!({
+        "kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "labels": labels},
+        "spec": {}, "status": {"phase": "Active"},
+    })))
 }
 
 fn group() -> Value {

@@ -7,7 +7,7 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 use serde_json::{Value, json};
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::postgres::PgConnectOptions;
 use std::{ops::Deref, path::PathBuf, str::FromStr as _};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,8 +22,6 @@ pub struct Api {
     caller: Caller,
     /// `host:port`, for raw connections.
     pub address: String,
-    /// The connections of the server itself.
-    pub pool: PgPool,
     _stop: DropGuard,
     _tokens: Option<TempDir>,
 }
@@ -66,11 +64,11 @@ impl Api {
     /// A server on a database of another kind.
     pub async fn run(config: config::Server, options: PgConnectOptions, tokens: Option<TempDir>) -> Self {
         let server = Server::bind(config, options, clock::system()).await.unwrap();
-        let (address, pool) = (server.address().to_string(), server.pool());
+        let address = server.address().to_string();
         let stop = CancellationToken::new();
         tokio::spawn(server.run(stop.clone()));
         let caller = Caller::new(&format!("http://{address}"));
-        Self { caller, address, pool, _stop: stop.drop_guard(), _tokens: tokens }
+        Self { caller, address, _stop: stop.drop_guard(), _tokens: tokens }
     }
 }
 
@@ -291,6 +289,7 @@ pub struct Run {
 
 impl Run {
     /// A complete report.
+    #[expect(clippy::needless_pass_by_value, reason = "callers write `json!` in its place")]
     pub fn report(&self, seq: i64, resources: Value) -> Value {
         json!({"runID": self.id, "epoch": self.epoch, "seq": seq, "phase": "Complete", "resources": resources})
     }

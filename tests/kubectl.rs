@@ -1,0 +1,199 @@
+//! The real kubectl, 1.32 or newer, against a server of ours: what people type.
+
+use crate::support::{
+    api::{Api, NAMESPACE, file},
+    postgres::database,
+};
+use serde_json::{Value, json};
+use std::process::Stdio;
+use tempfile::TempDir;
+use tokio::{io::AsyncWriteExt as _, process::Command};
+
+/// kubectl with an empty home and no configuration, pointed at a server.
+struct Kubectl {
+    server: String,
+    home: TempDir,
+}
+
+/// What it said.
+#[derive(Debug)]
+struct Said {
+    ok: bool,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    /// Its output, when it must have been content.
+    #[track_caller]
+    fn out(self) -> String {
+        assert!(self.ok, "{}{}", self.out, self.err);
+        self.out
+    }
+
+    /// Its complaint, when it must have had one.
+    #[track_caller]
+    fn err(self) -> String {
+        assert!(!self.ok, "it was content: {}", self.out);
+        self.err
+    }
+}
+
+impl Kubectl {
+    fn new(api: &Api) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("config"), "").unwrap();
+        Self { server: api.url.clone(), home }
+    }
+
+    async fn run(&self, args: &[&str]) -> Said {
+        self.fed(args, "").await
+    }
+
+    async fn fed(&self, args: &[&str], input: &str) -> Said {
+        let program = std::env::var_os("MOORLINE_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into());
+        let mut command = Command::new(&program);
+        command.env_remove("HTTP_PROXY").env_remove("http_proxy");
+        command.env("HOME", self.home.path()).env("KUBECONFIG", self.home.path().join("config"));
+        command.args(["--server", &self.server, "--namespace", NAMESPACE, "--request-timeout", "30s"]).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("{}: {error}; set MOORLINE_TEST_KUBECTL", program.display()));
+        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Said { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    async fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.run(&[args, &["-o", "json"]].concat()).await.out()).unwrap()
+    }
+}
+
+fn manifest(title: &str) -> String {
+    format!(
+        "apiVersion: moorline.dev/v1alpha1\nkind: Agent\nmetadata:\n  name: ws\nspec:\n  workspace: w\n---\n\
+         apiVersion: moorline.dev/v1alpha1\nkind: Chat\nmetadata:\n  name: fix\nspec:\n  title: {title}\n  agentRef:\n    name: ws\n"
+    )
+}
+
+const APPLY: &[&str] = &["apply", "-f", "-"];
+
+#[tokio::test]
+async fn kubectl_is_new_enough_for_this_to_mean_something() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let version = Kubectl::new(&api).json(&["version"]).await;
+    let number = |of: &Value, field: &str| -> u32 {
+        of[field].as_str().unwrap().chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    };
+    let client = &version["clientVersion"];
+    assert!((number(client, "major"), number(client, "minor")) >= (1, 32), "{client}");
+    assert!(version["serverVersion"]["gitVersion"].is_string(), "{version}");
+}
+
+#[tokio::test]
+async fn kubectl_finds_and_explains_what_there_is() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let kubectl = Kubectl::new(&api);
+    let resources = kubectl.run(&["api-resources", "--api-group", "moorline.dev"]).await.out();
+    for name in ["agents", "chats", "agentsnapshots"] {
+        let line = resources.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{resources}"));
+        assert!(line.contains("moorline.dev/v1alpha1") && line.contains("true"), "{line}");
+    }
+    assert!(resources.contains("mchat") && resources.contains("magent"), "short names: {resources}");
+    let explained = kubectl.run(&["explain", "chat.spec"]).await.out();
+    for field in ["agentRef", "workspaceRef", "parentRef", "refreshPolicy", "archived", "title"] {
+        assert!(explained.contains(field), "{field}: {explained}");
+    }
+    assert!(explained.contains("it starts with that one's pin"), "with its documentation: {explained}");
+    assert!(kubectl.run(&["explain", "agent.status.latestSnapshot.hash"]).await.out().contains("hash"));
+    kubectl.run(&["explain", "chat.spec.nothing"]).await.err();
+}
+
+#[tokio::test]
+async fn kubectl_applies_reads_changes_and_deletes() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let kubectl = Kubectl::new(&api);
+    let made = kubectl.fed(APPLY, &manifest("one")).await.out();
+    assert_eq!(made.lines().collect::<Vec<_>>(), ["agent.moorline.dev/ws created", "chat.moorline.dev/fix created"]);
+    let same = kubectl.fed(APPLY, &manifest("one")).await.out();
+    assert_eq!(same.lines().collect::<Vec<_>>(), ["agent.moorline.dev/ws unchanged", "chat.moorline.dev/fix unchanged"]);
+    let changed = kubectl.fed(APPLY, &manifest("two")).await.out();
+    assert_eq!(changed.lines().collect::<Vec<_>>(), ["agent.moorline.dev/ws unchanged", "chat.moorline.dev/fix configured"]);
+    let dropped = manifest("two").replace("  workspace: w\n", "  build: 3\n");
+    kubectl.fed(APPLY, &dropped).await.out();
+    let agent = kubectl.json(&["get", "agent", "ws"]).await;
+    assert_eq!((agent["spec"].get("workspace"), &agent["spec"]["build"]), (None, &json!(3)), "apply takes away what is left out");
+
+    let chat = kubectl.json(&["get", "chat", "fix"]).await;
+    assert_eq!((&chat["kind"], &chat["spec"]["title"]), (&json!("Chat"), &json!("two")));
+    let yaml = kubectl.run(&["get", "mchat", "fix", "-o", "yaml"]).await.out();
+    assert!(yaml.starts_with("apiVersion: moorline.dev/v1alpha1\nkind: Chat\n"), "{yaml}");
+    assert!(kubectl.run(&["get", "chats,agents", "-o", "name"]).await.out().contains("chat.moorline.dev/fix"));
+    assert!(kubectl.run(&["get", "chats"]).await.out().contains("fix"));
+    let all = kubectl.json(&["get", "chats", "--all-namespaces"]).await;
+    assert_eq!(all["items"].as_array().unwrap().len(), 1);
+    let said = kubectl.run(&["get", "chat", "nobody"]).await.err();
+    assert!(said.contains("chats.moorline.dev \"nobody\" not found"), "{said}");
+
+    kubectl.run(&["label", "chat", "fix", "team=web"]).await.out();
+    kubectl.run(&["patch", "chat", "fix", "--type", "merge", "-p", r#"{"spec":{"title":"three"}}"#]).await.out();
+    let patch = r#"{"status":{"state":"Running"}}"#;
+    kubectl.run(&["patch", "chat", "fix", "--subresource", "status", "--type", "merge", "-p", patch]).await.out();
+    let chat = kubectl.json(&["get", "chat", "fix"]).await;
+    assert_eq!((&chat["metadata"]["labels"]["team"], &chat["spec"]["title"]), (&json!("web"), &json!("three")));
+    assert_eq!(chat["status"]["state"], "Running");
+    kubectl.run(&["label", "chat", "fix", "team-"]).await.out();
+    assert_eq!(kubectl.json(&["get", "chat", "fix"]).await["metadata"].get("labels"), None);
+
+    let rehearsed = kubectl.fed(&["apply", "--dry-run=server", "-f", "-"], &manifest("four")).await.out();
+    assert!(rehearsed.contains("configured (server dry run)"), "{rehearsed}");
+    assert_eq!(api.chat("fix").await["spec"]["title"], "three");
+
+    let gone = kubectl.run(&["delete", "chat/fix", "agent/ws"]).await.out();
+    assert!(gone.contains("\"fix\" deleted") && gone.contains("\"ws\" deleted"), "{gone}");
+    api.get("chats/fix").await.refused(404, "NotFound");
+    api.get("agents/ws").await.refused(404, "NotFound");
+    assert!(kubectl.run(&["delete", "chat", "fix", "--ignore-not-found"]).await.ok);
+}
+
+#[tokio::test]
+async fn kubectl_refreshes_a_chat_by_annotation() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let kubectl = Kubectl::new(&api);
+    let run = api.running_agent("ws").await;
+    api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
+    api.create_chat("fix", json!({"agentRef": {"name": "ws"}})).await;
+    let drift = api.with("prefer", "wait=20").push("ws", &run.report(2, json!([file("AGENTS.md", "two")]))).await;
+    drift.expect(200);
+    assert_eq!(kubectl.json(&["get", "chat", "fix"]).await["status"]["dirty"], true);
+    kubectl.run(&["annotate", "chat", "fix", "moorline.dev/refresh-requested-at=now"]).await.out();
+    let handled = || async {
+        Some(kubectl.json(&["get", "chat", "fix"]).await).filter(|chat| chat["status"]["lastHandledRefresh"] == "now")
+    };
+    let chat = crate::support::until::until("the token is handled", handled).await;
+    assert_eq!((&chat["status"]["dirty"], &chat["status"]["pinned"]["cause"]), (&json!(false), &json!("Refreshed")));
+    assert_eq!(api.get("chats/fix/context").await.expect(200)["resources"][0]["body"], "two");
+}
+
+#[tokio::test]
+async fn kubectl_prints_what_is_wrong() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let kubectl = Kubectl::new(&api);
+    let said = kubectl.fed(&["apply", "--server-side", "-f", "-"], &manifest("one")).await.err();
+    assert!(said.contains("server-side apply is not served here: use `kubectl apply` without --server-side"), "{said}");
+    let typo = manifest("one").replace("title:", "titel:");
+    let said = kubectl.fed(APPLY, &typo).await.err();
+    assert!(said.contains("strict decoding error: unknown field \"spec.titel\""), "{said}");
+    api.get("chats/fix").await.refused(404, "NotFound");
+    let warned = kubectl.fed(&["apply", "--validate=warn", "-f", "-"], &typo).await;
+    assert!(warned.ok && warned.err.contains("Warning: unknown field \"spec.titel\""), "{warned:?}");
+    let bad = manifest("one").replace("name: fix", "name: Fix_it");
+    let said = kubectl.fed(APPLY, &bad).await.err();
+    assert!(said.contains("Fix_it") && said.contains("metadata.name"), "{said}");
+}
