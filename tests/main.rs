@@ -21,5 +21,6 @@ mod races;
 mod replay;
 mod replicas;
 mod scan;
+mod schema;
 mod store_smoke;
 mod support;
