@@ -9,6 +9,7 @@ mod auth;
 mod bad_input;
 mod context_hash;
 mod database_away;
+mod dev;
 mod embedded;
 mod idle;
 mod kubectl;
