@@ -1,0 +1,62 @@
+//! The log is read up to a horizon: what commits late is never skipped, and every event comes exactly once.
+
+use crate::support::{postgres::database, world::World};
+use moorline::store::{
+    self,
+    events::{Cursor, NewEvent, Read, read_after},
+    log::{self, TxLog},
+};
+use sqlx::{Executor as _, PgPool};
+
+async fn read(pool: &PgPool, cursor: &mut Cursor) -> Vec<String> {
+    let mut connection = pool.acquire().await.expect("a connection");
+    let Read::Events(events) = read_after(&mut connection, *cursor, 100).await.expect("reading") else { panic!("expired") };
+    if let Some(last) = events.last() {
+        *cursor = last.cursor;
+    }
+    events.into_iter().map(|event| event.name).collect()
+}
+
+#[tokio::test]
+async fn an_event_that_commits_late_is_read_before_those_that_overtook_it_and_once() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut cursor =
+        Cursor::through(log::list_version(&mut db.pool.acquire().await.expect("a connection")).await.expect("a version"));
+    // This one takes its version first and commits last.
+    let mut late = db.pool.begin().await.expect("a session");
+    late.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.expect("patience");
+    let mut tx_log = TxLog::open(&mut late).await.expect("a version");
+    let event = NewEvent {
+        namespace: "team-a",
+        kind: moorline::model::event::EventKind::AgentUpdated,
+        subject: None,
+        name: "late",
+        chat: None,
+        agent: None,
+        payload: serde_json::json!({}),
+    };
+    store::events::append(&mut late, &mut tx_log, event).await.expect("an event");
+    world.chat("early").create().await;
+    assert_eq!(read(&db.pool, &mut cursor).await, Vec::<String>::new(), "nothing beyond the oldest transaction still open");
+    late.commit().await.expect("at last");
+    // The horizon is the whole server's, and other tests hold transactions open on it: the rest may come in two pieces.
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        seen.extend(read(&db.pool, &mut cursor).await);
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(seen, ["late", "early"], "in the order of their versions");
+    assert_eq!(read(&db.pool, &mut cursor).await, Vec::<String>::new(), "once");
+}
+
+#[tokio::test]
+async fn a_cursor_from_before_a_new_epoch_is_told_so() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    world.chat("old").create().await;
+    let mut connection = db.pool.acquire().await.expect("a connection");
+    let cursor = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
+    log::bump(&mut connection, true).await.expect("a new epoch");
+    assert_eq!(read_after(&mut connection, cursor, 100).await.expect("reading"), Read::Expired);
+}
