@@ -82,8 +82,8 @@ impl Reconciler {
             Err(failure) => failure,
         };
         match error.error.retry() {
-            Retry::Poison => self.one_by_one(namespace, &error).await,
-            Retry::Transaction | Retry::Later | Retry::AfterBump => Err(error.error),
+            Retry::Poison if !error.ids.is_empty() => self.one_by_one(namespace, &error).await,
+            Retry::Poison | Retry::Transaction | Retry::Later | Retry::AfterBump => Err(error.error),
         }
     }
 

@@ -76,7 +76,8 @@ impl StoreError {
     pub fn retry(&self) -> Retry {
         match self {
             Self::Guard { .. } => Retry::Transaction,
-            Self::Inconsistent { .. } => Retry::Poison,
+            Self::Inconsistent { .. }
+            | Self::Database { source: sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), .. } => Retry::Poison,
             Self::Exhausted { .. } => Retry::Later,
             Self::Database { .. } => self.sqlstate().map_or(Retry::Later, |code| by_sqlstate(&code)),
         }
