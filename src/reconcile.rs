@@ -259,7 +259,12 @@ impl Write for FanOut<'_> {
         let (chats, mut ids) = sort_out(rows);
         let mut decider = Decider::new(&reconciler.drifts, Lane::Fanout, copied_token(&agent));
         decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads
-        let wanted: Vec<Uuid> = decider.decide(&chats, now).chats.into_iter().map(|(id, _)| id).collect(); // pure
+        // A chat that is due may be in another session's hands, read before this news: it is locked and read again too, however
+        // it looks from here.
+        let mut wanted: Vec<Uuid> = decider.decide(&chats, now).chats.into_iter().map(|(id, _)| id).collect(); // pure
+        wanted.extend(chats.iter().filter(|chat| chat.due).map(|chat| chat.id));
+        wanted.sort_unstable();
+        wanted.dedup();
         let mut log = Log::Unopened;
         let mut batch = Batch { seen: seen + 1, ..Batch::default() };
         let mut due: Vec<Uuid> = ids.drain(..).map(|(id, _)| id).collect();

@@ -73,6 +73,8 @@ pub struct Loaded {
     pub reconcile_pending: bool,
     /// The conditions speak of an older generation.
     pub generation_behind: bool,
+    /// It is due: somebody may be converging it right now, from what its agent was before the news.
+    pub due: bool,
     /// What its conditions say.
     pub conditions: Arc<Conditions>,
     /// Since when a pin may have been possible: the later of the chat's last change by a person and the agent's last push.
@@ -136,6 +138,7 @@ struct LoadedRow {
     refresh_handled: Option<String>,
     reconcile_pending: bool,
     generation_behind: bool,
+    due: bool,
     dirty: bool,
     conditions: String,
     unbound: bool,
@@ -172,7 +175,7 @@ macro_rules! load_query {
                        c.refresh_policy, c.refresh_requested, c.refresh_handled,
                        c.reconcile_requested IS DISTINCT FROM c.reconcile_handled AS reconcile_pending,
                        c.observed_generation < c.generation AS generation_behind,
-                       c.dirty_since IS NOT NULL AS dirty, c.conditions, c.snapshot_id, c.updated_at, c.agent, c.workspace,
+                       c.converged_revision < c.revision AS due, c.dirty_since IS NOT NULL AS dirty, c.conditions, c.snapshot_id, c.updated_at, c.agent, c.workspace,
                        coalesce('a/' || c.agent, 'w/' || c.workspace) AS target
                 FROM chats c WHERE c.namespace = $1 AND "# + $source + r#"
             ), named AS (
@@ -194,7 +197,7 @@ macro_rules! load_query {
             SELECT page.id AS "id!", page.name AS "name!", page.archived AS "archived!", page.suspended AS "suspended!",
                    page.state AS "state!", page.refresh_policy AS "refresh_policy!", page.refresh_requested, page.refresh_handled,
                    page.reconcile_pending AS "reconcile_pending!", page.generation_behind AS "generation_behind!",
-                   page.dirty AS "dirty!", page.conditions::text AS "conditions!", page.target IS NULL AS "unbound!",
+                   page.due AS "due!", page.dirty AS "dirty!", page.conditions::text AS "conditions!", page.target IS NULL AS "unbound!",
                    greatest(page.updated_at, t.received_at) AS "waiting_since!: _",
                    coalesce('agent ' || page.agent, 'workspace ' || page.workspace) AS "reference?",
                    p.id AS "p_id?", p.name AS "p_name?", p.agent_id AS "p_agent_id?", p.agent_name AS "p_agent_name?",
@@ -323,6 +326,7 @@ fn loaded(namespace: &str, row: LoadedRow, seen: &mut HashMap<String, Arc<Condit
         refresh_handled: row.refresh_handled,
         reconcile_pending: row.reconcile_pending,
         generation_behind: row.generation_behind,
+        due: row.due,
         conditions,
         waiting_since: row.waiting_since.to_jiff(),
     })
