@@ -140,7 +140,7 @@ impl Bench {
             if reconciler.converge_due(NAMESPACE).await?.seen > 0 {
                 continue;
             }
-            if reconciler.fan_out(NAMESPACE).await?.is_none() {
+            if reconciler.fan_out(NAMESPACE, uuid::Uuid::nil()).await?.is_none() {
                 return Ok(());
             }
         }

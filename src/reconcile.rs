@@ -48,6 +48,25 @@ pub struct Batch {
     pub hydrated: Vec<Duration>,
 }
 
+/// A page of an agent's lap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whose.
+    pub agent: Uuid,
+    /// What it did.
+    pub batch: Batch,
+}
+
+/// What came of looking for an agent that is due.
+enum Turn {
+    /// A page of its lap is done.
+    Told(Told),
+    /// It has to wait: another agent's lap has chats of its workspace in hand.
+    Busy(Uuid),
+    /// No further agent is due.
+    Nobody,
+}
+
 /// Runs the loop's transactions on one database.
 #[derive(Clone)]
 pub struct Reconciler {
@@ -116,20 +135,33 @@ impl Reconciler {
         Ok(batch)
     }
 
-    /// Tells up to a batch of chats the news of one agent of the namespace that is due. None when no agent is.
-    pub async fn fan_out(&self, namespace: &str) -> Result<Option<Batch>, StoreError> {
-        let first = FanOut { reconciler: self, namespace, how: HowToTell::Write };
+    /// Tells up to a batch of chats the news of one agent of the namespace that is due: the first after the agent `after`,
+    /// or else the first, so that agents take turns. None when no agent is due that nobody else has in hand.
+    pub async fn fan_out(&self, namespace: &str, after: Uuid) -> Result<Option<Told>, StoreError> {
+        let (mut from, mut first_round) = (after, !after.is_nil());
+        loop {
+            match self.fan_out_after(namespace, from).await? {
+                Turn::Told(told) => return Ok(Some(told)),
+                Turn::Busy(agent) => from = agent,
+                Turn::Nobody if first_round => (from, first_round) = (Uuid::nil(), false),
+                Turn::Nobody => return Ok(None),
+            }
+        }
+    }
+
+    async fn fan_out_after(&self, namespace: &str, after: Uuid) -> Result<Turn, StoreError> {
+        let first = FanOut { reconciler: self, namespace, after, how: HowToTell::Write };
         match transact(&self.pool, &self.clock, &first).await {
             Ok(done) => Ok(done),
             Err(failure) if failure.error.retry() == Retry::Poison => {
                 // One of the chats is the trouble. Make them due: the chat lane takes them one by one.
-                let second = FanOut { reconciler: self, namespace, how: HowToTell::MakeDue };
+                let second = FanOut { reconciler: self, namespace, after, how: HowToTell::MakeDue };
                 match transact(&self.pool, &self.clock, &second).await {
                     Ok(done) => Ok(done),
                     Err(failure) if failure.error.retry() == Retry::Poison => {
-                        let Some(agent) = failure.ids.first() else { return Err(failure.error) };
-                        poison::agent(&self.pool, &self.clock, namespace, *agent, &failure.error).await?;
-                        Ok(Some(Batch { seen: 1, poisoned: 1, ..Batch::default() }))
+                        let Some(agent) = failure.ids.first().copied() else { return Err(failure.error) };
+                        poison::agent(&self.pool, &self.clock, namespace, agent, &failure.error).await?;
+                        Ok(Turn::Told(Told { agent, batch: Batch { seen: 1, poisoned: 1, ..Batch::default() } }))
                     }
                     Err(failure) => Err(failure.error),
                 }
@@ -232,20 +264,24 @@ enum HowToTell {
 struct FanOut<'a> {
     reconciler: &'a Reconciler,
     namespace: &'a str,
+    after: Uuid,
     how: HowToTell,
 }
 
 impl Write for FanOut<'_> {
-    type Output = Option<Batch>;
+    type Output = Turn;
     type Error = BatchFailure;
 
-    async fn run(&self, tx: &mut PgConnection) -> Result<Option<Batch>, BatchFailure> {
-        let Self { reconciler, namespace, how } = self;
+    async fn run(&self, tx: &mut PgConnection) -> Result<Turn, BatchFailure> {
+        let Self { reconciler, namespace, after, how } = self;
         let now = reconciler.clock.now();
-        let Some(id) = fanout::claim(tx, namespace, now).await? else { return Ok(None) }; // locks the agent
+        let Some(id) = fanout::claim(tx, namespace, *after, now).await? else { return Ok(Turn::Nobody) }; // locks the agent
         let fail = || BatchFailure::of(&[id]);
         let agent = fanout::load(tx, namespace, id).await.map_err(fail())?; // reads, after the lock
-        let lap = agent.lap.unwrap_or(agent.revision);
+        let workspaces: Vec<&str> = agent.workspace.iter().chain(&agent.former_workspaces).map(String::as_str).collect();
+        if !workspaces.is_empty() && !fanout::alone_in(tx, namespace, &workspaces).await.map_err(fail())? {
+            return Ok(Turn::Busy(id)); // another agent's lap has these chats in hand
+        }
         let page = Concerned {
             agent: &agent.name,
             workspace: agent.workspace.as_deref(),
@@ -257,7 +293,7 @@ impl Write for FanOut<'_> {
         let last = rows.iter().map(Row::id).max();
         let seen = rows.len();
         let (chats, mut ids) = sort_out(rows);
-        let mut decider = Decider::new(&reconciler.drifts, Lane::Fanout, copied_token(&agent));
+        let mut decider = Decider::new(&reconciler.drifts, Lane::Fanout, agent.refresh_pending().map(|token| (id, token)));
         decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads
         // A chat that is due may be in another session's hands, read before this news: it is locked and read again too, however
         // it looks from here.
@@ -285,26 +321,24 @@ impl Write for FanOut<'_> {
                 }
             }
             HowToTell::Write => {}
-            HowToTell::MakeDue => {
-                due.extend(crate::store::chats::lock_all(tx, namespace, &wanted).await.map_err(fail())?); // locks
-            }
+            HowToTell::MakeDue => due.extend(wanted),
         }
         if !due.is_empty() {
             due.sort_unstable();
             due.dedup();
             let due = crate::store::chats::lock_all(tx, namespace, &due).await.map_err(fail())?; // locks
-            converge::make_due(tx, namespace, &due).await.map_err(fail())?; // writes
+            converge::make_due(tx, namespace, &due, agent.refresh_pending().map(|token| (id, token))).await.map_err(fail())?; // writes
         }
         match last {
             Some(last) if seen as u64 >= reconciler.batch.unsigned_abs() => {
-                fanout::advance(tx, namespace, id, lap, last).await.map_err(fail())?; // writes
+                fanout::advance(tx, namespace, id, &agent.lap, last).await.map_err(fail())?; // writes
             }
             Some(_) | None => {
                 let log = log.open(tx).await.map_err(fail())?; // takes the version
-                end_lap(tx, namespace, &agent, lap, now, log).await.map_err(fail())?; // writes, and the event
+                end_lap(tx, namespace, &agent, now, log).await.map_err(fail())?; // writes, and the event
             }
         }
-        Ok(Some(batch))
+        Ok(Turn::Told(Told { agent: id, batch }))
     }
 
     fn store_error(failure: &BatchFailure) -> Option<&StoreError> {
@@ -330,22 +364,16 @@ impl Log {
     }
 }
 
-/// The refresh token that this lap copies to the chats bound to the agent.
-fn copied_token(agent: &DueAgent) -> Option<(Uuid, &str)> {
-    agent.refresh_pending.as_deref().map(|token| (agent.id, token))
-}
-
-/// Ends a lap: what has been seen is the revision it began with. When nothing changed since, the agent's own tokens,
-/// generation and conditions are brought up to date, or it is removed if that was asked for.
+/// Ends a lap: what has been seen and handled is what it began with. When nothing changed since, the agent is removed if
+/// that was asked for.
 async fn end_lap(
     tx: &mut PgConnection,
     namespace: &str,
     agent: &DueAgent,
-    lap: i64,
     now: jiff::Timestamp,
     log: &mut TxLog,
 ) -> Result<(), StoreError> {
-    let whole = lap == agent.revision;
+    let whole = agent.lap.revision == agent.revision;
     if whole && agent.deleting {
         return fanout::remove(tx, namespace, agent.id, log).await; // writes, the event first
     }
@@ -360,9 +388,7 @@ async fn end_lap(
         }),
     };
     let conditions = agent.conditions.patch(&of_agent(&after), now);
-    let handled = agent.refresh_pending.is_some() || agent.reconcile_pending || agent.generation_behind;
-    let shown = !conditions.is_empty() || (whole && handled);
-    let end = LapEnd { lap, whole, conditions: &conditions, shown };
+    let end = LapEnd { whole, conditions: &conditions, shown: !conditions.is_empty() || agent.echoes() };
     fanout::end_lap(tx, namespace, agent, &end, log).await // writes, and the event
 }
 

@@ -16,7 +16,7 @@ use crate::{
         schema::{self, SchemaError},
     },
     wake::{ListenNotify, Wake},
-    worker::Worker,
+    worker::{LaneFailed, Worker},
 };
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use std::{net::SocketAddr, time::Duration};
@@ -52,6 +52,9 @@ pub enum ServerError {
     /// Serving failed.
     #[error("serving: {0}")]
     Serve(std::io::Error),
+    /// The loop cannot go on.
+    #[error(transparent)]
+    Loop(#[from] LaneFailed),
 }
 
 /// A server that listens and is about to serve.
@@ -99,7 +102,8 @@ impl Server {
         let tasks = TaskTracker::new();
         let router = http::router(state.clone());
         let graceful = stop.clone();
-        let serving = tasks.spawn(http::serve::serve(listener, router, graceful));
+        let mut serving = tasks.spawn(http::serve::serve(listener, router, graceful));
+        let mut working = None;
         let ready = async { wait_for_database(&pool, &clock).await };
         tokio::select! {
             () = stop.cancelled() => {}
@@ -115,13 +119,22 @@ impl Server {
                 }
                 let reconciler = Reconciler::new(pool.clone(), clock.clone());
                 let worker = Worker { reconciler, pool: pool.clone(), clock: clock.clone(), wake, poll: config.poll() };
-                tasks.spawn(worker.run(stop.clone()));
+                working = Some(tasks.spawn(worker.run(stop.clone())));
             }
         }
         tasks.close();
-        // The API goes first or is told to; then everything has one and the same time to end.
-        let served = serving.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        // The API goes first or is told to, or the loop has a defect; then everything has one and the same time to end.
+        let ended = tokio::select! {
+            served = &mut serving => Ended::Serving(served),
+            failed = lane_failure(working) => Ended::Loop(failed),
+        };
         stop.cancel();
+        let ended = match ended {
+            Ended::Serving(served) => {
+                served.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(ServerError::Serve)
+            }
+            Ended::Loop(failed) => Err(ServerError::Loop(failed)),
+        };
         if tokio::time::timeout(LOOP_GRACE, tasks.wait()).await.is_err() {
             tracing::warn!(
                 grace_seconds = LOOP_GRACE.as_secs(),
@@ -130,8 +143,24 @@ impl Server {
         }
         // A connection that hangs is not waited for; what it did not commit stays due.
         tokio::time::timeout(CLOSE, pool.close()).await.ok();
-        served.map_err(ServerError::Serve)
+        ended
     }
+}
+
+/// What ended first.
+enum Ended {
+    Serving(Result<std::io::Result<()>, tokio::task::JoinError>),
+    Loop(LaneFailed),
+}
+
+/// Waits for the loop to fail; for ever, when it ends as it should.
+async fn lane_failure(working: Option<tokio::task::JoinHandle<Result<(), LaneFailed>>>) -> LaneFailed {
+    if let Some(working) = working
+        && let Ok(Err(failed)) = working.await
+    {
+        return failed;
+    }
+    std::future::pending().await
 }
 
 /// Waits until the database answers; refuses a schema that is not ours.

@@ -42,7 +42,11 @@ pub fn session(options: PgConnectOptions) -> PgConnectOptions {
 
 /// A pool of at most `size` connections. Connects lazily: a database that is away does not keep a process from starting.
 pub fn pool(options: PgConnectOptions, size: u32) -> PgPool {
-    PgPoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(session(options))
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(Duration::from_secs(3))
+        .after_connect(|connection, _| Box::pin(log::on_connect(connection)))
+        .connect_lazy_with(session(options))
 }
 
 /// A connection of the pool.

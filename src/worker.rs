@@ -1,8 +1,9 @@
 //! The lanes: who calls `reconcile`, how often, and what happens when the database is away.
 //!
 //! Two lanes, each a task of its own with its own connection and its own back-off: **chats** that are due, because a person is
-//! waiting, never stand behind **agents** that are due, whose laps may be long. Any number of processes run both at once; what
-//! one has claimed the others skip. Shutdown: no new claim, the transaction in hand is finished.
+//! waiting, never stand behind **agents** that are due, whose laps may be long. Within a lane namespaces take turns, a batch
+//! each, and so do the agents of one namespace; a namespace that fails backs off by itself. Any number of processes run both
+//! lanes at once; what one has claimed the others skip. Shutdown: no new claim, the transaction in hand is finished.
 
 use crate::{
     clock::Clock,
@@ -12,9 +13,13 @@ use crate::{
     wake::Wake,
 };
 use sqlx::PgPool;
-use std::time::{Duration, Instant};
-use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// The first pause of a lane after a failure, at most; it doubles up to [`PAUSE_CAP`].
 const PAUSE: Duration = Duration::from_millis(100);
@@ -53,24 +58,51 @@ impl Lane {
     }
 }
 
+/// Where a lane stands.
+#[derive(Default)]
+struct Place {
+    /// The last namespace of the last peek; none when that reached the end.
+    after: String,
+    /// What is known of namespaces that had work.
+    namespaces: HashMap<String, Standing>,
+}
+
+/// What a lane knows of a namespace.
+#[derive(Default)]
+struct Standing {
+    /// The agent whose turn was last.
+    agent: Uuid,
+    failures: u32,
+    /// It failed, and waits until then.
+    not_before: Option<Instant>,
+}
+
+/// A task of the loop panicked: a defect, and the process should end rather than go on without it.
+#[derive(Debug, thiserror::Error)]
+#[error("a lane of the loop ended with a defect: {0}")]
+pub struct LaneFailed(tokio::task::JoinError);
+
 impl Worker {
-    /// Runs until `shutdown`, then finishes the transactions in hand.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let tasks = TaskTracker::new();
+    /// Runs until `shutdown`, then finishes the transactions in hand. Fails as soon as one of its tasks panics.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), LaneFailed> {
+        let mut tasks = JoinSet::new();
         for lane in [Lane::Chats, Lane::Agents] {
             tasks.spawn(self.clone().lane(lane, shutdown.clone()));
         }
-        tasks.spawn(self.clone().upkeep(shutdown.clone()));
-        tasks.close();
-        tasks.wait().await;
+        tasks.spawn(self.upkeep(shutdown));
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(LaneFailed)?;
+        }
+        Ok(())
     }
 
     async fn lane(self, lane: Lane, shutdown: CancellationToken) {
         let mut hints = self.wake.on_work();
+        let mut place = Place::default();
         let mut failures = 0;
         while !shutdown.is_cancelled() {
             hints.mark_unchanged(); // registered before it looks
-            let pause = match self.sweep(lane, &shutdown).await {
+            let pause = match self.sweep(lane, &mut place, &shutdown).await {
                 Ok(0) => {
                     failures = 0;
                     None
@@ -106,41 +138,84 @@ impl Worker {
         }
     }
 
-    /// One look over all namespaces. Returns how many records were claimed.
-    async fn sweep(&self, lane: Lane, shutdown: &CancellationToken) -> Result<usize, StoreError> {
-        let mut connection = self.connection().await?;
-        let namespaces = match lane {
-            Lane::Chats => across::namespaces_with_due_chats(&mut connection, self.clock.now()).await?,
-            Lane::Agents => across::namespaces_with_due_agents(&mut connection, self.clock.now()).await?,
-        };
-        drop(connection);
+    /// One look over the namespaces, and a batch for each that has work. Returns how many records were claimed.
+    async fn sweep(&self, lane: Lane, place: &mut Place, shutdown: &CancellationToken) -> Result<usize, StoreError> {
+        let mut namespaces = self.peek(lane, &place.after).await?;
+        if namespaces.is_empty() && !place.after.is_empty() {
+            namespaces = self.peek(lane, "").await?;
+        }
+        let whole = i64::try_from(namespaces.len()).is_ok_and(|found| found < across::NAMESPACES_MAX);
+        place.after = if whole { String::new() } else { namespaces.last().cloned().unwrap_or_default() };
         let mut claimed = 0;
         for namespace in namespaces {
-            while !shutdown.is_cancelled() {
-                let began = Instant::now();
-                let batch = match lane {
-                    Lane::Chats => self.reconciler.converge_due(&namespace).await,
-                    Lane::Agents => self.reconciler.fan_out(&namespace).await.map(Option::unwrap_or_default),
-                };
-                let batch = self.bumped(batch).await?;
-                if batch.seen == 0 {
-                    break;
+            if shutdown.is_cancelled() {
+                break;
+            }
+            let mut standing = place.namespaces.remove(&namespace).unwrap_or_default();
+            if standing.not_before.is_some_and(|then| Instant::now() < then) {
+                place.namespaces.insert(namespace, standing);
+                continue;
+            }
+            match self.batch(lane, &namespace, &mut standing).await {
+                Ok(0) => {} // somebody else has it in hand, and nothing needs to be remembered
+                Ok(seen) => {
+                    claimed += seen;
+                    (standing.failures, standing.not_before) = (0, None);
+                    if lane == Lane::Agents {
+                        place.namespaces.insert(namespace, standing);
+                    }
                 }
-                claimed += batch.seen;
-                self.tell(lane, &batch, began.elapsed());
+                Err(error) => {
+                    METRICS.reconcile_failed(lane.label(), error.label());
+                    let pause = full_jitter(PAUSE, PAUSE_CAP, standing.failures, self.clock.random());
+                    standing.failures += 1;
+                    standing.not_before = Some(Instant::now() + pause);
+                    tracing::warn!(
+                        lane = lane.label(), namespace, %error, pause_ms = pause.as_millis(), failures = standing.failures,
+                        "the loop failed in this namespace; it tries again, and the others go on"
+                    );
+                    place.namespaces.insert(namespace, standing);
+                }
             }
         }
         Ok(claimed)
     }
 
+    async fn peek(&self, lane: Lane, after: &str) -> Result<Vec<String>, StoreError> {
+        let mut connection = self.connection().await?;
+        match lane {
+            Lane::Chats => across::namespaces_with_due_chats(&mut connection, after, self.clock.now()).await,
+            Lane::Agents => across::namespaces_with_due_agents(&mut connection, after, self.clock.now()).await,
+        }
+    }
+
+    /// One batch of one namespace. Returns how many records were claimed.
+    async fn batch(&self, lane: Lane, namespace: &str, standing: &mut Standing) -> Result<usize, StoreError> {
+        let began = Instant::now();
+        let batch = match lane {
+            Lane::Chats => self.bumped(self.reconciler.converge_due(namespace).await).await?,
+            Lane::Agents => match self.bumped(self.reconciler.fan_out(namespace, standing.agent).await).await? {
+                Some(told) => {
+                    standing.agent = told.agent;
+                    told.batch
+                }
+                None => return Ok(0),
+            },
+        };
+        if batch.seen > 0 {
+            self.tell(lane, &batch, began.elapsed());
+        }
+        Ok(batch.seen)
+    }
+
     /// When the log turns out to belong to another timeline, begins a new epoch and lets the lane try again.
-    async fn bumped(&self, batch: Result<Batch, StoreError>) -> Result<Batch, StoreError> {
-        if let Err(error) = &batch
+    async fn bumped<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &done
             && error.retry() == Retry::AfterBump
         {
             log::bump(&mut *self.connection().await?, false).await?;
         }
-        batch
+        done
     }
 
     fn tell(&self, lane: Lane, batch: &Batch, took: Duration) {
@@ -179,8 +254,10 @@ impl Worker {
         METRICS.depth(Lane::Chats.label(), depth.chats);
         METRICS.depth(Lane::Agents.label(), depth.agents);
         if log::partitions_missing(&mut connection, across::PARTITIONS_AHEAD).await? {
-            let made = log::make_partitions(&mut connection, across::PARTITIONS_AHEAD).await?;
-            tracing::info!(made, "made partitions of the event log ahead");
+            match log::make_partitions(&mut connection, across::PARTITIONS_AHEAD).await? {
+                Some(made) => tracing::info!(made, "made partitions of the event log ahead"),
+                None => tracing::info!("somebody holds the event log; its partitions are made at the next look"),
+            }
         }
         let rows = log::default_partition_rows(&mut connection).await?;
         METRICS.default_rows(rows);

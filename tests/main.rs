@@ -13,6 +13,7 @@ mod dev;
 mod embedded;
 mod idle;
 mod kubectl;
+mod laps;
 mod log_order;
 mod moored;
 mod plan;

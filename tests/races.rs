@@ -68,7 +68,7 @@ async fn news_that_waited_for_a_chat_are_decided_from_what_the_chat_is_afterward
     let tx = holding(&world, archiving, "shelved").await;
     let telling = tokio::spawn({
         let world = world.clone();
-        async move { world.reconciler.fan_out("team-a").await }
+        async move { world.reconciler.fan_out("team-a", Uuid::nil()).await }
     });
     somebody_waits(&db.pool).await;
     tx.commit().await.expect("archiving");
@@ -91,7 +91,7 @@ async fn a_chat_that_is_deleted_while_its_news_wait_is_left_out_and_the_others_a
     let tx = holding(&world, "DELETE FROM chats WHERE id = $1", "goes").await;
     let telling = tokio::spawn({
         let world = world.clone();
-        async move { world.reconciler.fan_out("team-a").await }
+        async move { world.reconciler.fan_out("team-a", Uuid::nil()).await }
     });
     somebody_waits(&db.pool).await;
     tx.commit().await.expect("deleting");
@@ -111,7 +111,7 @@ async fn a_push_in_the_middle_of_a_lap_makes_another_lap_and_nobody_is_left_behi
     }
     world.settle().await;
     agent.push(vec![file("AGENTS.md", "two")]).await;
-    world.reconciler.fan_out("team-a").await.expect("the first page");
+    world.reconciler.fan_out("team-a", Uuid::nil()).await.expect("the first page");
     agent.push(vec![file("AGENTS.md", "one")]).await;
     let lap: (Option<i64>, i64) =
         sqlx::query_as("SELECT fanout_revision, revision FROM agents").fetch_one(&db.pool).await.expect("the lap");
@@ -136,7 +136,7 @@ async fn a_push_waits_for_the_page_in_hand_and_the_next_lap_tells_it() {
     let tx = holding(&world, "SELECT FROM chats WHERE id = $1 FOR UPDATE", "fix").await;
     let telling = tokio::spawn({
         let world = world.clone();
-        async move { world.reconciler.fan_out("team-a").await }
+        async move { world.reconciler.fan_out("team-a", Uuid::nil()).await }
     });
     somebody_waits(&db.pool).await;
     let push = moorline::model::push::Push::new(
@@ -250,7 +250,7 @@ async fn a_real_deadlock_costs_a_retry_and_loses_nothing() {
     let mut tx = holding(&world, "SELECT FROM chats WHERE id = $1 FOR UPDATE", high).await;
     let telling = tokio::spawn({
         let world = world.clone();
-        async move { world.reconciler.fan_out("team-a").await }
+        async move { world.reconciler.fan_out("team-a", Uuid::nil()).await }
     });
     somebody_waits(&db.pool).await;
     let against = sqlx::query("SELECT FROM chats WHERE id = $1 FOR UPDATE").bind(world.look(low).await.chat.meta.id);

@@ -8,26 +8,43 @@ use sqlx::PgConnection;
 /// How many days of event partitions are made ahead.
 pub const PARTITIONS_AHEAD: i32 = 7;
 
-/// Namespaces with chats that are due, at most 64. DISTINCT, because a bare LIMIT would show one busy namespace only.
-pub async fn namespaces_with_due_chats(connection: &mut PgConnection, now: Timestamp) -> Result<Vec<String>, StoreError> {
+/// How many namespaces one peek finds at most.
+pub const NAMESPACES_MAX: i64 = 64;
+
+/// Namespaces after `after` with chats that are due, in order. DISTINCT, because a bare LIMIT would show one busy namespace only.
+pub async fn namespaces_with_due_chats(
+    connection: &mut PgConnection,
+    after: &str,
+    now: Timestamp,
+) -> Result<Vec<String>, StoreError> {
     const NAME: &str = "db.chats.peek";
     sqlx::query_scalar!(
         "SELECT DISTINCT namespace FROM chats
-         WHERE converged_revision < revision AND (retry_at IS NULL OR retry_at <= $1) LIMIT 64",
-        now.to_sqlx() as _
+         WHERE namespace > $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= $2)
+         ORDER BY namespace LIMIT $3",
+        after,
+        now.to_sqlx() as _,
+        NAMESPACES_MAX
     )
     .fetch_all(connection)
     .named(NAME)
     .await
 }
 
-/// Namespaces with agents that are due, at most 64.
-pub async fn namespaces_with_due_agents(connection: &mut PgConnection, now: Timestamp) -> Result<Vec<String>, StoreError> {
+/// Namespaces after `after` with agents that are due, in order.
+pub async fn namespaces_with_due_agents(
+    connection: &mut PgConnection,
+    after: &str,
+    now: Timestamp,
+) -> Result<Vec<String>, StoreError> {
     const NAME: &str = "db.agents.peek";
     sqlx::query_scalar!(
         "SELECT DISTINCT namespace FROM agents
-         WHERE converged_revision < revision AND (retry_at IS NULL OR retry_at <= $1) LIMIT 64",
-        now.to_sqlx() as _
+         WHERE namespace > $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= $2)
+         ORDER BY namespace LIMIT $3",
+        after,
+        now.to_sqlx() as _,
+        NAMESPACES_MAX
     )
     .fetch_all(connection)
     .named(NAME)

@@ -581,11 +581,28 @@ pub async fn set_aside(tx: &mut PgConnection, namespace: &str, poison: &Poison<'
 }
 
 /// Makes chats due that their agent's news could not be written to as a batch: the chat lane takes them one by one.
-pub async fn make_due(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> Result<(), StoreError> {
+pub async fn make_due(
+    tx: &mut PgConnection,
+    namespace: &str,
+    ids: &[Uuid],
+    token: Option<(Uuid, &str)>,
+) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.make_due";
-    let done = sqlx::query!("UPDATE chats SET revision = revision + 1 WHERE namespace = $1 AND id = ANY($2)", namespace, ids)
-        .execute(tx)
-        .named(NAME)
-        .await?;
+    let (agent, token) = token.unzip();
+    let done = sqlx::query!(
+        "UPDATE chats AS c SET revision = revision + 1, refresh_requested = CASE
+             WHEN $4::text IS NOT NULL AND NOT c.archived AND NOT c.inherited_archived AND c.refresh_handled IS DISTINCT FROM $4
+                  AND EXISTS (SELECT FROM snapshots s
+                              WHERE s.namespace = $1 AND s.id = c.snapshot_id AND s.agent_id = $3)
+             THEN $4 ELSE c.refresh_requested END
+         WHERE c.namespace = $1 AND c.id = ANY($2)",
+        namespace,
+        ids,
+        agent,
+        token
+    )
+    .execute(tx)
+    .named(NAME)
+    .await?;
     expect_rows(NAME, ids.len(), done.rows_affected())
 }

@@ -39,14 +39,6 @@ pub enum StoreError {
         /// Rows it reached.
         got: u64,
     },
-    /// The transaction was tried again as often as it may be.
-    #[error("gave up after {attempts} attempts: {last}")]
-    Exhausted {
-        /// How often.
-        attempts: u32,
-        /// Why the last one failed.
-        last: Box<StoreError>,
-    },
 }
 
 /// Whether to try again.
@@ -67,7 +59,6 @@ impl StoreError {
     pub fn sqlstate(&self) -> Option<String> {
         match self {
             Self::Database { source: sqlx::Error::Database(error), .. } => error.code().map(|code| code.to_string()),
-            Self::Exhausted { last, .. } => last.sqlstate(),
             Self::Database { .. } | Self::Inconsistent { .. } | Self::Guard { .. } => None,
         }
     }
@@ -78,7 +69,6 @@ impl StoreError {
             Self::Guard { .. } => Retry::Transaction,
             Self::Inconsistent { .. }
             | Self::Database { source: sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_), .. } => Retry::Poison,
-            Self::Exhausted { .. } => Retry::Later,
             Self::Database { .. } => self.sqlstate().map_or(Retry::Later, |code| by_sqlstate(&code)),
         }
     }

@@ -37,33 +37,79 @@ pub struct DueAgent {
     pub phase: Option<Phase>,
     /// What it points at: not `Ok`, all, and the scan's error.
     pub latest: Option<(i32, i32, String)>,
-    /// The token whose copying to the chats has not ended.
-    pub refresh_pending: Option<String>,
-    /// A reconcile token stands that has not been handled.
-    pub reconcile_pending: bool,
-    /// The conditions speak of an older generation.
-    pub generation_behind: bool,
     /// The revision that the chats should be told of.
     pub revision: i64,
-    /// The revision that the running lap began with.
-    pub lap: Option<i64>,
+    /// The running lap; when none is running, the one that begins now.
+    pub lap: Lap,
+    /// The refresh token that was handled last.
+    pub refresh_handled: Option<String>,
+    /// The reconcile token that was handled last.
+    pub reconcile_handled: Option<String>,
+    /// The generation that the conditions speak of.
+    pub observed_generation: i64,
     /// The last chat of the running lap that has been told.
     pub cursor: Uuid,
     /// What its conditions say.
     pub conditions: Conditions,
 }
 
-/// Claims the first agent of a namespace that is due and that nobody holds. Never waits, so the row it returns is as it is.
-pub async fn claim(tx: &mut PgConnection, namespace: &str, now: Timestamp) -> Result<Option<Uuid>, StoreError> {
+impl DueAgent {
+    /// The refresh token that the running lap copies to the chats bound to the agent.
+    pub fn refresh_pending(&self) -> Option<&str> {
+        self.lap.refresh.as_deref().filter(|token| self.refresh_handled.as_deref() != Some(token))
+    }
+
+    /// Whether ending the lap changes what the agent echoes.
+    pub fn echoes(&self) -> bool {
+        self.lap.refresh != self.refresh_handled
+            || self.lap.reconcile != self.reconcile_handled
+            || self.lap.generation != self.observed_generation
+    }
+}
+
+/// What a lap began with. What it will have seen and handled when it ends is that, whatever has come since: what has come
+/// since makes another lap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lap {
+    /// The agent's revision.
+    pub revision: i64,
+    /// The refresh token, which is copied to the chats if it has not been handled.
+    pub refresh: Option<String>,
+    /// The reconcile token.
+    pub reconcile: Option<String>,
+    /// The generation of the spec.
+    pub generation: i64,
+}
+
+/// Claims the first agent of a namespace after `after` that is due and that nobody holds. Never waits, so the row it returns
+/// is as it is.
+pub async fn claim(tx: &mut PgConnection, namespace: &str, after: Uuid, now: Timestamp) -> Result<Option<Uuid>, StoreError> {
     const NAME: &str = "db.agents.claim";
     sqlx::query_scalar!(
         "SELECT id FROM agents
-         WHERE namespace = $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= $2)
+         WHERE namespace = $1 AND id > $2 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= $3)
          ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED",
         namespace,
+        after,
         now.to_sqlx() as _
     )
     .fetch_optional(tx)
+    .named(NAME)
+    .await
+}
+
+/// Makes this lap the only one over the chats of these workspaces until the transaction ends; false when another agent's lap
+/// over one of them is in the middle of a page. Two laps over one chat at once would undo each other: one decides from a
+/// latest that the other knows to be gone, and the other finds the chat as it was before, and well.
+pub async fn alone_in(tx: &mut PgConnection, namespace: &str, workspaces: &[&str]) -> Result<bool, StoreError> {
+    const NAME: &str = "db.agents.alone_in";
+    let keys: Vec<String> = workspaces.iter().map(|workspace| format!("moorline.lap/{namespace}/{workspace}")).collect();
+    sqlx::query_scalar!(
+        r#"SELECT coalesce(bool_and(pg_try_advisory_xact_lock(hashtextextended(k.key, 0))), true) AS "alone!"
+           FROM unnest($1::text[]) AS k (key)"#,
+        &keys
+    )
+    .fetch_one(tx)
     .named(NAME)
     .await
 }
@@ -74,9 +120,9 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Du
     let row = sqlx::query!(
         r#"
         SELECT a.name, a.workspace, a.former_workspaces, a.deletion_timestamp IS NOT NULL AS "deleting!",
-               a.suspend OR a.paused AS "suspended!", a.phase, a.refresh_requested, a.refresh_handled,
-               a.reconcile_requested IS DISTINCT FROM a.reconcile_handled AS "reconcile_pending!",
-               a.observed_generation < a.generation AS "generation_behind!", a.revision, a.fanout_revision, a.fanout_cursor,
+               a.suspend OR a.paused AS "suspended!", a.phase, a.refresh_requested, a.refresh_handled, a.reconcile_requested,
+               a.reconcile_handled, a.observed_generation, a.generation, a.revision, a.fanout_revision, a.fanout_cursor,
+               a.fanout_refresh, a.fanout_reconcile, a.fanout_generation,
                a.conditions, s.degraded_count AS "degraded?", s.resource_count AS "resources?", s.error AS "error?"
         FROM agents a
         LEFT JOIN snapshots s ON s.namespace = a.namespace AND s.id = a.latest_snapshot_id
@@ -89,6 +135,17 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Du
     .named(NAME)
     .await?;
     let at = At { table: "agents", namespace, name: &row.name };
+    let lap = match row.fanout_revision.zip(row.fanout_generation) {
+        Some((revision, generation)) => {
+            Lap { revision, refresh: row.fanout_refresh, reconcile: row.fanout_reconcile, generation }
+        }
+        None => Lap {
+            revision: row.revision,
+            refresh: row.refresh_requested,
+            reconcile: row.reconcile_requested,
+            generation: row.generation,
+        },
+    };
     Ok(DueAgent {
         id,
         workspace: row.workspace,
@@ -97,27 +154,32 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Du
         suspended: row.suspended,
         phase: row.phase.as_deref().map(|phase| at.word("phase", phase)).transpose()?,
         latest: row.degraded.zip(row.resources).zip(row.error).map(|((degraded, resources), error)| (degraded, resources, error)),
-        refresh_pending: row.refresh_requested.filter(|token| row.refresh_handled.as_ref() != Some(token)),
-        reconcile_pending: row.reconcile_pending,
-        generation_behind: row.generation_behind,
+        refresh_handled: row.refresh_handled,
+        reconcile_handled: row.reconcile_handled,
+        observed_generation: row.observed_generation,
         revision: row.revision,
-        lap: row.fanout_revision,
+        lap,
         cursor: row.fanout_cursor.unwrap_or_default(),
         conditions: at.conditions(&row.conditions)?,
         name: row.name,
     })
 }
 
-/// Keeps the place in a lap: the revision it began with, and the last chat that has been told.
-pub async fn advance(tx: &mut PgConnection, namespace: &str, id: Uuid, lap: i64, cursor: Uuid) -> Result<(), StoreError> {
+/// Keeps the place in a lap: what it began with, and the last chat that has been told.
+pub async fn advance(tx: &mut PgConnection, namespace: &str, id: Uuid, lap: &Lap, cursor: Uuid) -> Result<(), StoreError> {
     const NAME: &str = "db.agents.advance";
+    let Lap { revision, refresh, reconcile, generation } = lap;
     let done = sqlx::query!(
-        "UPDATE agents SET fanout_revision = $3, fanout_cursor = $4, attempts = 0, retry_at = NULL
+        "UPDATE agents SET fanout_revision = $3, fanout_cursor = $4, fanout_refresh = $5, fanout_reconcile = $6,
+                           fanout_generation = $7, attempts = 0, retry_at = NULL
          WHERE namespace = $1 AND id = $2",
         namespace,
         id,
-        lap,
-        cursor
+        revision,
+        cursor,
+        refresh.as_deref(),
+        reconcile.as_deref(),
+        generation
     )
     .execute(tx)
     .named(NAME)
@@ -128,9 +190,7 @@ pub async fn advance(tx: &mut PgConnection, namespace: &str, id: Uuid, lap: i64,
 /// How a lap ends.
 #[derive(Clone, Debug)]
 pub struct LapEnd<'a> {
-    /// The revision it began with: that is what has been seen, not the newest.
-    pub lap: i64,
-    /// Nothing changed while it ran, so what it was about has been handled: tokens, generation, former workspaces.
+    /// Nothing changed while it ran, so nobody is left who knows the agent by a former workspace.
     pub whole: bool,
     /// To the conditions.
     pub conditions: &'a ConditionPatch,
@@ -138,7 +198,7 @@ pub struct LapEnd<'a> {
     pub shown: bool,
 }
 
-/// Ends a lap.
+/// Ends a lap: what has been seen and handled is what it began with, not the newest.
 pub async fn end_lap(
     tx: &mut PgConnection,
     namespace: &str,
@@ -147,24 +207,27 @@ pub async fn end_lap(
     log: &mut TxLog,
 ) -> Result<(), StoreError> {
     const NAME: &str = "db.agents.end_lap";
-    let LapEnd { lap, whole, conditions, shown } = end;
+    let LapEnd { whole, conditions, shown } = end;
+    let Lap { revision, refresh, reconcile, generation } = &agent.lap;
     let done = sqlx::query!(
-        "UPDATE agents SET converged_revision = $3, fanout_revision = NULL, fanout_cursor = NULL, attempts = 0, retry_at = NULL,
+        "UPDATE agents SET converged_revision = $3, fanout_revision = NULL, fanout_cursor = NULL, fanout_refresh = NULL,
+                fanout_reconcile = NULL, fanout_generation = NULL, attempts = 0, retry_at = NULL,
                 former_workspaces = CASE WHEN $4 THEN '{}' ELSE former_workspaces END,
-                refresh_handled = CASE WHEN $4 THEN refresh_requested ELSE refresh_handled END,
-                reconcile_handled = CASE WHEN $4 THEN reconcile_requested ELSE reconcile_handled END,
-                observed_generation = CASE WHEN $4 THEN generation ELSE observed_generation END,
+                refresh_handled = $9, reconcile_handled = $10, observed_generation = $11,
                 conditions = (conditions || $5) - string_to_array($6, ','),
                 rv = CASE WHEN $7 THEN $8 ELSE rv END
          WHERE namespace = $1 AND id = $2 AND rv <= $8",
         namespace,
         agent.id,
-        lap,
+        revision,
         whole,
         Value::Object(conditions.set.clone()),
         conditions.drop.join(","),
         shown,
-        log.rv
+        log.rv,
+        refresh.as_deref(),
+        reconcile.as_deref(),
+        generation
     )
     .execute(&mut *tx)
     .named(NAME)

@@ -74,6 +74,22 @@ pub async fn bump(connection: &mut PgConnection, forced: bool) -> Result<Option<
     Ok(epoch)
 }
 
+/// What every new connection does: whoever connects again may have come to a copy or to a promoted standby. Nothing where
+/// there is no schema yet, and nothing on a standby, which cannot write.
+pub async fn on_connect(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let writes = sqlx::query_scalar!(
+        r#"SELECT to_regprocedure('log_bump(boolean)') IS NOT NULL AND NOT pg_is_in_recovery() AS "writes!""#
+    );
+    if !writes.fetch_one(&mut *connection).await? {
+        return Ok(());
+    }
+    match bump(connection, false).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::Database { source, .. }) => Err(source),
+        Err(other) => Err(sqlx::Error::Protocol(other.to_string())),
+    }
+}
+
 /// Whether the partition of the last of the next `days` days is missing: the cheap look before the lock that making one takes.
 pub async fn partitions_missing(connection: &mut PgConnection, days: i32) -> Result<bool, StoreError> {
     const NAME: &str = "db.events.partitions_missing";
@@ -86,10 +102,17 @@ pub async fn partitions_missing(connection: &mut PgConnection, days: i32) -> Res
     .await
 }
 
-/// Makes the partitions of today and the next `days` days. Returns how many were missing.
-pub async fn make_partitions(connection: &mut PgConnection, days: i32) -> Result<i32, StoreError> {
+/// Makes the partitions of today and the next `days` days. Returns how many were missing; none when somebody holds the log, a
+/// pg_dump for instance: whoever waited for it would make all its readers and writers wait behind him.
+pub async fn make_partitions(connection: &mut PgConnection, days: i32) -> Result<Option<i32>, StoreError> {
     const NAME: &str = "db.events.make_ahead";
-    sqlx::query_scalar!(r#"SELECT events_make_ahead($1) AS "made!""#, days).fetch_one(connection).named(NAME).await
+    /// SQLSTATE lock_not_available.
+    const HELD: &str = "55P03";
+    match sqlx::query_scalar!(r#"SELECT events_make_ahead($1) AS "made!""#, days).fetch_one(connection).named(NAME).await {
+        Ok(made) => Ok(Some(made)),
+        Err(error) if error.sqlstate().as_deref() == Some(HELD) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Rows in the default partition: of days that had none of their own.

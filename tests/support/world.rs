@@ -68,7 +68,12 @@ impl World {
         for _ in 0..10_000 {
             let mut seen = self.reconciler.converge_due(&self.namespace).await.expect("the chats' lane").seen;
             if seen == 0 {
-                seen = self.reconciler.fan_out(&self.namespace).await.expect("the agents' lane").map_or(0, |batch| batch.seen);
+                seen = self
+                    .reconciler
+                    .fan_out(&self.namespace, Uuid::nil())
+                    .await
+                    .expect("the agents' lane")
+                    .map_or(0, |told| told.batch.seen);
             }
             if seen == 0 {
                 return all;
