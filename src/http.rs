@@ -17,6 +17,7 @@ pub mod page;
 pub mod serve;
 pub mod snapshots;
 pub mod status;
+pub mod tail;
 pub mod telemetry;
 pub mod wait;
 

@@ -63,6 +63,7 @@ pub struct Metrics {
     requests: Family<Request, Counter>,
     request_seconds: Family<Route, Histogram, fn() -> Histogram>,
     default_rows: Gauge,
+    watchers: Gauge,
     database_up: Gauge<f64, AtomicU64>,
 }
 
@@ -86,6 +87,7 @@ impl Metrics {
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             default_rows: Gauge::default(),
+            watchers: Gauge::default(),
             database_up: Gauge::default(),
         };
         let Self {
@@ -102,6 +104,7 @@ impl Metrics {
             requests,
             request_seconds,
             default_rows,
+            watchers,
             database_up,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
@@ -135,6 +138,7 @@ impl Metrics {
             Unit::Seconds,
             request_seconds.clone(),
         );
+        registry.register("watchers", "Open watches of this process", watchers.clone());
         registry.register("events_default_rows", "Events in the default partition: should be 0", default_rows.clone());
         registry.register("database_up", "1 while the database answers", database_up.clone());
         metrics
@@ -164,6 +168,11 @@ impl Metrics {
     /// How many records are due.
     pub fn depth(&self, lane: &'static str, depth: i64) {
         self.depth.get_or_create(&Lane { lane }).set(depth);
+    }
+
+    /// How many watch.
+    pub fn watchers(&self, watchers: usize) {
+        self.watchers.set(i64::try_from(watchers).unwrap_or(i64::MAX));
     }
 
     /// A push was answered.

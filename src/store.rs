@@ -20,6 +20,7 @@ pub mod snapshots;
 pub mod transaction;
 
 pub use error::{Retry, StoreError};
+pub use rows::deleted::Deleted;
 pub use transaction::{Write, rehearse, transact};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};

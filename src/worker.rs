@@ -194,13 +194,13 @@ impl Worker {
         let began = Instant::now();
         let batch = match lane {
             Lane::Chats => self.bumped(self.reconciler.converge_due(namespace).await).await?,
-            Lane::Agents => match self.bumped(self.reconciler.fan_out(namespace, standing.agent).await).await? {
-                Some(told) => {
-                    standing.agent = told.agent;
-                    told.batch
-                }
-                None => return Ok(0),
-            },
+            Lane::Agents => {
+                let Some(told) = self.bumped(self.reconciler.fan_out(namespace, standing.agent).await).await? else {
+                    return Ok(0);
+                };
+                standing.agent = told.agent;
+                told.batch
+            }
         };
         if batch.seen > 0 {
             self.tell(lane, &batch, began.elapsed());

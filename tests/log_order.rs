@@ -3,14 +3,16 @@
 use crate::support::{postgres::database, world::World};
 use moorline::store::{
     self,
-    events::{Cursor, NewEvent, Read, read_after},
+    events::{Batch, Cursor, NewEvent, Read, read_after},
     log::{self, TxLog},
 };
 use sqlx::{Executor as _, PgPool};
 
 async fn read(pool: &PgPool, cursor: &mut Cursor) -> Vec<String> {
     let mut connection = pool.acquire().await.expect("a connection");
-    let Read::Events(events) = read_after(&mut connection, *cursor, 100).await.expect("reading") else { panic!("expired") };
+    let Read::Batch(Batch { events, .. }) = read_after(&mut connection, *cursor, 100).await.expect("reading") else {
+        panic!("expired")
+    };
     if let Some(last) = events.last() {
         *cursor = last.cursor;
     }

@@ -1,5 +1,7 @@
 //! The few statements that look across namespaces: unlocked peeks, and counts for metrics. Nothing here decides anything.
 
+pub mod objects;
+
 use super::error::{Named, StoreError};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;

@@ -4,8 +4,9 @@
 use super::{
     error::{Named, StoreError, expect_rows},
     log::TxLog,
+    rows::{EventRow, event_query},
 };
-use crate::model::event::EventKind;
+use crate::model::{access::Reach, event::EventKind};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -101,6 +102,8 @@ pub struct Logged {
     pub namespace: String,
     /// What happened.
     pub kind: EventKind,
+    /// The object's uid; none for snapshots.
+    pub subject: Option<Uuid>,
     /// The object's name.
     pub name: String,
     /// The chat it is about, and the number of this event among the chat's.
@@ -115,9 +118,29 @@ pub struct Logged {
 
 /// A part of the log.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Read {
+pub struct Batch {
     /// The events after the cursor, in order, at most as many as asked for.
-    Events(Vec<Logged>),
+    pub events: Vec<Logged>,
+    /// Everything below it is complete.
+    pub horizon: i64,
+    /// Nothing more is below the horizon.
+    pub exhausted: bool,
+}
+
+impl Batch {
+    /// The place after it, for whoever had read up to `cursor`.
+    pub fn end(&self, cursor: Cursor) -> Cursor {
+        let last = self.events.last().map_or(cursor, |last| last.cursor);
+        // The events of a transaction become visible at once, so below the horizon there is no more of the last one.
+        if self.exhausted { Cursor::through(last.rv) } else { last }
+    }
+}
+
+/// What reading the log gives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Read {
+    /// A part of it.
+    Batch(Batch),
     /// The cursor is from before the floor: what came after it may be gone. Begin again from a list.
     Expired,
 }
@@ -127,38 +150,121 @@ pub enum Read {
 pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i64) -> Result<Read, StoreError> {
     const NAME: &str = "db.events.read";
     let horizon = super::log::horizon(connection).await?;
-    let rows = sqlx::query!(
-        r#"SELECT e.namespace, e.rv, e.seq, e.kind, e.name, e.chat_id, e.chat_seq, e.agent_id, e.payload,
-                  e.created_at AS "created_at: jiff_sqlx::Timestamp"
-           FROM events e WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 ORDER BY e.rv, e.seq LIMIT $4"#,
+    let rows = event_query!(
+        "WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 ORDER BY e.rv, e.seq LIMIT $4",
         cursor.rv,
         cursor.seq,
         horizon,
         limit
-    )
-    .fetch_all(&mut *connection)
-    .named(NAME)
-    .await?;
+    );
+    let rows = rows.fetch_all(&mut *connection).named(NAME).await?;
     if cursor.rv < super::log::floor(connection).await? {
         return Ok(Read::Expired);
     }
-    let logged = rows.into_iter().map(|row| {
+    let exhausted = i64::try_from(rows.len()).is_ok_and(|found| found < limit);
+    let events = rows.into_iter().map(Logged::try_from).collect::<Result<_, _>>()?;
+    Ok(Read::Batch(Batch { events, horizon, exhausted }))
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter<'a> {
+    /// Of one namespace; none means of every one.
+    pub namespace: Option<&'a str>,
+    /// Of the chat of this name.
+    pub chat: Option<&'a str>,
+    /// That concern the agent of this name.
+    pub agent: Option<&'a str>,
+}
+
+/// Reads what comes after `cursor` and passes the filter, up to the horizon, of what is within `reach`: of a chat that is gone,
+/// its owner was who the log says. As [`read_after`].
+pub async fn read_some_after(
+    connection: &mut PgConnection,
+    cursor: Cursor,
+    filter: &Filter<'_>,
+    reach: &Reach,
+    limit: i64,
+) -> Result<Read, StoreError> {
+    const NAME: &str = "db.events.read_some";
+    let horizon = super::log::horizon(connection).await?;
+    let Filter { namespace, chat, agent } = filter;
+    macro_rules! of_some {
+        ($which:literal $(, $more:expr)*) => {
+            event_query!(
+                "WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 AND ($5::text IS NULL OR coalesce(
+                     (SELECT c.owner FROM chats c WHERE c.namespace = e.namespace AND c.id = e.chat_id),
+                     (SELECT d.payload -> 'chat' ->> 'owner' FROM events d
+                      WHERE d.namespace = e.namespace AND d.name = e.name AND d.chat_id = e.chat_id AND d.kind = 'ChatDeleted'),
+                     (SELECT a.service_account FROM agents a
+                      WHERE e.chat_id IS NULL AND a.namespace = e.namespace AND a.id = e.agent_id),
+                     (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
+                      WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.agent_id = e.agent_id AND d.kind = 'AgentDeleted')
+                 ) = $5) AND " + $which + " ORDER BY e.rv, e.seq LIMIT $4",
+                cursor.rv,
+                cursor.seq,
+                horizon,
+                limit,
+                reach.user()
+                $(, $more)*
+            )
+            .fetch_all(&mut *connection)
+            .named(NAME)
+            .await?
+        };
+    }
+    let rows = match (namespace, chat, agent) {
+        (None, None, None) => of_some!("true"),
+        (Some(namespace), None, None) => of_some!("e.namespace = $6", namespace),
+        (Some(namespace), Some(chat), None) => {
+            of_some!("e.namespace = $6 AND e.name = $7 AND e.chat_id IS NOT NULL", namespace, chat)
+        }
+        (None, Some(chat), None) => of_some!("e.name = $6 AND e.chat_id IS NOT NULL", chat),
+        (namespace, chat, Some(agent)) => of_some!(
+            "($6::text IS NULL OR e.namespace = $6) AND ($7::text IS NULL OR (e.name = $7 AND e.chat_id IS NOT NULL))
+             AND (e.namespace, e.agent_id) IN (
+                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $8 AND ($6::text IS NULL OR a.namespace = $6)
+                 UNION
+                 SELECT d.namespace, d.agent_id FROM events d
+                 WHERE d.name = $8 AND d.kind = 'AgentDeleted' AND ($6::text IS NULL OR d.namespace = $6))",
+            *namespace,
+            *chat,
+            agent
+        ),
+    };
+    if cursor.rv < super::log::floor(connection).await? {
+        return Ok(Read::Expired);
+    }
+    let exhausted = i64::try_from(rows.len()).is_ok_and(|found| found < limit);
+    let events = rows.into_iter().map(Logged::try_from).collect::<Result<_, _>>()?;
+    Ok(Read::Batch(Batch { events, horizon, exhausted }))
+}
+
+/// The place before everything that is still in the log.
+pub async fn beginning(connection: &mut PgConnection) -> Result<Cursor, StoreError> {
+    Ok(Cursor { rv: super::log::floor(connection).await?, seq: 0 })
+}
+
+impl TryFrom<EventRow> for Logged {
+    type Error = StoreError;
+
+    fn try_from(row: EventRow) -> Result<Self, StoreError> {
         let bad = |error: crate::model::word::UnknownWord| StoreError::Inconsistent {
             table: "events",
             column: "kind",
             id: format!("{}/{}", row.rv, row.seq),
             message: error.to_string(),
         };
-        Ok(Logged {
+        Ok(Self {
             cursor: Cursor { rv: row.rv, seq: row.seq },
             kind: row.kind.parse().map_err(bad)?,
             namespace: row.namespace,
+            subject: row.subject,
             name: row.name,
             chat: row.chat_id.zip(row.chat_seq),
             agent: row.agent_id,
             payload: row.payload,
             at: row.created_at.to_jiff(),
         })
-    });
-    logged.collect::<Result<_, _>>().map(Read::Events)
+    }
 }

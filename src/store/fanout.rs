@@ -19,7 +19,6 @@ use uuid::Uuid;
 
 /// An agent that is due, locked.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of a record")]
 pub struct DueAgent {
     /// Its id.
     pub id: Uuid,
@@ -123,7 +122,7 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Du
                a.suspend OR a.paused AS "suspended!", a.phase, a.refresh_requested, a.refresh_handled, a.reconcile_requested,
                a.reconcile_handled, a.observed_generation, a.generation, a.revision, a.fanout_revision, a.fanout_cursor,
                a.fanout_refresh, a.fanout_reconcile, a.fanout_generation,
-               a.conditions, s.degraded_count AS "degraded?", s.resource_count AS "resources?", s.error AS "error?"
+               a.conditions, s.degraded_count AS "degraded?", s.resource_count AS "resources?", a.latest_error AS "error?"
         FROM agents a
         LEFT JOIN snapshots s ON s.namespace = a.namespace AND s.id = a.latest_snapshot_id
         WHERE a.namespace = $1 AND a.id = $2
@@ -213,7 +212,7 @@ pub async fn end_lap(
         "UPDATE agents SET converged_revision = $3, fanout_revision = NULL, fanout_cursor = NULL, fanout_refresh = NULL,
                 fanout_reconcile = NULL, fanout_generation = NULL, attempts = 0, retry_at = NULL,
                 former_workspaces = CASE WHEN $4 THEN '{}' ELSE former_workspaces END,
-                refresh_handled = $9, reconcile_handled = $10, observed_generation = $11,
+                refresh_handled = $9, reconcile_handled = $10, observed_generation = greatest(observed_generation, $11),
                 conditions = (conditions || $5) - string_to_array($6, ','),
                 rv = CASE WHEN $7 THEN $8 ELSE rv END
          WHERE namespace = $1 AND id = $2 AND rv <= $8",

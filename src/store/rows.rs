@@ -47,6 +47,7 @@ impl At<'_> {
     }
 }
 
+#[derive(serde::Deserialize)]
 pub(super) struct SnapshotRow {
     pub(super) namespace: String,
     pub(super) id: i64,
@@ -54,11 +55,13 @@ pub(super) struct SnapshotRow {
     pub(super) agent_name: String,
     pub(super) name: String,
     pub(super) revision: i64,
+    #[serde(deserialize_with = "deleted::bytes")]
     pub(super) context_hash: Vec<u8>,
     pub(super) error: String,
     pub(super) resource_count: i32,
     pub(super) degraded_count: i32,
     pub(super) size_bytes: i64,
+    #[serde(deserialize_with = "deleted::time")]
     pub(super) created_at: SqlTs,
     pub(super) rv: i64,
 }
@@ -88,17 +91,20 @@ impl TryFrom<SnapshotRow> for Snapshot {
 }
 
 /// The columns of a snapshot that was joined, and may not be there.
+#[derive(Default, serde::Deserialize)]
 pub(super) struct JoinedSnapshot {
     pub(super) id: Option<i64>,
     pub(super) agent_id: Option<Uuid>,
     pub(super) agent_name: Option<String>,
     pub(super) name: Option<String>,
     pub(super) revision: Option<i64>,
+    #[serde(default, deserialize_with = "deleted::some_bytes")]
     pub(super) context_hash: Option<Vec<u8>>,
     pub(super) error: Option<String>,
     pub(super) resource_count: Option<i32>,
     pub(super) degraded_count: Option<i32>,
     pub(super) size_bytes: Option<i64>,
+    #[serde(default, deserialize_with = "deleted::some_time")]
     pub(super) created_at: Option<SqlTs>,
     pub(super) rv: Option<i64>,
 }
@@ -126,6 +132,52 @@ impl JoinedSnapshot {
     }
 }
 
+/// The joined snapshot of a row, and a row with a joined snapshot.
+macro_rules! joined {
+    ($row:ident) => {
+        JoinedSnapshot {
+            id: $row.s_id,
+            agent_id: $row.s_agent_id,
+            agent_name: $row.s_agent_name,
+            name: $row.s_name,
+            revision: $row.s_revision,
+            context_hash: $row.s_context_hash,
+            error: $row.s_error,
+            resource_count: $row.s_resource_count,
+            degraded_count: $row.s_degraded_count,
+            size_bytes: $row.s_size_bytes,
+            created_at: $row.s_created_at,
+            rv: $row.s_rv,
+        }
+    };
+}
+
+macro_rules! join {
+    ($row:ident, $joined:expr) => {
+        let JoinedSnapshot {
+            id,
+            agent_id,
+            agent_name,
+            name,
+            revision,
+            context_hash,
+            error,
+            resource_count,
+            degraded_count,
+            size_bytes,
+            created_at,
+            rv,
+        } = $joined;
+        ($row.s_id, $row.s_agent_id, $row.s_agent_name, $row.s_name) = (id, agent_id, agent_name, name);
+        ($row.s_revision, $row.s_context_hash, $row.s_error) = (revision, context_hash, error);
+        ($row.s_resource_count, $row.s_degraded_count, $row.s_size_bytes) = (resource_count, degraded_count, size_bytes);
+        ($row.s_created_at, $row.s_rv) = (created_at, rv);
+    };
+}
+
+pub mod deleted; // after the macros that it uses
+
+#[derive(serde::Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "a row: one field a column")]
 pub(super) struct ChatRow {
     pub(super) namespace: String,
@@ -146,17 +198,22 @@ pub(super) struct ChatRow {
     pub(super) refresh_requested: Option<String>,
     pub(super) paused: bool,
     pub(super) parent_id: Option<Uuid>,
+    #[serde(skip)]
     pub(super) parent_name: Option<String>,
     pub(super) root_id: Uuid,
     pub(super) deletion_policy: String,
     pub(super) source: String,
     pub(super) created_by: String,
+    #[serde(deserialize_with = "deleted::time")]
     pub(super) created_at: SqlTs,
+    #[serde(deserialize_with = "deleted::time")]
     pub(super) updated_at: SqlTs,
     pub(super) state: String,
     pub(super) last_error: String,
     pub(super) pin_cause: Option<String>,
+    #[serde(default, deserialize_with = "deleted::some_time")]
     pub(super) pinned_at: Option<SqlTs>,
+    #[serde(default, deserialize_with = "deleted::some_time")]
     pub(super) dirty_since: Option<SqlTs>,
     pub(super) refresh_handled: Option<String>,
     pub(super) reconcile_handled: Option<String>,
@@ -166,20 +223,35 @@ pub(super) struct ChatRow {
     pub(super) converged_revision: i64,
     pub(super) observed_generation: i64,
     pub(super) attempts: i32,
+    #[serde(default, deserialize_with = "deleted::some_time")]
     pub(super) retry_at: Option<SqlTs>,
+    #[serde(skip)]
     pub(super) s_id: Option<i64>,
+    #[serde(skip)]
     pub(super) s_agent_id: Option<Uuid>,
+    #[serde(skip)]
     pub(super) s_agent_name: Option<String>,
+    #[serde(skip)]
     pub(super) s_name: Option<String>,
+    #[serde(skip)]
     pub(super) s_revision: Option<i64>,
+    #[serde(skip)]
     pub(super) s_context_hash: Option<Vec<u8>>,
+    #[serde(skip)]
     pub(super) s_error: Option<String>,
+    #[serde(skip)]
     pub(super) s_resource_count: Option<i32>,
+    #[serde(skip)]
     pub(super) s_degraded_count: Option<i32>,
+    #[serde(skip)]
     pub(super) s_size_bytes: Option<i64>,
+    #[serde(skip)]
     pub(super) s_created_at: Option<SqlTs>,
+    #[serde(skip)]
     pub(super) s_rv: Option<i64>,
+    #[serde(skip)]
     pub(super) t_id: Option<Uuid>,
+    #[serde(skip)]
     pub(super) t_name: Option<String>,
 }
 
@@ -200,21 +272,7 @@ impl TryFrom<ChatRow> for ChatView {
             (None, None, None) => None,
             _ => return Err(at.bad("pin_cause", "a pin without its cause or time")),
         };
-        let pinned = JoinedSnapshot {
-            id: row.s_id,
-            agent_id: row.s_agent_id,
-            agent_name: row.s_agent_name,
-            name: row.s_name,
-            revision: row.s_revision,
-            context_hash: row.s_context_hash,
-            error: row.s_error,
-            resource_count: row.s_resource_count,
-            degraded_count: row.s_degraded_count,
-            size_bytes: row.s_size_bytes,
-            created_at: row.s_created_at,
-            rv: row.s_rv,
-        }
-        .into_snapshot(&row.namespace)?;
+        let pinned = joined!(row).into_snapshot(&row.namespace)?;
         let target = row.t_id.zip(row.t_name).map(|(id, name)| BoundAgent { id, name });
         let chat = Chat {
             meta: Metadata {
@@ -265,6 +323,7 @@ impl TryFrom<ChatRow> for ChatView {
     }
 }
 
+#[derive(serde::Deserialize)]
 pub(super) struct AgentRow {
     pub(super) namespace: String,
     pub(super) id: Uuid,
@@ -273,7 +332,9 @@ pub(super) struct AgentRow {
     pub(super) annotations: Json<TextMap>,
     pub(super) generation: i64,
     pub(super) rv: i64,
+    #[serde(deserialize_with = "deleted::time")]
     pub(super) created_at: SqlTs,
+    #[serde(default, deserialize_with = "deleted::some_time")]
     pub(super) deletion_timestamp: Option<SqlTs>,
     pub(super) workspace: Option<String>,
     pub(super) build: Option<i64>,
@@ -285,6 +346,7 @@ pub(super) struct AgentRow {
     pub(super) deletion_policy: String,
     pub(super) source: String,
     pub(super) run_id: Option<Uuid>,
+    #[serde(default, deserialize_with = "deleted::some_time")]
     pub(super) run_started_at: Option<SqlTs>,
     pub(super) epoch: i64,
     pub(super) seq: i64,
@@ -296,19 +358,32 @@ pub(super) struct AgentRow {
     pub(super) converged_revision: i64,
     pub(super) observed_generation: i64,
     pub(super) attempts: i32,
+    #[serde(default, deserialize_with = "deleted::some_time")]
     pub(super) retry_at: Option<SqlTs>,
     pub(super) conditions: Value,
+    #[serde(skip)]
     pub(super) s_id: Option<i64>,
+    #[serde(skip)]
     pub(super) s_agent_id: Option<Uuid>,
+    #[serde(skip)]
     pub(super) s_agent_name: Option<String>,
+    #[serde(skip)]
     pub(super) s_name: Option<String>,
+    #[serde(skip)]
     pub(super) s_revision: Option<i64>,
+    #[serde(skip)]
     pub(super) s_context_hash: Option<Vec<u8>>,
+    #[serde(skip)]
     pub(super) s_error: Option<String>,
+    #[serde(skip)]
     pub(super) s_resource_count: Option<i32>,
+    #[serde(skip)]
     pub(super) s_degraded_count: Option<i32>,
+    #[serde(skip)]
     pub(super) s_size_bytes: Option<i64>,
+    #[serde(skip)]
     pub(super) s_created_at: Option<SqlTs>,
+    #[serde(skip)]
     pub(super) s_rv: Option<i64>,
 }
 
@@ -321,21 +396,7 @@ impl TryFrom<AgentRow> for AgentView {
         let source = at.source(&row.source)?;
         let phase = row.phase.as_deref().map(|phase| at.word("phase", phase)).transpose()?;
         let conditions = at.conditions(&row.conditions)?;
-        let latest = JoinedSnapshot {
-            id: row.s_id,
-            agent_id: row.s_agent_id,
-            agent_name: row.s_agent_name,
-            name: row.s_name,
-            revision: row.s_revision,
-            context_hash: row.s_context_hash,
-            error: row.s_error,
-            resource_count: row.s_resource_count,
-            degraded_count: row.s_degraded_count,
-            size_bytes: row.s_size_bytes,
-            created_at: row.s_created_at,
-            rv: row.s_rv,
-        }
-        .into_snapshot(&row.namespace)?;
+        let latest = joined!(row).into_snapshot(&row.namespace)?;
         let run = row.run_id.zip(row.run_started_at);
         let agent = Agent {
             meta: Metadata {
@@ -454,4 +515,33 @@ macro_rules! snapshot_query {
     };
 }
 
-pub(super) use {agent_query, chat_query, snapshot_query};
+pub(super) struct EventRow {
+    pub(super) namespace: String,
+    pub(super) rv: i64,
+    pub(super) seq: i32,
+    pub(super) kind: String,
+    pub(super) subject: Option<Uuid>,
+    pub(super) name: String,
+    pub(super) chat_id: Option<Uuid>,
+    pub(super) chat_seq: Option<i64>,
+    pub(super) agent_id: Option<Uuid>,
+    pub(super) payload: Value,
+    pub(super) created_at: SqlTs,
+}
+
+/// `query_as!` of events. The tail says which.
+macro_rules! event_query {
+    ($tail:tt $(+ $more:literal)* $(, $arg:expr)* $(,)?) => {
+        sqlx::query_as!(
+            crate::store::rows::EventRow,
+            r#"
+            SELECT e.namespace, e.rv, e.seq, e.kind, e.subject, e.name, e.chat_id, e.chat_seq, e.agent_id, e.payload,
+                   e.created_at AS "created_at: _"
+            FROM events e
+            "# + $tail $(+ $more)*
+            $(, $arg)*
+        )
+    };
+}
+
+pub(super) use {agent_query, chat_query, event_query, snapshot_query};

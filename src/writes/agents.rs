@@ -158,10 +158,17 @@ impl Write for UpdateAgent<'_> {
     }
 }
 
+/// What changes of the labels, the selectable fields and of who may see it, as it was.
 fn before_of(old: &Agent, new: &Agent) -> Value {
     let mut before = Map::new();
     if old.meta.labels != new.meta.labels {
         before.insert("labels".into(), json!(old.meta.labels));
+    }
+    if old.spec.workspace != new.spec.workspace {
+        before.insert("workspace".into(), json!(old.spec.workspace));
+    }
+    if old.spec.service_account != new.spec.service_account {
+        before.insert("serviceAccount".into(), json!(old.spec.service_account));
     }
     Value::Object(before)
 }

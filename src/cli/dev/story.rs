@@ -63,7 +63,7 @@ impl Story {
     async fn look(&mut self, pool: &PgPool) -> Result<bool, StoreError> {
         let mut connection = store::acquire(pool).await?;
         let events = match read_after(&mut connection, self.cursor, BATCH).await? {
-            Read::Events(events) => events,
+            Read::Batch(batch) => batch.events,
             Read::Expired => {
                 self.cursor = Cursor::through(log::list_version(&mut connection).await?);
                 return Ok(true);

@@ -1,0 +1,381 @@
+//! From rows of the event log to changes that watchers are told of (docs/event-log.md, "On the wire").
+//!
+//! Objects are sent as levels. For a row `e` of the log, with `c` the object as it stands, read after the row:
+//! `c.rv = e.rv`: it is sent. `e.rv < c.rv < horizon`: it is not; the later row will bring it. `c.rv ≥ horizon`: the present
+//! state is sent, labelled with the row's version, for else a busy object would wait. No object: only the event of its
+//! deletion is told, from what that holds.
+//!
+//! Pure: what stands in the database is handed in.
+
+use crate::{
+    http::{page::object_version, status::Resource},
+    model::{
+        agent::AgentView,
+        chat::ChatView,
+        event::EventKind,
+        object::{Key, TextMap},
+        snapshot::SnapshotWithManifest,
+    },
+    store::{Deleted, across::objects::OwnedSnapshot, events::Logged},
+    v1alpha1::{
+        Agent, AgentSnapshot, Chat,
+        snapshot::{AGENT_LABEL, HASH_LABEL},
+    },
+};
+use axum::body::Bytes;
+use serde_json::Value;
+use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
+
+/// How many states an object may have had before, that a watcher may know it in, until all that is known is that it may have
+/// been anything.
+const CHAIN_MAX: usize = 32;
+
+/// What selectors and authorization look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Labels.
+    pub labels: TextMap,
+    /// Selectable fields by path; empty when absent.
+    pub fields: BTreeMap<&'static str, String>,
+    /// Whose it is: a chat's owner, an agent's service account.
+    pub owner: Option<String>,
+}
+
+/// What one transaction changed of an object's [`Look`], as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    created: bool,
+    anything: bool,
+    labels: Option<TextMap>,
+    fields: BTreeMap<&'static str, String>,
+    owner: Option<Option<String>>,
+}
+
+/// An object as it stands or stood.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A chat.
+    Chat(Box<ChatView>),
+    /// An agent.
+    Agent(Box<AgentView>),
+    /// A snapshot.
+    Snapshot(Box<OwnedSnapshot>),
+}
+
+impl From<Deleted> for Object {
+    fn from(deleted: Deleted) -> Self {
+        match deleted {
+            Deleted::Chat(chat) => Self::Chat(chat),
+            Deleted::Agent(agent) => Self::Agent(agent),
+            Deleted::Snapshot(snapshot) => Self::Snapshot(snapshot),
+        }
+    }
+}
+
+impl Object {
+    /// What it is known by in the log.
+    pub fn id(&self) -> Id {
+        match self {
+            Self::Chat(view) => Id::Chat(view.chat.meta.id),
+            Self::Agent(view) => Id::Agent(view.agent.meta.id),
+            Self::Snapshot(owned) => {
+                let snapshot = &owned.found.snapshot;
+                Id::Snapshot(Key::new(&snapshot.namespace, &snapshot.name))
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn key(&self) -> Key {
+        match self {
+            Self::Chat(view) => Key::new(&view.chat.meta.namespace, &view.chat.meta.name),
+            Self::Agent(view) => Key::new(&view.agent.meta.namespace, &view.agent.meta.name),
+            Self::Snapshot(owned) => Key::new(&owned.found.snapshot.namespace, &owned.found.snapshot.name),
+        }
+    }
+
+    /// The version of what it shows.
+    pub fn rv(&self) -> i64 {
+        match self {
+            Self::Chat(view) => view.chat.meta.rv,
+            Self::Agent(view) => view.agent.meta.rv,
+            Self::Snapshot(owned) => owned.found.snapshot.rv,
+        }
+    }
+
+    /// What selectors and authorization look at.
+    pub fn look(&self) -> Look {
+        let key = self.key();
+        let mut fields = BTreeMap::from([("metadata.namespace", key.namespace), ("metadata.name", key.name)]);
+        match self {
+            Self::Chat(view) => {
+                let chat = &view.chat;
+                let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+                fields.insert("spec.owner", chat.spec.owner.clone());
+                fields.insert("spec.agentRef.name", text(chat.spec.reference.agent()));
+                fields.insert("spec.workspaceRef.name", text(chat.spec.reference.workspace()));
+                fields.insert("spec.archived", chat.spec.archived.to_string());
+                fields.insert("status.state", chat.state.to_string());
+                fields.insert("status.dirty", chat.dirty_since.is_some().to_string());
+                Look { labels: chat.meta.labels.clone(), fields, owner: Some(chat.spec.owner.clone()) }
+            }
+            Self::Agent(view) => {
+                let agent = &view.agent;
+                fields.insert("spec.workspace", agent.spec.workspace.clone().unwrap_or_default());
+                Look { labels: agent.meta.labels.clone(), fields, owner: agent.spec.service_account.clone() }
+            }
+            Self::Snapshot(owned) => {
+                let snapshot = &owned.found.snapshot;
+                fields.insert("spec.agentRef.name", snapshot.agent_name.clone());
+                let labels = [(AGENT_LABEL, snapshot.agent_name.clone()), (HASH_LABEL, snapshot.hash.short())];
+                let labels = labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+                Look { labels, fields, owner: owned.service_account.clone() }
+            }
+        }
+    }
+
+    /// As it stands on the wire, labelled with a version of the store.
+    pub fn json(&self, rv: i64) -> Bytes {
+        let version = object_version(rv);
+        let text = match self {
+            Self::Chat(view) => serde_json::to_vec(&Chat::from_view(view, version)),
+            Self::Agent(view) => serde_json::to_vec(&Agent::from_view(view, version)),
+            Self::Snapshot(owned) => {
+                let SnapshotWithManifest { .. } = owned.found;
+                serde_json::to_vec(&AgentSnapshot::from_model(&owned.found, version))
+            }
+        };
+        text.expect("an object is plain data").into()
+    }
+}
+
+/// What an object is known by in the log. Snapshots are known by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Id {
+    /// A chat's uid.
+    Chat(Uuid),
+    /// An agent's uid.
+    Agent(Uuid),
+    /// Where a snapshot is.
+    Snapshot(Key),
+}
+
+impl Id {
+    /// The object that an event is about.
+    pub fn of(event: &Logged) -> Option<Self> {
+        match event.kind {
+            EventKind::ChatCreated
+            | EventKind::ChatUpdated
+            | EventKind::ChatDeleted
+            | EventKind::ContextHydrated
+            | EventKind::ContextDrifted
+            | EventKind::ContextConverged
+            | EventKind::ContextRefreshed
+            | EventKind::AgentRebound
+            | EventKind::ContextCleared => event.subject.map(Self::Chat),
+            EventKind::AgentCreated | EventKind::AgentUpdated | EventKind::AgentDeleted => event.subject.map(Self::Agent),
+            EventKind::SnapshotAccepted | EventKind::SnapshotDeleted => {
+                Some(Self::Snapshot(Key::new(&event.namespace, &event.name)))
+            }
+        }
+    }
+
+    fn resource(&self) -> Resource {
+        match self {
+            Self::Chat(_) => Resource::Chats,
+            Self::Agent(_) => Resource::Agents,
+            Self::Snapshot(_) => Resource::AgentSnapshots,
+        }
+    }
+}
+
+impl Before {
+    /// What an event says was before it.
+    fn read(event: &Logged) -> Self {
+        let created = matches!(event.kind, EventKind::ChatCreated | EventKind::AgentCreated | EventKind::SnapshotAccepted);
+        let mut before = Self { created, ..Self::default() };
+        let Some(told) = event.payload.get("before").and_then(Value::as_object) else { return before };
+        for (name, value) in told {
+            let text = || match value {
+                Value::String(text) => text.clone(),
+                Value::Bool(flag) => flag.to_string(),
+                Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => String::new(),
+            };
+            let field = match name.as_str() {
+                "labels" => {
+                    before.labels = serde_json::from_value(value.clone()).ok();
+                    continue;
+                }
+                "serviceAccount" => {
+                    before.owner = Some(value.as_str().map(ToOwned::to_owned));
+                    continue;
+                }
+                "agent" => "spec.agentRef.name",
+                "workspace" if matches!(event.kind, EventKind::AgentUpdated) => "spec.workspace",
+                "workspace" => "spec.workspaceRef.name",
+                "archived" => "spec.archived",
+                "state" => "status.state",
+                "dirty" => "status.dirty",
+                other => unreachable!("an event tells {other} of what was before, which nothing here knows"),
+            };
+            before.fields.insert(field, text());
+        }
+        before
+    }
+
+    fn of_anything() -> Self {
+        Self { anything: true, ..Self::default() }
+    }
+
+    fn lay_over(&self, look: &mut Look) {
+        if let Some(labels) = &self.labels {
+            look.labels.clone_from(labels);
+        }
+        if let Some(owner) = &self.owner {
+            look.owner.clone_from(owner);
+        }
+        for (field, value) in &self.fields {
+            look.fields.insert(field, value.clone());
+        }
+    }
+
+    fn says_nothing(&self) -> bool {
+        let Self { created, anything, labels, fields, owner } = self;
+        !created && !anything && labels.is_none() && fields.is_empty() && owner.is_none()
+    }
+}
+
+/// What became of an object.
+#[derive(Debug)]
+pub struct Change {
+    /// Of which kind.
+    pub resource: Resource,
+    /// What it is known by.
+    pub id: Id,
+    /// Where it is or was.
+    pub key: Key,
+    /// What selectors and authorization look at now, or did at last.
+    pub look: Look,
+    /// It is gone.
+    pub gone: bool,
+    /// What it was before, transaction by transaction, the oldest first: states that a watcher may know it in.
+    chain: Vec<Before>,
+    /// The whole object on the wire.
+    pub json: Bytes,
+}
+
+/// What a watcher is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is there, and was not before, for this watcher.
+    Added,
+    /// It is there, and another than before.
+    Modified,
+    /// It is gone, or gone from what this watcher sees.
+    Deleted,
+}
+
+impl Told {
+    /// The word on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+impl Change {
+    /// What a watcher is told who sees the objects that `matches`, and who has `missed` these earlier transactions of it. When
+    /// in doubt, too much: clients bear an ADDED for what they know and a DELETED for what they do not.
+    pub fn told(&self, missed: &[Before], matches: impl Fn(&Look) -> bool) -> Option<Told> {
+        let mut look = self.look.clone();
+        let now = matches(&look);
+        let (mut created, mut known) = (false, false);
+        for before in self.chain.iter().rev().chain(missed.iter().rev()) {
+            before.lay_over(&mut look);
+            created |= before.created;
+            known |= before.anything || (!before.created && matches(&look));
+        }
+        if self.chain.is_empty() && missed.is_empty() {
+            known = now;
+        }
+        match (self.gone, now) {
+            (true, now) => (now || known).then_some(Told::Deleted),
+            (false, true) => Some(if known && !created { Told::Modified } else { Told::Added }),
+            (false, false) => known.then_some(Told::Deleted),
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.json.len() + 512
+    }
+}
+
+/// What has been missed of objects whose rows were passed over.
+#[derive(Clone, Debug, Default)]
+pub struct Missed(HashMap<Id, Vec<Before>>);
+
+impl Missed {
+    fn note(&mut self, id: Id, before: Before) {
+        let chain = self.0.entry(id).or_default();
+        if chain.len() >= CHAIN_MAX {
+            *chain = vec![Before::of_anything()];
+        }
+        // The first says that there is something to tell, whatever it says was before.
+        if chain.is_empty() || !before.says_nothing() {
+            chain.push(before);
+        }
+    }
+
+    /// Takes what was missed of an object.
+    pub fn take(&mut self, id: &Id) -> Vec<Before> {
+        if self.0.is_empty() { Vec::new() } else { self.0.remove(id).unwrap_or_default() }
+    }
+}
+
+/// Resolves a part of the log: for each row what is to be told of its object, if anything. `objects` are as they stand, read
+/// after the rows; `gone` is what an event says is gone.
+pub fn resolve(
+    event: &Logged,
+    gone: Option<Object>,
+    horizon: i64,
+    objects: &HashMap<Id, Object>,
+    missed: &mut Missed,
+) -> Option<Change> {
+    let id = Id::of(event)?;
+    let before = Before::read(event);
+    let rv = event.cursor.rv;
+    let make = |object: &Object, gone: bool, chain: Vec<Before>| Change {
+        resource: id.resource(),
+        key: object.key(),
+        look: object.look(),
+        gone,
+        chain,
+        json: object.json(rv),
+        id: id.clone(),
+    };
+    if let Some(last) = gone {
+        let chain = missed.take(&id);
+        return Some(make(&last, true, chain));
+    }
+    let object = match objects.get(&id) {
+        Some(object) if object.rv() <= rv || object.rv() >= horizon => object,
+        Some(_) | None => {
+            missed.note(id, before);
+            return None;
+        }
+    };
+    let mut chain = missed.take(&id);
+    chain.push(before);
+    if object.rv() >= horizon {
+        // What it shows is ahead of this row, so what it was before this row is needed once more.
+        for before in &chain {
+            missed.note(id.clone(), before.clone());
+        }
+    }
+    Some(make(object, false, chain))
+}

@@ -1,0 +1,166 @@
+//! The newest part of the log, kept once for all watchers of the process, within bounds. A watcher has a place in it; whoever
+//! is too slow and falls behind its first entry is cut off, and can resume from the database.
+
+use super::change::Change;
+use crate::store::events::{Cursor, Logged};
+use std::{collections::VecDeque, sync::Arc, sync::RwLock};
+use tokio::sync::watch;
+
+/// Most entries.
+const ENTRIES_MAX: usize = 16_384;
+/// Most bytes, about.
+const BYTES_MAX: usize = 48 << 20;
+
+/// A row of the log, and what became of its object.
+#[derive(Debug)]
+pub struct Entry {
+    /// The row.
+    pub event: Logged,
+    /// Whose it is.
+    pub owner: Option<String>,
+    /// What is to be told of the object, if anything.
+    pub change: Option<Change>,
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        512 + self.change.as_ref().map_or(0, Change::size)
+    }
+}
+
+/// How far the tail has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Counts the times that the tail had to begin anew, because the log did.
+    pub generation: u64,
+    /// Everything up to this has been read; none before the first read.
+    pub through: Option<Cursor>,
+}
+
+/// A watcher's place.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    generation: u64,
+    next: u64,
+}
+
+/// What a watcher takes from its place.
+#[derive(Debug)]
+pub enum Taken {
+    /// Entries, none when there are no new ones.
+    Entries(Vec<Arc<Entry>>),
+    /// It was too slow: what it has not taken is not here any more.
+    TooSlow,
+    /// The log begins anew.
+    Restarted,
+}
+
+#[derive(Debug)]
+struct Inner {
+    generation: u64,
+    /// What is before the first entry.
+    start: Option<Cursor>,
+    /// The number of the first entry.
+    first: u64,
+    entries: VecDeque<Arc<Entry>>,
+    bytes: usize,
+}
+
+/// The ring.
+#[derive(Debug)]
+pub struct Ring {
+    inner: RwLock<Inner>,
+    progress: watch::Sender<Progress>,
+    entries_max: usize,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self::with_room_for(ENTRIES_MAX)
+    }
+}
+
+impl Ring {
+    /// One of at most so many entries.
+    pub fn with_room_for(entries_max: usize) -> Self {
+        let inner = Inner { generation: 0, start: None, first: 0, entries: VecDeque::new(), bytes: 0 };
+        Self { inner: RwLock::new(inner), progress: watch::Sender::new(Progress { generation: 0, through: None }), entries_max }
+    }
+
+    /// Begins after `start`; `anew` when the log does, so that every watcher has to.
+    pub fn begin(&self, start: Cursor, anew: bool) {
+        let mut inner = self.write();
+        inner.generation += u64::from(anew);
+        inner.first += inner.entries.len() as u64;
+        inner.entries.clear();
+        inner.bytes = 0;
+        inner.start = Some(start);
+        let progress = Progress { generation: inner.generation, through: Some(start) };
+        drop(inner);
+        self.progress.send_replace(progress);
+    }
+
+    /// Nobody reads on: nobody may join until it begins again.
+    pub fn pause(&self) {
+        let mut inner = self.write();
+        inner.start = None;
+        inner.first += inner.entries.len() as u64;
+        inner.entries.clear();
+        inner.bytes = 0;
+        let generation = inner.generation;
+        drop(inner);
+        self.progress.send_replace(Progress { generation, through: None });
+    }
+
+    /// Adds what was read, up to `through`.
+    pub fn extend(&self, entries: Vec<Entry>, through: Cursor) {
+        let mut inner = self.write();
+        for entry in entries {
+            inner.bytes += entry.size();
+            inner.entries.push_back(Arc::new(entry));
+        }
+        while inner.entries.len() > self.entries_max || inner.bytes > BYTES_MAX {
+            let Some(oldest) = inner.entries.pop_front() else { break };
+            inner.bytes -= oldest.size();
+            inner.first += 1;
+            inner.start = Some(oldest.event.cursor);
+        }
+        let progress = Progress { generation: inner.generation, through: Some(through) };
+        drop(inner);
+        self.progress.send_if_modified(|known| {
+            let changed = *known != progress;
+            *known = progress;
+            changed
+        });
+    }
+
+    /// How far it has come, to wait on.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// The place after `cursor`; none when what comes after it is not all here.
+    pub fn join(&self, cursor: Cursor) -> Option<Place> {
+        let inner = self.inner.read().expect("no holder of this lock panics");
+        inner.start.filter(|start| *start <= cursor)?;
+        let at = inner.entries.partition_point(|entry| entry.event.cursor <= cursor);
+        Some(Place { generation: inner.generation, next: inner.first + at as u64 })
+    }
+
+    /// The next entries, at most `max`; the place moves on.
+    pub fn take(&self, place: &mut Place, max: usize) -> Taken {
+        let inner = self.inner.read().expect("no holder of this lock panics");
+        if place.generation != inner.generation {
+            return Taken::Restarted;
+        }
+        let Some(skip) = place.next.checked_sub(inner.first) else { return Taken::TooSlow };
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let entries: Vec<_> = inner.entries.iter().skip(skip).take(max).cloned().collect();
+        place.next += entries.len() as u64;
+        Taken::Entries(entries)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
+        self.inner.write().expect("no holder of this lock panics")
+    }
+}
