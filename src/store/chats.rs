@@ -135,7 +135,8 @@ pub async fn insert(tx: &mut PgConnection, chat: &Chat) -> Result<bool, StoreErr
     Ok(inserted.is_some())
 }
 
-/// Writes the desired and reported columns of a chat that is locked, with its new generation, revision and event number.
+/// Writes the desired and reported columns of a chat that is locked, with its new generation, revision and event number. A new
+/// revision may mend what the loop failed on, so it is not waited with.
 pub async fn update(tx: &mut PgConnection, chat: &Chat) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.update";
     let Chat { meta, spec, .. } = chat;
@@ -143,7 +144,9 @@ pub async fn update(tx: &mut PgConnection, chat: &Chat) -> Result<(), StoreError
         "UPDATE chats SET labels = $3, annotations = $4, generation = $5, rv = $6, title = $7, agent = $8, workspace = $9,
                           refresh_policy = $10, suspend = $11, archived = $12, refresh_requested = $13,
                           reconcile_requested = $14, paused = $15, deletion_policy = $16, updated_at = $17, state = $18,
-                          last_error = $19, revision = $20, event_seq = $21
+                          last_error = $19, revision = $20, event_seq = $21,
+                          attempts = CASE WHEN revision = $20 THEN attempts ELSE 0 END,
+                          retry_at = CASE WHEN revision = $20 THEN retry_at END
          WHERE namespace = $1 AND id = $2 AND rv <= $6",
         meta.namespace,
         meta.id,
@@ -177,7 +180,8 @@ pub async fn update(tx: &mut PgConnection, chat: &Chat) -> Result<(), StoreError
 pub async fn request_refresh(tx: &mut PgConnection, namespace: &str, id: Uuid, token: &str) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.request_refresh";
     let done = sqlx::query!(
-        "UPDATE chats SET refresh_requested = $3, revision = revision + 1 WHERE namespace = $1 AND id = $2",
+        "UPDATE chats SET refresh_requested = $3, revision = revision + 1, attempts = 0, retry_at = NULL
+         WHERE namespace = $1 AND id = $2",
         namespace,
         id,
         token
@@ -202,7 +206,7 @@ pub async fn spread_archived(tx: &mut PgConnection, namespace: &str, id: Uuid) -
              SELECT c.id, parent.below AS inherited FROM chats c JOIN tree parent ON c.parent_id = parent.id
              WHERE c.namespace = $1
          )
-         UPDATE chats c SET inherited_archived = flags.inherited, revision = c.revision + 1
+         UPDATE chats c SET inherited_archived = flags.inherited, revision = c.revision + 1, attempts = 0, retry_at = NULL
          FROM flags
          WHERE c.namespace = $1 AND c.id = flags.id AND c.inherited_archived <> flags.inherited",
         namespace,
@@ -225,7 +229,7 @@ pub async fn orphan_children(
     const NAME: &str = "db.chats.orphan";
     let done = sqlx::query!(
         "UPDATE chats SET parent_id = NULL, root_id = id, inherited_archived = false, generation = generation + 1,
-                          revision = revision + 1, event_seq = event_seq + 1, rv = $3
+                          revision = revision + 1, attempts = 0, retry_at = NULL, event_seq = event_seq + 1, rv = $3
          WHERE namespace = $1 AND parent_id = $2 AND rv <= $3",
         namespace,
         id,

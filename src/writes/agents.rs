@@ -239,9 +239,9 @@ impl Write for RegisterRun<'_> {
 /// A workspace's current agent speaks to every chat of the workspace, so whoever does not reach everything may only join one
 /// whose agents are all his own.
 async fn may_join(tx: &mut PgConnection, reach: &Reach, namespace: &str, workspace: Option<&str>) -> Result<(), WriteError> {
-    if let (Some(user), Some(workspace)) = (reach.user(), workspace)
-        && agents::workspace_of_others(tx, namespace, workspace, user).await?
-    {
+    let (Some(user), Some(workspace)) = (reach.user(), workspace) else { return Ok(()) };
+    agents::lock_workspace(tx, namespace, workspace).await?; // locks, then reads
+    if agents::workspace_of_others(tx, namespace, workspace, user).await? {
         let message = format!("workspace {workspace:?} has agents of others: only they, or an administrator, may add to it");
         return Err(WriteError::Invalid(vec![Fault::new("spec.workspace", FaultKind::Forbidden, message)]));
     }
