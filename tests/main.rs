@@ -23,6 +23,7 @@ mod poison;
 mod races;
 mod replay;
 mod replicas;
+mod retention;
 mod scan;
 mod schema;
 mod store_smoke;
