@@ -2,7 +2,9 @@
 
 CREATE FUNCTION log_raise_floor(above bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    state log_state%ROWTYPE;
+    state   log_state%ROWTYPE;
+    mine    bigint;
+    horizon bigint;
 BEGIN
     SELECT * INTO STRICT state FROM log_state FOR UPDATE;
     IF state.floor > above THEN
@@ -10,7 +12,9 @@ BEGIN
     END IF;
     -- The floor is a version that lists may have: everything up to it must have ended. Only this transaction may still be open,
     -- which appends no event.
-    IF above + 1 >= (state.epoch << 44 | pg_snapshot_xmin(pg_current_snapshot())::text::bigint) AND above + 1 <> log_rv() THEN
+    mine := log_rv();
+    horizon := state.epoch << 44 | pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    IF above + 1 > horizon OR (above + 1 = horizon AND horizon <> mine) THEN
         RETURN false;
     END IF;
     UPDATE log_state
@@ -20,7 +24,7 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION log_raise_floor(bigint) IS 'Makes every version up to and with the given one too old to start from; false while a transaction just above it is open: ask again later. Commit it before what it is about is dropped.';
+COMMENT ON FUNCTION log_raise_floor(bigint) IS 'Makes every version up to and with the given one too old to start from; false while a transaction up to there, or just above, is open: ask again later. Commit it before what it is about is dropped.';
 
 CREATE FUNCTION events_drop_day(day date) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE

@@ -24,6 +24,7 @@ mod races;
 mod replay;
 mod replicas;
 mod retention;
+mod retention_events;
 mod scan;
 mod schema;
 mod store_smoke;

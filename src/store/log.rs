@@ -153,7 +153,7 @@ pub async fn last_between(connection: &mut PgConnection, from: Timestamp, to: Ti
     .await
 }
 
-/// Makes every version up to and with `above` too old to start from. False while a transaction just above it is open.
+/// Makes every version up to and with `above` too old to start from. False while one of them, or the next, is still open.
 /// A transaction of its own: it must be committed before what it is about is dropped.
 pub async fn raise_floor(connection: &mut PgConnection, above: i64) -> Result<bool, StoreError> {
     const NAME: &str = "db.log.raise_floor";
