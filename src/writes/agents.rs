@@ -127,7 +127,7 @@ impl Write for UpdateAgent<'_> {
         }
         let spec_changed = *spec != wanted.spec;
         if spec_changed {
-            check_owner(old.agent.source, *asks)?;
+            check_owner("Agent", meta, old.agent.source, *asks)?;
         }
         let (before, after) = (Requests::of(&meta.annotations), Requests::of(&wanted.annotations));
         let asks_refresh = after.refresh.is_some() && after.refresh != before.refresh;
@@ -186,7 +186,7 @@ impl Write for DeleteAgent<'_> {
         let Self { clock, key, known, asks } = self;
         let old = locked(tx, key).await?; // locks, then reads
         known.check(old.agent.meta.id, old.agent.meta.rv)?;
-        check_owner(old.agent.source, *asks)?;
+        check_owner("Agent", &old.agent.meta, old.agent.source, *asks)?;
         if old.agent.deletion_timestamp.is_some() {
             return Ok(old);
         }
