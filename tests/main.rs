@@ -12,6 +12,7 @@ mod database_away;
 mod dev;
 mod embedded;
 mod idle;
+mod kstatus;
 mod kubectl;
 mod laps;
 mod log_order;
