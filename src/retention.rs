@@ -261,7 +261,11 @@ mod tests {
     use super::*;
 
     fn of(resources: &[i32]) -> Vec<Superfluous> {
-        resources.iter().enumerate().map(|(n, resources)| Superfluous { id: SnapshotId(n as i64), resources: *resources }).collect()
+        resources
+            .iter()
+            .enumerate()
+            .map(|(n, resources)| Superfluous { id: SnapshotId(n as i64), resources: *resources })
+            .collect()
     }
 
     #[test]

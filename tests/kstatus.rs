@@ -38,7 +38,14 @@ const CHATS: &[Row] = &[
     ["pinned, its agent is gone", "False/AgentNotFound", "Unknown/NoSnapshot", "False/AllOk", "–", "InProgress"],
     ["ended, then its agent was deleted", "True/Pinned", "False/UpToDate", "False/AllOk", "–", "Current"],
     ["pinned, names no agent any more", "True/Unbound", "Unknown/NoSnapshot", "False/AllOk", "–", "Current"],
-    ["pinned, its rebuilt workspace has not reported", "Unknown/WaitingForSnapshot", "Unknown/NoSnapshot", "False/AllOk", "–", "InProgress"],
+    [
+        "pinned, its rebuilt workspace has not reported",
+        "Unknown/WaitingForSnapshot",
+        "Unknown/NoSnapshot",
+        "False/AllOk",
+        "–",
+        "InProgress",
+    ],
     ["the loop failed on it and tries again", "–", "–", "–", "Reconciling/ProgressingWithRetry", "InProgress"],
     ["the loop fails on it again and again", "–", "–", "–", "Stalled/ReconcileFailed", "Failed"],
 ];

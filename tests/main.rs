@@ -15,6 +15,7 @@ mod idle;
 mod kstatus;
 mod kubectl;
 mod laps;
+mod lifecycle;
 mod log_order;
 mod moored;
 mod patches;

@@ -35,7 +35,8 @@ async fn operations_change_chats_agents_and_what_a_runner_reports() {
     assert_eq!(patched["metadata"]["generation"], 2);
     let removed = operate(&api, "chats/fix", json!([{"op": "remove", "path": "/spec/agentRef"}])).await.expect(200);
     assert_eq!(removed["spec"].get("agentRef"), None);
-    let nulled = operate(&api, "chats/fix", json!([{"op": "replace", "path": "/metadata/labels", "value": null}])).await.expect(200);
+    let nulled =
+        operate(&api, "chats/fix", json!([{"op": "replace", "path": "/metadata/labels", "value": null}])).await.expect(200);
     assert_eq!(nulled["metadata"].get("labels"), None);
 
     let agent = operate(&api, "agents/ws", json!([{"op": "add", "path": "/spec/build", "value": 7}])).await.expect(200);
@@ -62,7 +63,12 @@ async fn what_cannot_be_done_is_refused_whole() {
     let before = digest(&db).await;
     let add = |path: &str, value: Value| json!([{"op": "add", "path": "/spec/title", "value": "half"}, {"op": "add", "path": path, "value": value}]);
     for (path, operations, field, says) in [
-        ("chats/fix", json!([{"op": "add", "path": "/spec/title", "value": "x"}, {"op": "test", "path": "/spec/title", "value": "y"}]), "spec.title", "operation 1"),
+        (
+            "chats/fix",
+            json!([{"op": "add", "path": "/spec/title", "value": "x"}, {"op": "test", "path": "/spec/title", "value": "y"}]),
+            "spec.title",
+            "operation 1",
+        ),
         ("chats/fix", json!([{"op": "remove", "path": "/spec/nothing"}]), "spec.nothing", "path is invalid"),
         ("chats/fix", json!([{"op": "move", "from": "/spec", "path": "/spec/title"}]), "spec.title", "inside itself"),
         ("chats/fix", add("/spec/owner", json!("bob")), "spec.owner", "immutable"),
@@ -75,7 +81,12 @@ async fn what_cannot_be_done_is_refused_whole() {
         ("chats/fix/status", json!([{"op": "add", "path": "/status/dirty", "value": true}]), "status.dirty", "only status.state"),
         ("chats/fix/status", json!([{"op": "add", "path": "/spec/title", "value": "x"}]), "spec", "only status.state"),
         ("chats/fix/status", json!([{"op": "remove", "path": "/status/state"}]), "status.state", "must be one of"),
-        ("chats/fix/status", json!([{"op": "test", "path": "/status/state", "value": "Error"}, {"op": "replace", "path": "/status/state", "value": "Running"}]), "status.state", "expects \"Error\""),
+        (
+            "chats/fix/status",
+            json!([{"op": "test", "path": "/status/state", "value": "Error"}, {"op": "replace", "path": "/status/state", "value": "Running"}]),
+            "status.state",
+            "expects \"Error\"",
+        ),
     ] {
         let refused = operate(&api, path, operations.clone()).await.refused(422, "Invalid");
         assert_eq!(refused.fields(), [field], "{operations}");
@@ -88,7 +99,14 @@ async fn what_cannot_be_done_is_refused_whole() {
     ] {
         assert_eq!(api.patch(path, &body).await.refused(422, "Invalid").fields(), [field]);
     }
-    for nonsense in ["{}", "[1]", "[{\"op\":\"swap\",\"path\":\"/a\"}]", "[{\"op\":\"add\",\"path\":\"/a\"}]", "nonsense", "[{\"op\":\"replace\",\"path\":\"\",\"value\":1}]"] {
+    for nonsense in [
+        "{}",
+        "[1]",
+        "[{\"op\":\"swap\",\"path\":\"/a\"}]",
+        "[{\"op\":\"add\",\"path\":\"/a\"}]",
+        "nonsense",
+        "[{\"op\":\"replace\",\"path\":\"\",\"value\":1}]",
+    ] {
         api.send_raw(Method::PATCH, "chats/fix", JSON_PATCH, nonsense).await.refused(400, "BadRequest");
     }
     let many = json!(vec![json!({"op": "add", "path": "/spec/title", "value": "x"}); 10_001]);
@@ -130,9 +148,7 @@ async fn a_patch_that_tests_is_done_to_what_it_has_tested_however_many_come_at_o
 
     settled(&db).await;
     let version = api.chat("counter").await["metadata"]["resourceVersion"].clone();
-    let versioned = |version: &Value, title: &str| {
-        json!([{"op": "replace", "path": "/metadata/resourceVersion", "value": version}, {"op": "replace", "path": "/spec/title", "value": title}])
-    };
+    let versioned = |version: &Value, title: &str| json!([{"op": "replace", "path": "/metadata/resourceVersion", "value": version}, {"op": "replace", "path": "/spec/title", "value": title}]);
     operate(&api, "chats/counter", versioned(&version, "a")).await.expect(200);
     operate(&api, "chats/counter", versioned(&version, "b")).await.refused(409, "Conflict");
 }
@@ -149,7 +165,8 @@ async fn a_token_over_64_characters_is_refused_on_every_path() {
     for key in ["moorline.dev/refresh-requested-at", "moorline.dev/reconcile-requested-at"] {
         let meta = |name: &str| json!({"metadata": {"name": name, "annotations": {key: long}}});
         let pointer = format!("/metadata/annotations/{}", key.replace('/', "~1"));
-        let operations = json!([{"op": "add", "path": "/metadata/annotations", "value": {}}, {"op": "add", "path": pointer, "value": long}]);
+        let operations =
+            json!([{"op": "add", "path": "/metadata/annotations", "value": {}}, {"op": "add", "path": pointer, "value": long}]);
         for answer in [
             api.post("chats", &meta("new")).await,
             api.put("chats/fix", &meta("fix")).await,
@@ -180,7 +197,10 @@ async fn a_record_made_from_a_manifest_names_its_owner_when_it_refuses() {
     api.create_agent("ws", json!({})).await;
     api.create_chat("fix", json!({})).await;
     settled(&db).await;
-    sqlx::raw_sql("UPDATE chats SET source = 'manifest'; UPDATE agents SET source = 'manifest'").execute(&db.pool).await.expect("manifests");
+    sqlx::raw_sql("UPDATE chats SET source = 'manifest'; UPDATE agents SET source = 'manifest'")
+        .execute(&db.pool)
+        .await
+        .expect("manifests");
     let before = digest(&db).await;
     for (answer, owner) in [
         (api.patch("chats/fix", &json!({"spec": {"title": "x"}})).await, "Chat team-a/fix"),

@@ -160,7 +160,9 @@ async fn mending_a_record_that_was_set_aside_does_not_wait_for_its_retry() {
     let db = database().await;
     let world = World::new(db.pool.clone());
     db.pool
-        .execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (title = 'mended' OR conditions = '{}' OR NOT conditions ? 'Ready')")
+        .execute(
+            "ALTER TABLE chats ADD CONSTRAINT refused CHECK (title = 'mended' OR conditions = '{}' OR NOT conditions ? 'Ready')",
+        )
         .await
         .expect("a constraint");
     for chat in ["spec", "refresh", "state", "archived", "child"] {

@@ -124,7 +124,8 @@ async fn each_removal_is_an_event_that_holds_the_object_and_never_a_body() {
     let mut agent = world.agent("ws-1").running().await;
     limit(&world, "ws-1", 1).await;
     push_all(&mut agent, 1..=3).await;
-    let first: (String, i64) = sqlx::query_as("SELECT name, rv FROM snapshots WHERE revision = 1").fetch_one(&db.pool).await.unwrap();
+    let first: (String, i64) =
+        sqlx::query_as("SELECT name, rv FROM snapshots WHERE revision = 1").fetch_one(&db.pool).await.unwrap();
     pass(&world).await;
     let events: Vec<(String, serde_json::Value, i64, Option<uuid::Uuid>)> =
         sqlx::query_as("SELECT name, payload, rv, agent_id FROM events WHERE kind = 'SnapshotDeleted'")
@@ -193,10 +194,12 @@ async fn a_batch_is_at_most_a_thousand_rows_in_one_transaction() {
     .await
     .expect("events");
     assert!(batches.len() >= 5 && batches.iter().all(|rows| *rows <= 1_000), "{batches:?}");
-    let numbers: Vec<(i64, i64, i64)> = sqlx::query_as("SELECT rv, min(seq)::bigint, (max(seq) - count(*))::bigint FROM events WHERE kind = 'SnapshotDeleted' GROUP BY rv")
-        .fetch_all(&db.pool)
-        .await
-        .expect("events");
+    let numbers: Vec<(i64, i64, i64)> = sqlx::query_as(
+        "SELECT rv, min(seq)::bigint, (max(seq) - count(*))::bigint FROM events WHERE kind = 'SnapshotDeleted' GROUP BY rv",
+    )
+    .fetch_all(&db.pool)
+    .await
+    .expect("events");
     assert!(numbers.iter().all(|(_, first, gap)| (*first, *gap) == (1, 0)), "numbered within each transaction: {numbers:?}");
 }
 
@@ -227,12 +230,11 @@ async fn a_push_that_returns_to_a_snapshot_waits_for_its_removal_and_makes_it_an
     world.chat("after").of_agent("ws-1").create().await;
     world.settle().await;
     assert_eq!(world.bodies("after").await[0].1, b"text 1");
-    let versions: Vec<bool> = sqlx::query_scalar(
-        "SELECT s.rv > e.rv FROM snapshots s JOIN events e ON e.name = s.name AND e.kind = 'SnapshotDeleted'",
-    )
-    .fetch_all(&db.pool)
-    .await
-    .expect("versions");
+    let versions: Vec<bool> =
+        sqlx::query_scalar("SELECT s.rv > e.rv FROM snapshots s JOIN events e ON e.name = s.name AND e.kind = 'SnapshotDeleted'")
+            .fetch_all(&db.pool)
+            .await
+            .expect("versions");
     assert_eq!(versions, [true], "a name that comes again comes with a later version");
 }
 
@@ -349,7 +351,8 @@ async fn the_foreign_keys_refuse_what_the_locks_should_have_kept_away() {
     push_all(&mut agent, 2..=2).await;
     let hoard = hoard(&world, "ws-1").await;
     for revision in [1, 2] {
-        let id: i64 = sqlx::query_scalar("SELECT id FROM snapshots WHERE revision = $1").bind(revision).fetch_one(&db.pool).await.unwrap();
+        let id: i64 =
+            sqlx::query_scalar("SELECT id FROM snapshots WHERE revision = $1").bind(revision).fetch_one(&db.pool).await.unwrap();
         let mut tx = db.pool.begin().await.expect("a session");
         let mut log = store::log::TxLog::open(&mut tx).await.expect("a version");
         let ids = [moorline::model::snapshot::SnapshotId(id)];
@@ -437,7 +440,8 @@ async fn whatever_goes_on_meanwhile_every_pin_keeps_its_snapshot_and_every_snaps
     for n in 0..6 {
         assert_eq!(world.bodies(&format!("chat-{n}")).await[1].1, b"the same every time");
     }
-    let versions: i64 = sqlx::query_scalar("SELECT count(*) FROM events WHERE kind = 'SnapshotDeleted'").fetch_one(&db.pool).await.unwrap();
+    let versions: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM events WHERE kind = 'SnapshotDeleted'").fetch_one(&db.pool).await.unwrap();
     assert!(versions > 0, "something was removed");
     assert!(kept(&world).await.len() <= 8, "{:?}", kept(&world).await);
 }

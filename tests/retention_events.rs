@@ -54,7 +54,9 @@ fn day(ago: i64) -> Date {
 async fn write_day(pool: &PgPool, ago: i64, events: usize) {
     let (from, to) = (day(ago), day(ago - 1));
     let name = from.strftime("events_%Y%m%d");
-    let sql = format!("CREATE TABLE IF NOT EXISTS {name} PARTITION OF events FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')");
+    let sql = format!(
+        "CREATE TABLE IF NOT EXISTS {name} PARTITION OF events FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')"
+    );
     pool.execute(AssertSqlSafe(sql)).await.expect("a partition");
     write(pool, ago, events).await;
 }
@@ -271,7 +273,8 @@ async fn events_without_a_days_partition_go_in_batches() {
         (before == 4_200).then_some(())
     })
     .await;
-    let left: Vec<String> = sqlx::query_scalar("SELECT name FROM events_default").fetch_all(&db.pool).await.expect("what is left");
+    let left: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM events_default").fetch_all(&db.pool).await.expect("what is left");
     assert_eq!(left, ["3 days ago, 0"]);
     let mut connection = db.pool.acquire().await.expect("a connection");
     write(&db.pool, 20, 1_001).await;

@@ -321,7 +321,12 @@ pub async fn patch_status(
 /// Reads what a patch says of a status.
 fn read_report(said: &serde_json::Value) -> Result<(Option<WireState>, Option<String>), Vec<Fault>> {
     let mut faults = Vec::new();
-    for field in said.as_object().into_iter().flat_map(serde_json::Map::keys).filter(|field| !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status")) {
+    for field in said
+        .as_object()
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+        .filter(|field| !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"))
+    {
         faults.push(Fault::new(field, FaultKind::Forbidden, "only status.state and status.lastError may be written here"));
     }
     let status = said.get("status");

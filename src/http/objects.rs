@@ -222,6 +222,11 @@ pub async fn read_deletion(
     let json = Json::parse(&bytes, NulAllowed::Nowhere)?;
     let (options, _) = json.into_type::<DeleteOptions>(FieldValidation::Ignore)?;
     let policy = options.propagation_policy.as_deref().or(query.propagation_policy.as_deref());
+    if policy.is_some() && options.orphan_dependents.is_some() {
+        let message = "orphanDependents and propagationPolicy cannot be both set: propagationPolicy alone says it all";
+        let fault = Fault::new("propagationPolicy", FaultKind::Invalid, message);
+        return Err(ApiError::invalid("DeleteOptions", name, &[fault]));
+    }
     let orphan = match (policy, options.orphan_dependents) {
         (Some("Orphan"), _) | (None | Some(""), Some(true)) => true,
         (Some("Background" | "Foreground" | "") | None, _) => false,

@@ -299,11 +299,18 @@ mod tests {
 
     #[test]
     fn a_failed_operation_is_named_with_its_path() {
-        let test = operations(&json!([{"op": "add", "path": "/spec/a~1b", "value": 1}, {"op": "test", "path": "/spec/a~1b", "value": 2}]));
+        let test = operations(
+            &json!([{"op": "add", "path": "/spec/a~1b", "value": 1}, {"op": "test", "path": "/spec/a~1b", "value": 2}]),
+        );
         let fault = operate(&mut json!({"spec": {}}), &test).expect_err("fails");
         assert_eq!(fault.field, "spec.a/b");
         assert!(fault.message.contains("operation 1") && fault.message.contains("it expects 2"), "{fault}");
-        for bad in [json!({}), json!([{"op": "swap", "path": "/a"}]), json!([{"op": "add", "path": "/a"}]), json!([{"op": "remove", "path": "a"}])] {
+        for bad in [
+            json!({}),
+            json!([{"op": "swap", "path": "/a"}]),
+            json!([{"op": "add", "path": "/a"}]),
+            json!([{"op": "remove", "path": "a"}]),
+        ] {
             assert_eq!(read_operations(&bad).expect_err("no patch").code().as_u16(), 400, "{bad}");
         }
         let many = json!(vec![json!({"op": "remove", "path": "/a"}); OPERATIONS_MAX + 1]);

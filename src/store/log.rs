@@ -164,10 +164,7 @@ pub async fn raise_floor(connection: &mut PgConnection, above: i64) -> Result<bo
 /// written to it since.
 pub async fn drop_day(connection: &mut PgConnection, day: Date) -> Result<bool, StoreError> {
     const NAME: &str = "db.events.drop_day";
-    sqlx::query_scalar!(r#"SELECT events_drop_day($1) AS "dropped!""#, day.to_sqlx() as _)
-        .fetch_one(connection)
-        .named(NAME)
-        .await
+    sqlx::query_scalar!(r#"SELECT events_drop_day($1) AS "dropped!""#, day.to_sqlx() as _).fetch_one(connection).named(NAME).await
 }
 
 /// Old events of the default partition.
@@ -196,8 +193,7 @@ pub async fn strays(connection: &mut PgConnection, cutoff: Timestamp) -> Result<
 /// When the oldest event that is kept was written; none when there is none.
 pub async fn oldest(connection: &mut PgConnection) -> Result<Option<Timestamp>, StoreError> {
     const NAME: &str = "db.events.oldest";
-    let at = sqlx::query_scalar!(
-        r#"SELECT e.created_at AS "at: jiff_sqlx::Timestamp" FROM events e ORDER BY e.rv, e.seq LIMIT 1"#
-    );
+    let at =
+        sqlx::query_scalar!(r#"SELECT e.created_at AS "at: jiff_sqlx::Timestamp" FROM events e ORDER BY e.rv, e.seq LIMIT 1"#);
     Ok(at.fetch_optional(connection).named(NAME).await?.map(jiff_sqlx::Timestamp::to_jiff))
 }

@@ -55,7 +55,8 @@ pub async fn superfluous(connection: &mut PgConnection, namespace: &str, agent: 
 pub async fn lock(tx: &mut PgConnection, namespace: &str, agent: Uuid) -> Result<(), StoreError> {
     const NAME: &str = "db.agents.lock_by_id";
     const GONE: &str = "db.agents.lock_gone";
-    let locked = sqlx::query_scalar!("SELECT id FROM agents WHERE namespace = $1 AND id = $2 FOR NO KEY UPDATE", namespace, agent);
+    let locked =
+        sqlx::query_scalar!("SELECT id FROM agents WHERE namespace = $1 AND id = $2 FOR NO KEY UPDATE", namespace, agent);
     if locked.fetch_optional(&mut *tx).named(NAME).await?.is_none() {
         let what = format!("moorline.retention/{namespace}/{agent}");
         sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", what).execute(tx).named(GONE).await?;
@@ -123,12 +124,7 @@ pub async fn delete(
     delete_unused_blobs(tx, namespace, agent, &hashes.into_iter().collect::<Vec<_>>()).await
 }
 
-async fn delete_unused_blobs(
-    tx: &mut PgConnection,
-    namespace: &str,
-    agent: Uuid,
-    hashes: &[Vec<u8>],
-) -> Result<u64, StoreError> {
+async fn delete_unused_blobs(tx: &mut PgConnection, namespace: &str, agent: Uuid, hashes: &[Vec<u8>]) -> Result<u64, StoreError> {
     const NAME: &str = "db.blobs.delete_unused";
     if hashes.is_empty() {
         return Ok(0);

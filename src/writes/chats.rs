@@ -196,7 +196,7 @@ impl Write for UpdateChat<'_> {
         new.event_seq += 1;
         chats::update(tx, &new).await?;
         if new.spec.archived != old.chat.spec.archived {
-            chats::spread_archived(tx, &key.namespace, new.meta.id).await?; // all of the subtree, in one statement
+            chats::spread_archived(tx, &key.namespace, &[new.meta.id]).await?; // all of the subtree, in one statement
         }
         append(tx, &mut log, EventKind::ChatUpdated, &new, json!({"before": before_of(&old.chat, &new)})).await?;
         chats::get_by_id(tx, &key.namespace, new.meta.id).await?.ok_or(WriteError::NotFound)
@@ -368,21 +368,9 @@ impl Write for DeleteChat<'_> {
             Propagation::Background => chats::delete(tx, namespace, &tree, &mut log).await?,
             Propagation::Orphan => {
                 let children = chats::children(tx, namespace, id).await?;
-                chats::orphan_children(tx, namespace, id, log.rv, children.len()).await?;
-                for child in &children {
-                    chats::reroot(tx, namespace, child.id).await?;
-                    chats::spread_archived(tx, namespace, child.id).await?;
-                    let event = NewEvent {
-                        namespace,
-                        kind: EventKind::ChatUpdated,
-                        subject: Some(child.id),
-                        name: &child.name,
-                        chat: Some((child.id, child.event_seq + 1)),
-                        agent: None,
-                        payload: json!({}),
-                    };
-                    events::append(tx, &mut log, event).await?;
-                }
+                chats::orphan_children(tx, namespace, id, &children, &mut log).await?;
+                chats::reroot(tx, namespace, &children).await?;
+                chats::spread_archived(tx, namespace, &children).await?;
                 chats::delete(tx, namespace, &[id], &mut log).await?;
             }
         }
