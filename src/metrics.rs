@@ -235,6 +235,6 @@ impl Metrics {
 
     /// When the oldest event that is kept was written.
     pub fn oldest_event(&self, at: Option<jiff::Timestamp>) {
-        self.oldest_event.set(at.map_or(0.0, |at| at.as_second() as f64));
+        self.oldest_event.set(at.map_or(0.0, |at| at.as_duration().as_secs_f64()));
     }
 }

@@ -261,11 +261,8 @@ mod tests {
     use super::*;
 
     fn of(resources: &[i32]) -> Vec<Superfluous> {
-        resources
-            .iter()
-            .enumerate()
-            .map(|(n, resources)| Superfluous { id: SnapshotId(n as i64), resources: *resources })
-            .collect()
+        let ids = (1..).map(SnapshotId);
+        ids.zip(resources).map(|(id, resources)| Superfluous { id, resources: *resources }).collect()
     }
 
     #[test]

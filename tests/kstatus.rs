@@ -145,7 +145,7 @@ fn the_doc_has_these_tables() {
     let doc = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/conditions.md")).expect("the doc");
     let rows = |heading: &str| {
         let (_, section) = doc.split_once(heading).unwrap_or_else(|| panic!("no heading {heading:?}"));
-        let table = section.lines().skip_while(|line| !line.starts_with("|")).take_while(|line| line.starts_with('|')).skip(2);
+        let table = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|')).skip(2);
         table.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect::<Vec<Vec<_>>>()
     };
     assert_eq!(rows("## Every state of a chat"), CHATS.iter().map(|row| row.map(str::to_owned).to_vec()).collect::<Vec<_>>());
