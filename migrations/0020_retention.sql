@@ -26,7 +26,7 @@ END
 $$;
 COMMENT ON FUNCTION log_raise_floor(bigint) IS 'Makes every version up to and with the given one too old to start from; false while a transaction up to there, or just above, is open: ask again later. Commit it before what it is about is dropped.';
 
-CREATE FUNCTION events_drop_day(day date) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION events_drop_day(day date) RETURNS boolean LANGUAGE plpgsql VOLATILE SET lock_timeout = '200ms' AS $$
 DECLARE
     part text := 'events_' || to_char(day, 'YYYYMMDD');
     last bigint;
@@ -35,7 +35,6 @@ BEGIN
         RETURN false;
     END IF;
     -- Whoever waits for this lock has every reader and writer of the log wait behind it: not for long.
-    PERFORM set_config('lock_timeout', '300ms', true);
     LOCK TABLE ONLY events IN ACCESS EXCLUSIVE MODE;
     IF to_regclass(part) IS NULL THEN
         RETURN false;
@@ -49,4 +48,4 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION events_drop_day(date) IS 'Drops the partition of a day (UTC) if all its events are below the floor. False: there is none, or something was written to it since the floor was raised. Fails with 55P03 when the log is too busy to be locked within 300 ms.';
+COMMENT ON FUNCTION events_drop_day(date) IS 'Drops the partition of a day (UTC) if all its events are below the floor. False: there is none, or something was written to it since the floor was raised. Fails with 55P03 when the log is too busy to be locked within 200 ms.';

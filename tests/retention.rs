@@ -415,7 +415,7 @@ async fn whatever_goes_on_meanwhile_every_pin_keeps_its_snapshot_and_every_snaps
             let world = b.clone();
             Box::pin(async move {
                 world.reconciler.converge_due("team-a").await.expect("the chats' lane");
-                world.reconciler.fan_out("team-a").await.expect("the agents' lane");
+                world.reconciler.fan_out("team-a", uuid::Uuid::nil()).await.expect("the agents' lane");
             })
         })),
         background(Box::new(move || {
