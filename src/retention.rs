@@ -144,7 +144,7 @@ impl Retention {
             if shutdown.is_cancelled() {
                 return Ok(());
             }
-            if self.expire_day(day).await? && self.drop_day(day).await? {
+            if self.expire_day(day).await? && self.drop_day(day, shutdown).await? {
                 removed.days += 1;
                 METRICS.removed("event_days", 1);
             }
@@ -176,14 +176,14 @@ impl Retention {
         }
     }
 
-    async fn drop_day(&self, day: Date) -> Result<bool, StoreError> {
+    async fn drop_day(&self, day: Date, shutdown: &CancellationToken) -> Result<bool, StoreError> {
         let mut tries = 0;
         loop {
             let dropped = log::drop_day(&mut *self.connection().await?, day).await;
             match dropped {
                 Err(error) if error.sqlstate().as_deref() == Some(BUSY) => {
                     tries += 1;
-                    if tries == DROP_TRIES {
+                    if tries == DROP_TRIES || shutdown.is_cancelled() {
                         tracing::info!(%day, "the log is too busy for a day of it to be dropped; the next pass tries again");
                         return Ok(false);
                     }
