@@ -52,6 +52,47 @@ pub struct Server {
     /// Connections to the database, at most, 4 to 1,000; two more are used for wake-ups.
     #[arg(long, env = "MOORLINE_DATABASE_CONNECTIONS", default_value_t = 16, value_parser = clap::value_parser!(u32).range(4..=1_000), value_name = "N")]
     pub database_connections: u32,
+    /// How often superfluous snapshots and old events are looked for, 1s to 1d, as `90s`, `10m`, `6h`, `1d`; jittered by half.
+    #[arg(long, env = "MOORLINE_RETENTION_INTERVAL", default_value = "10m", value_parser = retention_interval, value_name = "TIME")]
+    pub retention_interval: Duration,
+    /// How long events are kept, 1h to 3650d; whole days (UTC) are dropped. Whoever reads the log from before begins anew.
+    #[arg(long, env = "MOORLINE_EVENT_RETENTION", default_value = "7d", value_parser = event_retention, value_name = "TIME")]
+    pub event_retention: Duration,
+}
+
+/// The default of `--retention-interval`.
+pub const RETENTION_INTERVAL: Duration = Duration::from_mins(10);
+/// The default of `--event-retention`.
+pub const EVENT_RETENTION: Duration = DAY.saturating_mul(7);
+const DAY: Duration = Duration::from_hours(24);
+
+fn retention_interval(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_secs(1), DAY)
+}
+
+fn event_retention(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_hours(1), DAY.saturating_mul(3_650))
+}
+
+/// Reads a whole number with one of the units s, m, h, d.
+fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let form = || format!("must be a whole number with one of the units s, m, h, d, got {text:?}");
+    let unit = text.chars().next_back().ok_or_else(form)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(form()),
+    };
+    let digits = &text[..text.len() - unit.len_utf8()];
+    let number = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit())).ok_or_else(form)?;
+    let number: u64 = number.parse().map_err(|_| form())?;
+    let duration = number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(form)?;
+    if duration < least || duration > most {
+        return Err(format!("must be {} to {} seconds, got {text:?}", least.as_secs(), most.as_secs()));
+    }
+    Ok(duration)
 }
 
 impl Server {
@@ -68,4 +109,23 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_number_with_a_unit_and_within_its_range() {
+        assert_eq!(retention_interval("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(retention_interval("10m"), Ok(RETENTION_INTERVAL));
+        assert_eq!(event_retention("7d"), Ok(EVENT_RETENTION));
+        for bad in ["", "7", "d", "-1d", "+1d", "1.5h", "1w", "10 m", "99999999999999999999s", "18446744073709551615d", "7ä"] {
+            let error = event_retention(bad).expect_err(bad);
+            assert!(error.contains("units") && error.contains(bad), "{error}");
+        }
+        let error = retention_interval("2d").expect_err("too long");
+        assert!(error.contains("1 to 86400 seconds") && error.contains("2d"), "{error}");
+        assert!(event_retention("59m").is_err() && event_retention("3651d").is_err());
+    }
 }

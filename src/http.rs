@@ -14,6 +14,7 @@ pub mod negotiate;
 pub mod objects;
 pub mod openapi;
 pub mod page;
+pub mod patch;
 pub mod serve;
 pub mod snapshots;
 pub mod status;

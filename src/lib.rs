@@ -24,6 +24,7 @@ pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod reconcile;
+pub mod retention;
 pub mod server;
 pub mod store;
 pub mod telemetry;

@@ -30,6 +30,11 @@ struct OfResult {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct What {
+    what: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Query {
     query: &'static str,
 }
@@ -65,6 +70,9 @@ pub struct Metrics {
     default_rows: Gauge,
     watchers: Gauge,
     database_up: Gauge<f64, AtomicU64>,
+    removed: Family<What, Counter>,
+    retentions: Family<OfResult, Counter>,
+    oldest_event: Gauge<f64, AtomicU64>,
 }
 
 fn seconds() -> Histogram {
@@ -89,6 +97,9 @@ impl Metrics {
             default_rows: Gauge::default(),
             watchers: Gauge::default(),
             database_up: Gauge::default(),
+            removed: Family::default(),
+            retentions: Family::default(),
+            oldest_event: Gauge::default(),
         };
         let Self {
             registry,
@@ -106,6 +117,9 @@ impl Metrics {
             default_rows,
             watchers,
             database_up,
+            removed,
+            retentions,
+            oldest_event,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
         registry.register_with_unit(
@@ -141,6 +155,14 @@ impl Metrics {
         registry.register("watchers", "Open watches of this process", watchers.clone());
         registry.register("events_default_rows", "Events in the default partition: should be 0", default_rows.clone());
         registry.register("database_up", "1 while the database answers", database_up.clone());
+        registry.register("retention_removed", "What retention removed, by what it is", removed.clone());
+        registry.register("retention_passes", "Passes of retention, by result", retentions.clone());
+        registry.register_with_unit(
+            "events_oldest_timestamp",
+            "When the oldest event that is kept was written, since 1970; 0 before the first pass of retention, or with no event",
+            Unit::Seconds,
+            oldest_event.clone(),
+        );
         metrics
     }
 
@@ -208,5 +230,20 @@ impl Metrics {
     /// Whether the database answers.
     pub fn database_up(&self, up: bool) {
         self.database_up.set(f64::from(u8::from(up)));
+    }
+
+    /// Retention removed so many of something.
+    pub fn removed(&self, what: &'static str, count: u64) {
+        self.removed.get_or_create(&What { what }).inc_by(count);
+    }
+
+    /// A pass of retention ended.
+    pub fn retained(&self, result: &'static str) {
+        self.retentions.get_or_create(&OfResult { result }).inc();
+    }
+
+    /// When the oldest event that is kept was written.
+    pub fn oldest_event(&self, at: Option<jiff::Timestamp>) {
+        self.oldest_event.set(at.map_or(0.0, |at| at.as_duration().as_secs_f64()));
     }
 }

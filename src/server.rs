@@ -9,6 +9,7 @@ use crate::{
     config,
     http::{self, auth::Authentication},
     reconcile::Reconciler,
+    retention::Retention,
     store::{
         self, StoreError,
         error::full_jitter,
@@ -117,6 +118,14 @@ impl Server {
                     let (wake, options, clock, stop) = (wake.clone(), store::session(options), clock.clone(), stop.clone());
                     tasks.spawn(async move { wake.run(options, clock, stop).await });
                 }
+                let retention = Retention {
+                    pool: pool.clone(),
+                    clock: clock.clone(),
+                    wake: wake.clone(),
+                    interval: config.retention_interval,
+                    event_age: config.event_retention,
+                };
+                tasks.spawn(retention.run(stop.clone()));
                 let reconciler = Reconciler::new(pool.clone(), clock.clone());
                 let worker = Worker { reconciler, pool: pool.clone(), clock: clock.clone(), wake, poll: config.poll() };
                 working = Some(tasks.spawn(worker.run(stop.clone())));

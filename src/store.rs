@@ -14,6 +14,8 @@ pub mod events;
 pub mod fanout;
 pub mod lists;
 pub mod log;
+pub mod poison;
+pub mod retention;
 pub mod rows;
 pub mod schema;
 pub mod snapshots;

@@ -9,7 +9,10 @@ pub mod chats;
 pub mod push;
 
 use crate::{
-    model::{fault::Fault, object::Source},
+    model::{
+        fault::Fault,
+        object::{Metadata, Source},
+    },
     store::StoreError,
 };
 use jiff::Timestamp;
@@ -35,8 +38,11 @@ pub enum WriteError {
         found: String,
     },
     /// Somebody else owns the record's spec.
-    #[error("this record was made from a manifest, which owns its spec: change or delete the manifest instead")]
-    OwnedByManifest,
+    #[error("it was made from the manifest {owner} of the cluster, which owns its spec: change or delete that instead")]
+    OwnedByManifest {
+        /// The manifest: kind, namespace and name.
+        owner: String,
+    },
     /// Refreshing an archived chat.
     #[error("the chat is archived: unarchive it to refresh it")]
     Archived,
@@ -89,7 +95,7 @@ impl WriteError {
             | Self::AlreadyExists
             | Self::Changed
             | Self::OtherUid { .. }
-            | Self::OwnedByManifest
+            | Self::OwnedByManifest { .. }
             | Self::Archived
             | Self::Invalid(_)
             | Self::Refused(_) => None,
@@ -128,9 +134,12 @@ impl Preconditions {
 }
 
 /// Who asks, as far as ownership goes.
-fn check_owner(source: Source, asks: Source) -> Result<(), WriteError> {
+fn check_owner(kind: &str, meta: &Metadata, source: Source, asks: Source) -> Result<(), WriteError> {
     match (source, asks) {
-        (Source::Manifest, Source::Api) => Err(WriteError::OwnedByManifest),
+        // A record has the name of its manifest.
+        (Source::Manifest, Source::Api) => {
+            Err(WriteError::OwnedByManifest { owner: format!("{kind} {}/{}", meta.namespace, meta.name) })
+        }
         (Source::Manifest, Source::Manifest) | (Source::Api, Source::Api | Source::Manifest) => Ok(()),
     }
 }

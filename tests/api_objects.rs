@@ -353,6 +353,9 @@ async fn of_a_status_only_state_and_last_error_are_written() {
         (json!({"status": {"state": "Sleeping"}}), "status.state"),
         (json!({"status": {"lastError": "x".repeat(4_097)}}), "status.lastError"),
         (json!({"status": {"lastError": 1}}), "status.lastError"),
+        (json!({"status": {"state": null}}), "status.state"),
+        (json!({"status": null}), "status"),
+        (json!({"status": "Running"}), "status"),
     ] {
         let refused = patch(&body).await.refused(422, "Invalid");
         assert_eq!(refused.fields(), [field]);
@@ -366,8 +369,8 @@ async fn of_a_status_only_state_and_last_error_are_written() {
     whole["status"]["dirty"] = json!(true);
     let put = api.put("chats/fix", &whole).await.expect(200);
     assert_eq!((&put["status"]["state"], &put["status"]["dirty"]), (&json!("Error"), &json!(false)));
-    let patched = api.patch("chats/fix", &json!({"status": {"state": "Running"}})).await.expect(200);
-    assert_eq!(patched["status"]["state"], "Error");
+    let refused = api.patch("chats/fix", &json!({"status": {"state": "Running"}})).await.refused(422, "Invalid");
+    assert_eq!(refused.fields(), ["status.state"]);
     assert_eq!(patch(&json!({"status": {"lastError": null}})).await.expect(200)["status"].get("lastError"), None);
 }
 

@@ -59,15 +59,32 @@ async fn a_chat_that_cannot_be_written_is_set_aside_and_the_rest_of_its_batch_go
     assert!(world.look("a").await.chat.pin.is_some() && world.look("c").await.chat.pin.is_some());
     let bad = world.look("bad").await.chat;
     assert_eq!(bad.pin, None);
-    let stalled = bad.conditions.get(ConditionType::Stalled).expect("Stalled").verdict.clone();
-    assert_eq!((stalled.status, stalled.reason.as_str()), (Truth::True, "ReconcileFailed"));
-    assert!(stalled.message.contains("23514"), "{}", stalled.message);
+    let retrying = bad.conditions.get(ConditionType::Reconciling).expect("Reconciling").verdict.clone();
+    assert_eq!((retrying.status, retrying.reason.as_str()), (Truth::True, "ProgressingWithRetry"));
+    assert!(retrying.message.contains("23514"), "{}", retrying.message);
+    assert!(bad.conditions.get(ConditionType::Stalled).is_none());
     assert!(bad.progress.attempts == 1 && bad.progress.retry_at.expect("a time") > world.clock.now());
     assert!(bad.progress.converged_revision < bad.progress.revision, "it stays due");
 
     agent.push(vec![file("AGENTS.md", "two")]).await;
     world.settle().await;
     assert!(world.look("a").await.chat.dirty_since.is_some(), "the others are told the news");
+
+    for wait in [600, 1_200] {
+        ahead.0.store(wait, Ordering::SeqCst);
+        world.settle().await;
+    }
+    let bad = world.look("bad").await.chat;
+    let stalled = bad.conditions.get(ConditionType::Stalled).expect("Stalled").clone();
+    assert_eq!((stalled.verdict.status, stalled.verdict.reason.as_str()), (Truth::True, "ReconcileFailed"));
+    assert!(stalled.verdict.message.contains("23514"), "{}", stalled.verdict.message);
+    assert!(bad.conditions.get(ConditionType::Reconciling).is_none(), "one or the other");
+    assert_eq!((bad.progress.attempts, bad.progress.observed_generation), (3, bad.meta.generation));
+    ahead.0.store(1_800, Ordering::SeqCst);
+    world.settle().await;
+    let again = world.look("bad").await.chat;
+    assert_eq!(again.conditions.get(ConditionType::Stalled).expect("Stalled").since, stalled.since, "since when it is so");
+    assert_eq!(again.meta.rv, bad.meta.rv, "another failure like the last shows nothing new");
 
     db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
     ahead.0.store(3_600, Ordering::SeqCst);
@@ -96,7 +113,7 @@ async fn a_chat_that_its_agents_news_cannot_be_written_to_does_not_keep_them_fro
     world.settle().await;
     let dirty = async |chat| world.look(chat).await.chat.dirty_since.is_some();
     assert_eq!((dirty("a").await, dirty("bad").await, dirty("c").await), (true, false, true));
-    assert!(world.look("bad").await.chat.conditions.get(ConditionType::Stalled).is_some());
+    assert!(world.look("bad").await.chat.conditions.get(ConditionType::Reconciling).is_some());
     let agent = world.look_at_agent("ws-1").await.expect("the agent").agent.progress;
     assert_eq!(agent.converged_revision, agent.revision, "the lap has ended");
     db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
@@ -121,4 +138,59 @@ async fn a_row_that_cannot_be_read_is_set_aside_alone() {
         .await
         .expect("the row");
     assert_eq!((attempts, waits), (1, true));
+}
+
+#[tokio::test]
+async fn conditions_that_cannot_be_read_say_only_that_and_are_written_anew_by_the_next_try() {
+    let db = database().await;
+    let mut world = World::new(db.pool.clone());
+    let ahead = with_clock(&mut world);
+    world.chat("garbled").create().await;
+    db.pool.execute("UPDATE chats SET conditions = '{\"Ready\": 7}'").await.expect("garbage");
+    world.settle().await;
+    let types = |chat: moorline::model::chat::ChatView| chat.chat.conditions.0.into_keys().collect::<Vec<_>>();
+    assert_eq!(types(world.look("garbled").await), [ConditionType::Stalled]);
+    ahead.0.store(600, Ordering::SeqCst);
+    world.settle().await;
+    assert_eq!(types(world.look("garbled").await), [ConditionType::Ready]);
+}
+
+#[tokio::test]
+async fn mending_a_record_that_was_set_aside_does_not_wait_for_its_retry() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    db.pool
+        .execute(
+            "ALTER TABLE chats ADD CONSTRAINT refused CHECK (title = 'mended' OR conditions = '{}' OR NOT conditions ? 'Ready')",
+        )
+        .await
+        .expect("a constraint");
+    for chat in ["spec", "refresh", "state", "archived", "child"] {
+        let new = world.chat(chat);
+        let new = if chat == "child" { new.child_of("archived") } else { new };
+        new.create().await;
+    }
+    let aside = async || -> Vec<String> {
+        sqlx::query_scalar("SELECT name FROM chats WHERE retry_at > now() AND attempts > 0 ORDER BY name")
+            .fetch_all(&db.pool)
+            .await
+            .expect("looking")
+    };
+    let tried = async || {
+        // One claim at a time: what was set aside is not claimed again.
+        while world.reconciler.converge_due("team-a").await.expect("the lane").seen > 0 {}
+    };
+    tried().await;
+    assert_eq!(aside().await, ["archived", "child", "refresh", "spec", "state"]);
+    db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
+    world.update_chat("spec", |spec, _| spec.title = "new".into()).await.expect("an update");
+    world.refresh("refresh", "now").await.expect("a refresh");
+    world.report("state", moorline::model::chat::ChatState::Completed).await;
+    world.update_chat("archived", |spec, _| spec.archived = true).await.expect("archiving");
+    tried().await;
+    assert_eq!(aside().await, Vec::<String>::new());
+    for chat in ["spec", "refresh", "state", "archived", "child"] {
+        let chat = world.look(chat).await.chat;
+        assert_eq!(chat.progress.converged_revision, chat.progress.revision, "{}", chat.meta.name);
+    }
 }

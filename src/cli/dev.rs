@@ -91,6 +91,8 @@ async fn on_database(
         listen_notify: ListenNotify::On,
         poll_ms: 2_000,
         database_connections: 12,
+        retention_interval: config::RETENTION_INTERVAL,
+        event_retention: config::EVENT_RETENTION,
     };
     let clock = clock::system();
     let server = Server::bind(config, options, clock.clone()).await?;

@@ -5,8 +5,9 @@ use super::{
     address::{Path, Query},
     auth::{Asked, Identity},
     negotiate::{self, Json, NulAllowed},
-    objects::{self, PATCH_TRIES, Patch, WriteQuery, answer},
+    objects::{self, PATCH_TRIES, WriteQuery, answer},
     page::{self, Continue, ListQuery, object_version},
+    patch::Patch,
     status::{ApiError, Resource},
     wait::{self, Patience, Seen},
 };
@@ -213,7 +214,7 @@ pub async fn update(
     Ok(answer(StatusCode::OK, &wire(&view), warnings, applied))
 }
 
-/// Merges a patch into an agent's desired columns. Unless the patch names a version, it is tried again when the agent
+/// Applies a patch to an agent's desired columns. Unless the patch names a version, it is tried again when the agent
 /// changes under it.
 pub async fn patch(
     State(state): State<AppState>,
@@ -231,7 +232,7 @@ pub async fn patch(
     loop {
         let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
         identity.check(&asked, old.agent.spec.service_account.as_deref())?;
-        let (agent, warnings) = patch.apply(RESOURCE, &wire(&old), validation)?;
+        let (agent, warnings) = patch.apply(RESOURCE, &key.name, &wire(&old), validation)?;
         let (wanted, known) = read_update(&identity, &asked, &key, &agent)?;
         let known = known.or_as_seen(old.agent.meta.id, old.agent.meta.rv);
         let update = UpdateAgent { key: &key, known, wanted: &wanted, reach: &identity.reach(), asks: Source::Api };

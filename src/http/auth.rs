@@ -330,6 +330,8 @@ mod tests {
             listen_notify: crate::wake::ListenNotify::On,
             poll_ms: 2_000,
             database_connections: 4,
+            retention_interval: crate::config::RETENTION_INTERVAL,
+            event_retention: crate::config::EVENT_RETENTION,
         };
         assert!(Authentication::from_config(&none("127.0.0.1:0")).is_ok());
         assert!(Authentication::from_config(&none("[::1]:0")).is_ok());

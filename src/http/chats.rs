@@ -4,8 +4,10 @@ use super::{
     AppState,
     address::{Path, Query},
     auth::{Asked, Identity},
-    objects::{self, PATCH_TRIES, Patch, WriteQuery, answer},
+    negotiate::Warnings,
+    objects::{self, PATCH_TRIES, WriteQuery, answer},
     page::{self, Continue, ListQuery, object_version},
+    patch::Patch,
     status::{ApiError, Resource},
     wait::{self, Patience, Seen},
 };
@@ -236,7 +238,7 @@ fn read_update(key: &Key, chat: &Chat, old: &ChatView) -> Result<(Wanted, crate:
     }
 }
 
-/// Merges a patch into a chat's desired columns. Unless the patch names a version, it is tried again when the chat changes
+/// Applies a patch to a chat's desired columns. Unless the patch names a version, it is tried again when the chat changes
 /// under it.
 pub async fn patch(
     State(state): State<AppState>,
@@ -253,7 +255,7 @@ pub async fn patch(
     loop {
         let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
         identity.check(&asked("patch", None, &key), Some(&old.chat.spec.owner))?;
-        let (chat, warnings) = patch.apply(RESOURCE, &wire(&old), validation)?;
+        let (chat, warnings) = patch.apply(RESOURCE, &key.name, &wire(&old), validation)?;
         let (wanted, known) = read_update(&key, &chat, &old)?;
         let known = known.or_as_seen(old.chat.meta.id, old.chat.meta.rv);
         let update = UpdateChat { clock: state.clock(), key: &key, known, wanted: &wanted, asks: Source::Api };
@@ -286,37 +288,60 @@ pub async fn patch_status(
     let key = Key::new(namespace, name);
     let rehearsal = query.rehearsal()?;
     let patch = Patch::read(&headers, body).await?;
-    let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-    identity.check(&asked("patch", Some("status"), &key), Some(&old.chat.spec.owner))?;
-    let report = read_report(&patch).map_err(|faults| ApiError::invalid(RESOURCE.kind(), &key.name, &faults))?;
-    let meta = patch.says("/metadata").cloned().unwrap_or_else(|| serde_json::json!({}));
-    let meta = serde_json::from_value(meta).map_err(|error| ApiError::bad_request(format!("metadata: {error}")))?;
-    let known = objects::known(&key, &meta)?.map_err(|fault| ApiError::invalid(RESOURCE.kind(), &key.name, &[fault]))?;
-    let report = ReportChat {
-        clock: state.clock(),
-        key: &key,
-        known: known.or_the_same(old.chat.meta.id),
-        state: report.0.map(Into::into),
-        last_error: report.1.as_deref(),
+    let mut tries = 0;
+    let view = loop {
+        let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
+        identity.check(&asked("patch", Some("status"), &key), Some(&old.chat.spec.owner))?;
+        let said = patch.says(RESOURCE, &key.name, &wire(&old))?;
+        let report = read_report(&said).map_err(|faults| ApiError::invalid(RESOURCE.kind(), &key.name, &faults))?;
+        let meta = said.get("metadata").cloned().unwrap_or_else(|| serde_json::json!({}));
+        let meta = serde_json::from_value(meta).map_err(|error| ApiError::bad_request(format!("metadata: {error}")))?;
+        let known = objects::known(&key, &meta)?.map_err(|fault| ApiError::invalid(RESOURCE.kind(), &key.name, &[fault]))?;
+        let (id, rv) = (old.chat.meta.id, old.chat.meta.rv);
+        let known = if patch.is_conditional() { known.or_as_seen(id, rv) } else { known.or_the_same(id) };
+        let (to, last_error) = (report.0.map(Into::into), report.1.as_deref());
+        let report = ReportChat { clock: state.clock(), key: &key, known, state: to, last_error };
+        tries += 1;
+        let result =
+            if rehearsal { rehearse(state.pool(), &report).await } else { transact(state.pool(), state.clock(), &report).await };
+        match result {
+            Err(WriteError::Changed) if patch.is_conditional() && !patch.versioned && tries < PATCH_TRIES => {}
+            result => break result.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?,
+        }
     };
-    let view = write(&state, &key.name, rehearsal, &report).await?;
-    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, None, view).await? };
-    Ok(answer(StatusCode::OK, &wire(&view), crate::http::negotiate::Warnings::default(), applied))
+    if rehearsal {
+        return Ok(answer(StatusCode::OK, &wire(&view), Warnings::default(), None));
+    }
+    state.wake().work();
+    state.wake().events();
+    let (view, applied) = settle(&state, &headers, None, view).await?;
+    Ok(answer(StatusCode::OK, &wire(&view), Warnings::default(), applied))
 }
 
-fn read_report(patch: &Patch) -> Result<(Option<WireState>, Option<String>), Vec<Fault>> {
+/// Reads what a patch says of a status.
+fn read_report(said: &serde_json::Value) -> Result<(Option<WireState>, Option<String>), Vec<Fault>> {
     let mut faults = Vec::new();
-    for field in patch.fields().filter(|field| !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status")) {
+    for field in said
+        .as_object()
+        .into_iter()
+        .flat_map(serde_json::Map::keys)
+        .filter(|field| !matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status"))
+    {
         faults.push(Fault::new(field, FaultKind::Forbidden, "only status.state and status.lastError may be written here"));
     }
-    let status = patch.says("/status").and_then(serde_json::Value::as_object);
+    let status = said.get("status");
+    if let Some(other) = status.filter(|status| !status.is_object()) {
+        let message = format!("must be an object with state or lastError, got {other}");
+        faults.push(Fault::new("status", FaultKind::TypeInvalid, message));
+    }
+    let status = status.and_then(serde_json::Value::as_object);
     for field in
         status.into_iter().flatten().map(|(field, _)| field).filter(|field| !matches!(field.as_str(), "state" | "lastError"))
     {
         let message = "only status.state and status.lastError may be written here";
         faults.push(Fault::new(format!("status.{field}"), FaultKind::Forbidden, message));
     }
-    let state = match patch.says("/status/state") {
+    let state = match said.pointer("/status/state") {
         None => None,
         Some(value) => {
             let state = serde_json::from_value::<WireState>(value.clone()).ok();
@@ -327,7 +352,7 @@ fn read_report(patch: &Patch) -> Result<(Option<WireState>, Option<String>), Vec
             state
         }
     };
-    let last_error = match patch.says("/status/lastError") {
+    let last_error = match said.pointer("/status/lastError") {
         None => None,
         Some(serde_json::Value::Null) => Some(String::new()),
         Some(serde_json::Value::String(text)) => {

@@ -93,16 +93,33 @@ pub fn expect_json(headers: &HeaderMap) -> Result<(), ApiError> {
     })
 }
 
-/// Refuses a patch that is not a merge patch.
-pub fn expect_merge_patch(headers: &HeaderMap) -> Result<(), ApiError> {
+/// The forms of a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchForm {
+    /// A merge patch (RFC 7396).
+    Merge,
+    /// A JSON patch (RFC 6902): a list of operations.
+    Operations,
+}
+
+/// Their media types.
+pub const PATCH_TYPES: [(&str, PatchForm); 2] =
+    [("application/merge-patch+json", PatchForm::Merge), ("application/json-patch+json", PatchForm::Operations)];
+
+/// The form of a patch; refuses others.
+pub fn patch_form(headers: &HeaderMap) -> Result<PatchForm, ApiError> {
+    let accepted = PATCH_TYPES.map(|(media, _)| media).join(" or ");
     if headers.get(header::CONTENT_TYPE).is_none() {
-        return Err(ApiError::unsupported_media_type("a patch needs a content type: application/merge-patch+json is accepted"));
+        return Err(ApiError::unsupported_media_type(format!("a patch needs a content type: {accepted} is accepted")));
     }
-    is_media_type(headers, "application/merge-patch+json").map(drop).map_err(|got| {
+    if let Some((_, form)) = PATCH_TYPES.iter().find(|(media, _)| is_media_type(headers, media).is_ok()) {
+        return Ok(*form);
+    }
+    is_media_type(headers, PATCH_TYPES[0].0).map(|_| PATCH_TYPES[0].1).map_err(|got| {
         let message = if got.eq_ignore_ascii_case("application/apply-patch+yaml") {
             "server-side apply is not served here: use `kubectl apply` without --server-side".to_owned()
         } else {
-            format!("the body of the request was of type {got:?}: only application/merge-patch+json is accepted here")
+            format!("the body of the request was of type {got:?}: only {accepted} is accepted here")
         };
         ApiError::unsupported_media_type(message)
     })
@@ -464,10 +481,12 @@ mod tests {
 
     #[test]
     fn the_refusal_of_a_server_side_apply_says_what_to_do_instead() {
-        let error = expect_merge_patch(&headers("content-type", "application/apply-patch+yaml")).expect_err("refused");
+        let error = patch_form(&headers("content-type", "application/apply-patch+yaml")).expect_err("refused");
         assert!(error.message().contains("without --server-side"));
-        assert!(expect_merge_patch(&headers("content-type", "application/merge-patch+json; charset=utf-8")).is_ok());
-        assert!(expect_merge_patch(&headers("content-type", "application/json-patch+json")).is_err());
+        let form = |media| patch_form(&headers("content-type", media)).ok();
+        assert_eq!(form("application/merge-patch+json; charset=utf-8"), Some(PatchForm::Merge));
+        assert_eq!(form("application/json-patch+json"), Some(PatchForm::Operations));
+        assert_eq!(form("application/json"), None);
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! What the handlers of every kind do alike: reading an object or a patch, checking its identity, answering with warnings.
+//! What the handlers of every kind do alike: reading an object, checking its identity, answering with warnings.
 
 use super::{
     negotiate::{self, FieldValidation, Json, NulAllowed, Warnings},
@@ -22,7 +22,7 @@ use axum::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// How often a patch is tried again when the object changes under it.
 pub const PATCH_TRIES: usize = 8;
@@ -83,7 +83,7 @@ pub async fn read_object<T: DeserializeOwned>(
 }
 
 /// A field that is null counts as one that is absent, as in Kubernetes.
-fn drop_nulls(value: &mut Value) {
+pub fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, field| !field.is_null());
@@ -95,7 +95,7 @@ fn drop_nulls(value: &mut Value) {
 }
 
 /// Takes `apiVersion` and `kind` off an object, which must be those of the path.
-fn take_type(resource: Resource, value: &mut Value) -> Result<(), ApiError> {
+pub fn take_type(resource: Resource, value: &mut Value) -> Result<(), ApiError> {
     let Some(object) = value.as_object_mut() else {
         return Err(ApiError::bad_request("the request's body must be a JSON object"));
     };
@@ -161,54 +161,6 @@ pub fn known(key: &Key, meta: &ObjectMeta) -> Result<Result<Preconditions, Fault
     Ok(version.transpose().and_then(|rv| uid.transpose().map(|uid| Preconditions { rv, uid })))
 }
 
-/// A merge patch (RFC 7396), read.
-#[derive(Debug)]
-pub struct Patch {
-    json: Json,
-    /// Whether it says which version it is for: then it is not tried again.
-    pub versioned: bool,
-}
-
-impl Patch {
-    /// Reads one.
-    pub async fn read(headers: &HeaderMap, body: Body) -> Result<Self, ApiError> {
-        negotiate::expect_merge_patch(headers)?;
-        let bytes = negotiate::read_body(headers, body, negotiate::BODY_MAX).await?;
-        let json = Json::parse(&bytes, NulAllowed::Nowhere)?;
-        if !json.value.is_object() {
-            return Err(ApiError::bad_request("a merge patch of an object must be a JSON object"));
-        }
-        let versioned = json.value.pointer("/metadata/resourceVersion").is_some_and(|version| !version.is_null());
-        Ok(Self { json, versioned })
-    }
-
-    /// What it says of a field, by JSON pointer.
-    pub fn says(&self, pointer: &str) -> Option<&Value> {
-        self.json.value.pointer(pointer)
-    }
-
-    /// The top-level fields that it has.
-    pub fn fields(&self) -> impl Iterator<Item = &String> {
-        self.json.value.as_object().into_iter().flat_map(Map::keys)
-    }
-
-    /// The object as it would be.
-    pub fn apply<T: Serialize + DeserializeOwned>(
-        &self,
-        resource: Resource,
-        object: &T,
-        validation: FieldValidation,
-    ) -> Result<(T, Warnings), ApiError> {
-        let mut value = serde_json::to_value(object).map_err(|_| ApiError::internal())?;
-        json_patch::merge(&mut value, &self.json.value);
-        if let Some(fields) = value.as_object_mut() {
-            fields.remove("status"); // written through its subresource only
-        }
-        take_type(resource, &mut value)?;
-        self.json.with_value(value).into_type(validation)
-    }
-}
-
 /// An answer with an object, warnings, and other headers.
 pub fn answer<T: Serialize>(
     code: StatusCode,
@@ -270,6 +222,11 @@ pub async fn read_deletion(
     let json = Json::parse(&bytes, NulAllowed::Nowhere)?;
     let (options, _) = json.into_type::<DeleteOptions>(FieldValidation::Ignore)?;
     let policy = options.propagation_policy.as_deref().or(query.propagation_policy.as_deref());
+    if policy.is_some() && options.orphan_dependents.is_some() {
+        let message = "orphanDependents and propagationPolicy cannot be both set: propagationPolicy alone says it all";
+        let fault = Fault::new("propagationPolicy", FaultKind::Invalid, message);
+        return Err(ApiError::invalid("DeleteOptions", name, &[fault]));
+    }
     let orphan = match (policy, options.orphan_dependents) {
         (Some("Orphan"), _) | (None | Some(""), Some(true)) => true,
         (Some("Background" | "Foreground" | "") | None, _) => false,

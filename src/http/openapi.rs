@@ -208,9 +208,13 @@ fn operation(entry: &Entry, verb: &str, path: &str) -> Value {
         "x-kubernetes-group-version-kind": gvk(kind),
     });
     if let Some(takes) = takes {
-        let media = if verb == "patch" { "application/merge-patch+json" } else { "application/json" };
-        let schema = if verb == "patch" { json!({"type": "object"}) } else { reference(&takes) };
-        operation["requestBody"] = json!({"required": true, "content": {media: {"schema": schema}}});
+        let content = if verb == "patch" {
+            json!({"application/merge-patch+json": {"schema": {"type": "object"}},
+                   "application/json-patch+json": {"schema": {"type": "array", "items": {"type": "object"}}}})
+        } else {
+            json!({"application/json": {"schema": reference(&takes)}})
+        };
+        operation["requestBody"] = json!({"required": true, "content": content});
     }
     operation
 }

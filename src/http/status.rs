@@ -199,6 +199,12 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
+    /// 413: a JSON patch has more operations than the limit.
+    pub fn too_many_operations(limit: usize, got: usize) -> Self {
+        let message = format!("the allowed maximum of operations in a JSON patch is {limit}, got {got}");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
+    }
+
     /// 415: the body's media type is not served here.
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
@@ -232,7 +238,7 @@ impl ApiError {
             WriteError::NotFound => Self::not_found(resource, name),
             WriteError::AlreadyExists => Self::already_exists(resource, name),
             WriteError::Changed | WriteError::OtherUid { .. } => Self::conflict(resource, name, &why),
-            WriteError::OwnedByManifest => Self::conflict(resource, name, &why).with_cause("OwnedByManifest", "", why),
+            WriteError::OwnedByManifest { .. } => Self::conflict(resource, name, &why).with_cause("OwnedByManifest", "", why),
             WriteError::Archived => Self::conflict(resource, name, &why).with_cause("Archived", "spec.archived", why),
             WriteError::Invalid(faults) => Self::invalid(resource.kind(), name, &faults),
             WriteError::Refused(refusal) => match refusal {

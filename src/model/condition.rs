@@ -18,9 +18,9 @@ word_enum! {
         Drifted,
         /// Whether a resource of the pinned (or latest) context is not `Ok`. Present once there is one.
         ResourcesDegraded,
-        /// The loop is behind with it. Present only when True.
+        /// The loop has more to do with it, by itself. Present only when True, and not set for a pass that just goes well.
         Reconciling,
-        /// The loop fails on it, and somebody should look. Present only when True.
+        /// The loop fails on it, and somebody should look: no retry will mend it. Present only when True.
         Stalled,
     }
 }
@@ -55,7 +55,11 @@ pub mod reason {
     pub const SCAN_FAILED: &str = "ScanFailed";
     /// ResourcesDegraded False.
     pub const ALL_OK: &str = "AllOk";
-    /// Stalled True: the loop fails on this record and retries.
+    /// Reconciling True: the loop failed on this record and tries again.
+    pub const PROGRESSING_WITH_RETRY: &str = "ProgressingWithRetry";
+    /// Reconciling True: the loop works on it.
+    pub const PROGRESSING: &str = "Progressing";
+    /// Stalled True: the loop fails on this record again and again.
     pub const RECONCILE_FAILED: &str = "ReconcileFailed";
     /// Ready, of an agent: it has reported a complete context.
     pub const REPORTING: &str = "Reporting";
@@ -162,7 +166,8 @@ impl Conditions {
     }
 }
 
-fn since_key(kind: ConditionType) -> String {
+/// The stored key of the time of a condition's last transition.
+pub fn since_key(kind: ConditionType) -> String {
     format!("{kind}@")
 }
 

@@ -55,3 +55,8 @@ pub fn name(agent: &str, hash: &ContextHash, n: usize) -> String {
         n => format!("{agent}-{}-{n}", hash.short()),
     }
 }
+
+/// The name when too many of [`name`] are taken: with the agent's uid, which no other agent of that name has.
+pub fn name_with_uid(agent: &str, hash: &ContextHash, id: Uuid) -> String {
+    format!("{agent}-{}-{}", hash.short(), id.simple())
+}

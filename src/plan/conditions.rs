@@ -151,6 +151,10 @@ pub fn of_agent(agent: &AgentAfter<'_>) -> Verdicts {
         }
     };
     let mut verdicts = Verdicts::from([(ConditionType::Ready, ready)]);
+    if agent.deleting {
+        let letting_go = Verdict::new(Truth::True, reason::PROGRESSING, "its chats are being let go");
+        verdicts.insert(ConditionType::Reconciling, letting_go);
+    }
     if let Some(health) = agent.latest {
         verdicts.insert(ConditionType::ResourcesDegraded, degraded(health));
     }

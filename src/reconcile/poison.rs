@@ -1,17 +1,20 @@
 //! A record that the loop fails on is set aside: it says so in its conditions, stays due, and waits for its own `retry_at`,
 //! so that it starves nobody.
+//!
+//! It says `Reconciling` while the next try may well mend it, and `Stalled` once that is not to be expected: after a few
+//! failures in a row, or at once when its row cannot be read. Never both. It is tried again all the same.
 
 use super::stalled;
 use crate::{
     clock::Clock,
-    model::condition::Conditions,
+    model::condition::{ConditionPatch, ConditionType, Conditions, Truth, Verdict, reason, since_key},
     store::{
         StoreError, Write,
         converge::{self, Poison},
         error::full_jitter,
         fanout,
         log::TxLog,
-        transact,
+        poison, transact,
     },
 };
 use jiff::Timestamp;
@@ -19,6 +22,8 @@ use sqlx::{PgConnection, PgPool};
 use std::time::Duration;
 use uuid::Uuid;
 
+/// The failure in a row with which a record is said to be stalled.
+const STALLED_AFTER: i32 = 3;
 /// The first wait of a poisoned record, at most; it doubles with each failure.
 const BASE: Duration = Duration::from_secs(1);
 /// The longest wait of a poisoned record.
@@ -69,20 +74,68 @@ impl Write for SetAside<'_> {
         };
         let Some((attempts, stored)) = found else { return Ok(()) };
         let now = clock.now();
-        // Conditions that cannot be read are the trouble itself; what is said of them is then all that is said.
-        let conditions = stalled(&Conditions::from_stored(&stored).unwrap_or_default(), error, now);
+        let read = Conditions::from_stored(&stored);
+        let hopeless = read.is_err() || attempts + 1 >= STALLED_AFTER || matches!(error, StoreError::Inconsistent { .. });
+        let conditions = match &read {
+            Ok(stored) if hopeless => given_up(stored, error, now),
+            Ok(stored) => trying_again(stored, error, now),
+            Err(_) => only_given_up(error, now),
+        };
+        let behind = match kind {
+            Kind::Chat => poison::chat_is_behind(tx, namespace, *id).await?,
+            Kind::Agent => poison::agent_is_behind(tx, namespace, *id).await?,
+        };
         let retry_at = retry_at(now, attempts, clock.random());
-        let poison = Poison { id: *id, retry_at, conditions: &conditions, shown: !conditions.is_empty() };
+        let aside = Poison { id: *id, retry_at, conditions: &conditions, shown: !conditions.is_empty() || (hopeless && behind) };
         let mut log = TxLog::open(tx).await?;
         match kind {
-            Kind::Chat => converge::set_aside(tx, namespace, &poison, &mut log).await,
-            Kind::Agent => fanout::set_aside(tx, namespace, &poison, &mut log).await,
+            Kind::Chat => converge::set_aside(tx, namespace, &aside, &mut log).await?,
+            Kind::Agent => fanout::set_aside(tx, namespace, &aside, &mut log).await?,
+        }
+        match kind {
+            Kind::Chat if hopeless => poison::chat_was_seen(tx, namespace, *id, &conditions.drop).await,
+            Kind::Agent if hopeless => poison::agent_was_seen(tx, namespace, *id, &conditions.drop).await,
+            Kind::Chat | Kind::Agent => Ok(()),
         }
     }
 
     fn store_error(error: &StoreError) -> Option<&StoreError> {
         Some(error)
     }
+}
+
+/// Says that the next try may mend it.
+fn trying_again(stored: &Conditions, error: &StoreError, now: Timestamp) -> ConditionPatch {
+    let mut verdicts = stored.verdicts();
+    let message = match error.sqlstate() {
+        Some(code) => format!("the loop failed on this record and tries again: SQLSTATE {code}; the log of moorline has more"),
+        None => format!("the loop failed on this record and tries again: {error}"),
+    };
+    verdicts.insert(ConditionType::Reconciling, Verdict::new(Truth::True, reason::PROGRESSING_WITH_RETRY, message));
+    // Once stalled it stays so until it converges, even if the record's revision began its count anew.
+    if stored.get(ConditionType::Stalled).is_some() {
+        verdicts.remove(&ConditionType::Reconciling);
+    }
+    stored.patch(&verdicts, now)
+}
+
+/// Says that somebody should look.
+fn given_up(stored: &Conditions, error: &StoreError, now: Timestamp) -> ConditionPatch {
+    let mut patch = stalled(stored, error, now);
+    if stored.get(ConditionType::Reconciling).is_some() {
+        let mut verdicts = stored.verdicts();
+        verdicts.remove(&ConditionType::Reconciling);
+        patch.drop = stored.patch(&verdicts, now).drop;
+    }
+    patch
+}
+
+/// Says that somebody should look, of conditions that cannot be read: they are the trouble, so nothing else is left of them.
+fn only_given_up(error: &StoreError, now: Timestamp) -> ConditionPatch {
+    let mut patch = stalled(&Conditions::default(), error, now);
+    let others = ConditionType::ALL.iter().filter(|kind| **kind != ConditionType::Stalled);
+    patch.drop = others.flat_map(|kind| [kind.to_string(), since_key(*kind)]).collect();
+    patch
 }
 
 /// Half of the wait is fixed, so that a poisoned record never spins; the other half is jitter.

@@ -6,6 +6,7 @@ use super::error::{Named, StoreError};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// How many days of event partitions are made ahead.
 pub const PARTITIONS_AHEAD: i32 = 7;
@@ -71,6 +72,36 @@ pub async fn depth(connection: &mut PgConnection) -> Result<Depth, StoreError> {
                   (SELECT count(*) FROM agents WHERE converged_revision < revision) AS "agents!""#
     )
     .fetch_one(connection)
+    .named(NAME)
+    .await
+}
+
+/// An agent of whose snapshots some may be superfluous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hoard {
+    /// Where.
+    pub namespace: String,
+    /// The agent, which may be gone.
+    pub agent: Uuid,
+}
+
+/// Agents with more snapshots than their limit and the latest, and agents that are gone and have left any: at most 64, in the
+/// order of (namespace, agent), after `after`. Pins are not looked at here.
+pub async fn hoards(connection: &mut PgConnection, after: Option<&Hoard>) -> Result<Vec<Hoard>, StoreError> {
+    const NAME: &str = "db.snapshots.hoards";
+    let (namespace, agent) = after.map_or(("", Uuid::nil()), |after| (after.namespace.as_str(), after.agent));
+    sqlx::query_as!(
+        Hoard,
+        r#"SELECT s.namespace, s.agent_id AS agent
+           FROM snapshots s LEFT JOIN agents a ON a.namespace = s.namespace AND a.id = s.agent_id
+           WHERE (s.namespace, s.agent_id) > ($1, $2)
+           GROUP BY s.namespace, s.agent_id, a.revision_history_limit
+           HAVING count(*) > coalesce(a.revision_history_limit + 1, 0)
+           ORDER BY s.namespace, s.agent_id LIMIT 64"#,
+        namespace,
+        agent
+    )
+    .fetch_all(connection)
     .named(NAME)
     .await
 }

@@ -35,6 +35,15 @@ pub async fn current(connection: &mut PgConnection, namespace: &str, workspace: 
     row.fetch_optional(connection).named(NAME).await?.map(AgentView::try_from).transpose()
 }
 
+/// Waits until nobody else is joining the workspace, and keeps others from it until the transaction ends: whoever joins looks at
+/// the agents that are there, and two who look at the same time would not see each other.
+pub async fn lock_workspace(tx: &mut PgConnection, namespace: &str, workspace: &str) -> Result<(), StoreError> {
+    const NAME: &str = "db.agents.lock_workspace";
+    let what = format!("moorline.workspace/{namespace}/{workspace}");
+    sqlx::query!("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", what).execute(tx).named(NAME).await?;
+    Ok(())
+}
+
 /// Whether an agent of the workspace may be pushed as by somebody else than `user`.
 pub async fn workspace_of_others(
     tx: &mut PgConnection,
@@ -99,7 +108,7 @@ pub async fn insert(tx: &mut PgConnection, agent: &Agent) -> Result<bool, StoreE
 }
 
 /// Writes the desired columns of an agent that is locked, with its new generation and revision. `left` is a workspace that
-/// it leaves by this, whose chats must be told too.
+/// it leaves by this, whose chats must be told too. A new revision may mend what the loop failed on, so it is not waited with.
 pub async fn update(tx: &mut PgConnection, agent: &Agent, left: Option<&str>) -> Result<(), StoreError> {
     const NAME: &str = "db.agents.update";
     let Agent { meta, spec, .. } = agent;
@@ -108,6 +117,8 @@ pub async fn update(tx: &mut PgConnection, agent: &Agent, left: Option<&str>) ->
                            service_account = $9, suspend = $10, revision_history_limit = $11, refresh_requested = $12,
                            reconcile_requested = $13, paused = $14, deletion_policy = $15, revision = $16,
                            deletion_timestamp = $17,
+                           attempts = CASE WHEN revision = $16 THEN attempts ELSE 0 END,
+                           retry_at = CASE WHEN revision = $16 THEN retry_at END,
                            former_workspaces = CASE WHEN $18::text IS NULL THEN former_workspaces
                                                     ELSE array_append(array_remove(former_workspaces, $18), $18) END
          WHERE namespace = $1 AND id = $2 AND rv <= $6",

@@ -135,7 +135,8 @@ pub async fn insert(tx: &mut PgConnection, chat: &Chat) -> Result<bool, StoreErr
     Ok(inserted.is_some())
 }
 
-/// Writes the desired and reported columns of a chat that is locked, with its new generation, revision and event number.
+/// Writes the desired and reported columns of a chat that is locked, with its new generation, revision and event number. A new
+/// revision may mend what the loop failed on, so it is not waited with.
 pub async fn update(tx: &mut PgConnection, chat: &Chat) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.update";
     let Chat { meta, spec, .. } = chat;
@@ -143,7 +144,9 @@ pub async fn update(tx: &mut PgConnection, chat: &Chat) -> Result<(), StoreError
         "UPDATE chats SET labels = $3, annotations = $4, generation = $5, rv = $6, title = $7, agent = $8, workspace = $9,
                           refresh_policy = $10, suspend = $11, archived = $12, refresh_requested = $13,
                           reconcile_requested = $14, paused = $15, deletion_policy = $16, updated_at = $17, state = $18,
-                          last_error = $19, revision = $20, event_seq = $21
+                          last_error = $19, revision = $20, event_seq = $21,
+                          attempts = CASE WHEN revision = $20 THEN attempts ELSE 0 END,
+                          retry_at = CASE WHEN revision = $20 THEN retry_at END
          WHERE namespace = $1 AND id = $2 AND rv <= $6",
         meta.namespace,
         meta.id,
@@ -177,7 +180,8 @@ pub async fn update(tx: &mut PgConnection, chat: &Chat) -> Result<(), StoreError
 pub async fn request_refresh(tx: &mut PgConnection, namespace: &str, id: Uuid, token: &str) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.request_refresh";
     let done = sqlx::query!(
-        "UPDATE chats SET refresh_requested = $3, revision = revision + 1 WHERE namespace = $1 AND id = $2",
+        "UPDATE chats SET refresh_requested = $3, revision = revision + 1, attempts = 0, retry_at = NULL
+         WHERE namespace = $1 AND id = $2",
         namespace,
         id,
         token
@@ -188,25 +192,25 @@ pub async fn request_refresh(tx: &mut PgConnection, namespace: &str, id: Uuid, t
     expect_rows(NAME, 1, done.rows_affected())
 }
 
-/// Recomputes the inherited flag of everything below a chat, whose own flags are as they should be: below an archived chat
+/// Recomputes the inherited flag of everything below these chats, whose own flags are as they should be: below an archived chat
 /// everything is archived; below any other, what has no archived ancestor is not. All of the subtree is locked. Those that
 /// change become due; nothing that they show changes here.
-pub async fn spread_archived(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<u64, StoreError> {
+pub async fn spread_archived(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> Result<u64, StoreError> {
     const NAME: &str = "db.chats.spread_archived";
     let done = sqlx::query!(
         "WITH RECURSIVE tree AS (
-             SELECT c.id, c.archived OR c.inherited_archived AS below FROM chats c WHERE c.namespace = $1 AND c.id = $2
+             SELECT c.id, c.archived OR c.inherited_archived AS below FROM chats c WHERE c.namespace = $1 AND c.id = ANY($2)
              UNION ALL
              SELECT c.id, c.archived OR tree.below FROM chats c JOIN tree ON c.parent_id = tree.id WHERE c.namespace = $1
          ), flags AS (
              SELECT c.id, parent.below AS inherited FROM chats c JOIN tree parent ON c.parent_id = parent.id
              WHERE c.namespace = $1
          )
-         UPDATE chats c SET inherited_archived = flags.inherited, revision = c.revision + 1
+         UPDATE chats c SET inherited_archived = flags.inherited, revision = c.revision + 1, attempts = 0, retry_at = NULL
          FROM flags
          WHERE c.namespace = $1 AND c.id = flags.id AND c.inherited_archived <> flags.inherited",
         namespace,
-        id
+        ids
     )
     .execute(tx)
     .named(NAME)
@@ -214,41 +218,58 @@ pub async fn spread_archived(tx: &mut PgConnection, namespace: &str, id: Uuid) -
     Ok(done.rows_affected())
 }
 
-/// Lets the children of a chat go, all of which are locked: each becomes the root of its own subtree. Returns how many.
+/// Lets the children of a chat go, all of which are locked: each becomes the root of its own subtree, with an event.
 pub async fn orphan_children(
     tx: &mut PgConnection,
     namespace: &str,
     id: Uuid,
-    rv: i64,
-    expected: usize,
+    children: &[Uuid],
+    log: &mut TxLog,
 ) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.orphan";
+    const EVENTS: &str = "db.chats.orphan_events";
     let done = sqlx::query!(
         "UPDATE chats SET parent_id = NULL, root_id = id, inherited_archived = false, generation = generation + 1,
-                          revision = revision + 1, event_seq = event_seq + 1, rv = $3
+                          revision = revision + 1, attempts = 0, retry_at = NULL, event_seq = event_seq + 1, rv = $3
          WHERE namespace = $1 AND parent_id = $2 AND rv <= $3",
         namespace,
         id,
-        rv
+        log.rv
     )
-    .execute(tx)
+    .execute(&mut *tx)
     .named(NAME)
     .await?;
-    expect_rows(NAME, expected, done.rows_affected())
+    expect_rows(NAME, children.len(), done.rows_affected())?;
+    let done = sqlx::query!(
+        "INSERT INTO events (namespace, rv, seq, kind, subject, name, chat_id, chat_seq, payload)
+         SELECT c.namespace, c.rv, $3 + u.o::integer, 'ChatUpdated', c.id, c.name, c.id, c.event_seq, '{}'
+         FROM chats c JOIN unnest($2::uuid[]) WITH ORDINALITY AS u (id, o) ON u.id = c.id
+         WHERE c.namespace = $1 AND c.rv = $4",
+        namespace,
+        children,
+        log.written,
+        log.rv
+    )
+    .execute(tx)
+    .named(EVENTS)
+    .await?;
+    expect_rows(EVENTS, children.len(), done.rows_affected())?;
+    log.written += i32::try_from(children.len()).unwrap_or(i32::MAX);
+    Ok(())
 }
 
-/// Gives everything below a chat that became a root the new root.
-pub async fn reroot(tx: &mut PgConnection, namespace: &str, root: Uuid) -> Result<(), StoreError> {
+/// Gives everything below chats that became roots the new root.
+pub async fn reroot(tx: &mut PgConnection, namespace: &str, roots: &[Uuid]) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.reroot";
     sqlx::query!(
         "WITH RECURSIVE tree AS (
-             SELECT c.id FROM chats c WHERE c.namespace = $1 AND c.id = $2
+             SELECT c.id, c.id AS root FROM chats c WHERE c.namespace = $1 AND c.id = ANY($2)
              UNION
-             SELECT c.id FROM chats c JOIN tree ON c.parent_id = tree.id WHERE c.namespace = $1
+             SELECT c.id, tree.root FROM chats c JOIN tree ON c.parent_id = tree.id WHERE c.namespace = $1
          )
-         UPDATE chats c SET root_id = $2 FROM tree WHERE c.namespace = $1 AND c.id = tree.id AND c.root_id <> $2",
+         UPDATE chats c SET root_id = tree.root FROM tree WHERE c.namespace = $1 AND c.id = tree.id AND c.root_id <> tree.root",
         namespace,
-        root
+        roots
     )
     .execute(tx)
     .named(NAME)
@@ -256,29 +277,13 @@ pub async fn reroot(tx: &mut PgConnection, namespace: &str, root: Uuid) -> Resul
     Ok(())
 }
 
-/// The direct children of a chat: id, name, and how many events each has.
-pub async fn children(connection: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Vec<Child>, StoreError> {
+/// The direct children of a chat, in the order of their ids.
+pub async fn children(connection: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Vec<Uuid>, StoreError> {
     const NAME: &str = "db.chats.children";
-    sqlx::query_as!(
-        Child,
-        "SELECT id, name, event_seq FROM chats WHERE namespace = $1 AND parent_id = $2 ORDER BY id",
-        namespace,
-        id
-    )
-    .fetch_all(connection)
-    .named(NAME)
-    .await
-}
-
-/// A direct child.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Child {
-    /// Its id.
-    pub id: Uuid,
-    /// Its name.
-    pub name: String,
-    /// How many events it has.
-    pub event_seq: i64,
+    sqlx::query_scalar!("SELECT id FROM chats WHERE namespace = $1 AND parent_id = $2 ORDER BY id", namespace, id)
+        .fetch_all(connection)
+        .named(NAME)
+        .await
 }
 
 /// Deletes chats that are locked, each with an event that holds its last state: the event first, then the row.

@@ -1,6 +1,8 @@
 //! Versions, and how far the log may be read. The rules, each with the failure that forced it, are in docs/event-log.md.
 
 use super::error::{Named, StoreError};
+use jiff::{Timestamp, civil::Date};
+use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
 
 /// SQLSTATE with which `log_rv()` says that the log belongs to another timeline.
@@ -119,4 +121,79 @@ pub async fn make_partitions(connection: &mut PgConnection, days: i32) -> Result
 pub async fn default_partition_rows(connection: &mut PgConnection) -> Result<i64, StoreError> {
     const NAME: &str = "db.events.default_rows";
     sqlx::query_scalar!(r#"SELECT count(*) AS "rows!" FROM events_default"#).fetch_one(connection).named(NAME).await
+}
+
+/// Days (UTC) that have a partition and that ended at or before `cutoff`, the oldest first.
+pub async fn days_before(connection: &mut PgConnection, cutoff: Timestamp) -> Result<Vec<Date>, StoreError> {
+    const NAME: &str = "db.events.days";
+    let days = sqlx::query_scalar!(
+        r#"SELECT p.day AS "day!: jiff_sqlx::Date"
+           FROM (SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+                 FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'events'::regclass AND c.relname ~ '^events_[0-9]{8}$') p
+           WHERE (p.day + 1)::timestamp AT TIME ZONE 'UTC' <= $1 ORDER BY p.day"#,
+        cutoff.to_sqlx() as _
+    )
+    .fetch_all(connection)
+    .named(NAME)
+    .await?;
+    Ok(days.into_iter().map(jiff_sqlx::Date::to_jiff).collect())
+}
+
+/// The highest version among the events that were written from `from` on and before `to`.
+pub async fn last_between(connection: &mut PgConnection, from: Timestamp, to: Timestamp) -> Result<Option<i64>, StoreError> {
+    const NAME: &str = "db.events.last_between";
+    sqlx::query_scalar!(
+        "SELECT e.rv FROM events e WHERE e.created_at >= $1 AND e.created_at < $2 ORDER BY e.rv DESC, e.seq DESC LIMIT 1",
+        from.to_sqlx() as _,
+        to.to_sqlx() as _
+    )
+    .fetch_optional(connection)
+    .named(NAME)
+    .await
+}
+
+/// Makes every version up to and with `above` too old to start from. False while one of them, or the next, is still open.
+/// A transaction of its own: it must be committed before what it is about is dropped.
+pub async fn raise_floor(connection: &mut PgConnection, above: i64) -> Result<bool, StoreError> {
+    const NAME: &str = "db.log.raise_floor";
+    sqlx::query_scalar!(r#"SELECT log_raise_floor($1) AS "raised!""#, above).fetch_one(connection).named(NAME).await
+}
+
+/// Drops the partition of a day, all of whose events are below the floor. False when it is gone, or when something was
+/// written to it since.
+pub async fn drop_day(connection: &mut PgConnection, day: Date) -> Result<bool, StoreError> {
+    const NAME: &str = "db.events.drop_day";
+    sqlx::query_scalar!(r#"SELECT events_drop_day($1) AS "dropped!""#, day.to_sqlx() as _).fetch_one(connection).named(NAME).await
+}
+
+/// Old events of the default partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// In which namespace.
+    pub namespace: String,
+    /// The highest version among them.
+    pub last: i64,
+}
+
+/// Namespaces with events in the default partition that were written before `cutoff`, at most 64.
+pub async fn strays(connection: &mut PgConnection, cutoff: Timestamp) -> Result<Vec<Stray>, StoreError> {
+    const NAME: &str = "db.events.strays";
+    sqlx::query_as!(
+        Stray,
+        r#"SELECT e.namespace, max(e.rv) AS "last!" FROM events_default e WHERE e.created_at < $1
+           GROUP BY e.namespace ORDER BY e.namespace LIMIT 64"#,
+        cutoff.to_sqlx() as _
+    )
+    .fetch_all(connection)
+    .named(NAME)
+    .await
+}
+
+/// When the oldest event that is kept was written; none when there is none.
+pub async fn oldest(connection: &mut PgConnection) -> Result<Option<Timestamp>, StoreError> {
+    const NAME: &str = "db.events.oldest";
+    let at =
+        sqlx::query_scalar!(r#"SELECT e.created_at AS "at: jiff_sqlx::Timestamp" FROM events e ORDER BY e.rv, e.seq LIMIT 1"#);
+    Ok(at.fetch_optional(connection).named(NAME).await?.map(jiff_sqlx::Timestamp::to_jiff))
 }

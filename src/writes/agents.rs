@@ -127,7 +127,7 @@ impl Write for UpdateAgent<'_> {
         }
         let spec_changed = *spec != wanted.spec;
         if spec_changed {
-            check_owner(old.agent.source, *asks)?;
+            check_owner("Agent", meta, old.agent.source, *asks)?;
         }
         let (before, after) = (Requests::of(&meta.annotations), Requests::of(&wanted.annotations));
         let asks_refresh = after.refresh.is_some() && after.refresh != before.refresh;
@@ -193,7 +193,7 @@ impl Write for DeleteAgent<'_> {
         let Self { clock, key, known, asks } = self;
         let old = locked(tx, key).await?; // locks, then reads
         known.check(old.agent.meta.id, old.agent.meta.rv)?;
-        check_owner(old.agent.source, *asks)?;
+        check_owner("Agent", &old.agent.meta, old.agent.source, *asks)?;
         if old.agent.deletion_timestamp.is_some() {
             return Ok(old);
         }
@@ -246,9 +246,9 @@ impl Write for RegisterRun<'_> {
 /// A workspace's current agent speaks to every chat of the workspace, so whoever does not reach everything may only join one
 /// whose agents are all his own.
 async fn may_join(tx: &mut PgConnection, reach: &Reach, namespace: &str, workspace: Option<&str>) -> Result<(), WriteError> {
-    if let (Some(user), Some(workspace)) = (reach.user(), workspace)
-        && agents::workspace_of_others(tx, namespace, workspace, user).await?
-    {
+    let (Some(user), Some(workspace)) = (reach.user(), workspace) else { return Ok(()) };
+    agents::lock_workspace(tx, namespace, workspace).await?; // locks, then reads
+    if agents::workspace_of_others(tx, namespace, workspace, user).await? {
         let message = format!("workspace {workspace:?} has agents of others: only they, or an administrator, may add to it");
         return Err(WriteError::Invalid(vec![Fault::new("spec.workspace", FaultKind::Forbidden, message)]));
     }

@@ -164,13 +164,13 @@ impl Write for UpdateChat<'_> {
 
     async fn run(&self, tx: &mut PgConnection) -> Result<ChatView, WriteError> {
         let Self { clock, key, known, wanted, asks } = self;
-        let old = locked(tx, key).await?; // locks, then reads
+        let old = locked_for(tx, key, wanted.spec.archived).await?; // locks, then reads
         let Chat { meta, spec, .. } = &old.chat;
         known.check(meta.id, meta.rv)?;
         immutable(spec, &wanted.spec)?;
         let spec_changed = *spec != wanted.spec;
         if spec_changed {
-            check_owner(old.chat.source, *asks)?;
+            check_owner("Chat", meta, old.chat.source, *asks)?;
         }
         let (before, after) = (Requests::of(&meta.annotations), Requests::of(&wanted.annotations));
         // A token asks when it differs from the stored annotation, not from the last handled one: else every patch after a
@@ -194,12 +194,9 @@ impl Write for UpdateChat<'_> {
         new.updated_at = later(clock.now(), old.chat.updated_at);
         new.progress.revision += i64::from(input);
         new.event_seq += 1;
-        if new.spec.archived == old.chat.spec.archived {
-            chats::update(tx, &new).await?;
-        } else {
-            chats::lock_subtree(tx, &key.namespace, new.meta.id).await?; // locks, in id order
-            chats::update(tx, &new).await?;
-            chats::spread_archived(tx, &key.namespace, new.meta.id).await?;
+        chats::update(tx, &new).await?;
+        if new.spec.archived != old.chat.spec.archived {
+            chats::spread_archived(tx, &key.namespace, &[new.meta.id]).await?; // all of the subtree, in one statement
         }
         append(tx, &mut log, EventKind::ChatUpdated, &new, json!({"before": before_of(&old.chat, &new)})).await?;
         chats::get_by_id(tx, &key.namespace, new.meta.id).await?.ok_or(WriteError::NotFound)
@@ -365,27 +362,15 @@ impl Write for DeleteChat<'_> {
             return Err(StoreError::Guard { query: "db.chats.delete", expected: 1, got: 0 }.into());
         }
         known.check(id, old.chat.meta.rv)?;
-        check_owner(old.chat.source, *asks)?;
+        check_owner("Chat", &old.chat.meta, old.chat.source, *asks)?;
         let mut log = TxLog::open(tx).await?;
         match propagation {
             Propagation::Background => chats::delete(tx, namespace, &tree, &mut log).await?,
             Propagation::Orphan => {
                 let children = chats::children(tx, namespace, id).await?;
-                chats::orphan_children(tx, namespace, id, log.rv, children.len()).await?;
-                for child in &children {
-                    chats::reroot(tx, namespace, child.id).await?;
-                    chats::spread_archived(tx, namespace, child.id).await?;
-                    let event = NewEvent {
-                        namespace,
-                        kind: EventKind::ChatUpdated,
-                        subject: Some(child.id),
-                        name: &child.name,
-                        chat: Some((child.id, child.event_seq + 1)),
-                        agent: None,
-                        payload: json!({}),
-                    };
-                    events::append(tx, &mut log, event).await?;
-                }
+                chats::orphan_children(tx, namespace, id, &children, &mut log).await?;
+                chats::reroot(tx, namespace, &children).await?;
+                chats::spread_archived(tx, namespace, &children).await?;
                 chats::delete(tx, namespace, &[id], &mut log).await?;
             }
         }
@@ -395,6 +380,23 @@ impl Write for DeleteChat<'_> {
     fn store_error(error: &WriteError) -> Option<&StoreError> {
         error.store()
     }
+}
+
+/// Locks a chat that is to be archived or not, then reads it in a new statement. When that is to change, the whole subtree is
+/// locked in id order, which this chat need not be the first of: so its lock is not taken before the others'.
+async fn locked_for(tx: &mut PgConnection, key: &Key, archived: bool) -> Result<ChatView, WriteError> {
+    let seen = chats::get(tx, key).await?.ok_or(WriteError::NotFound)?;
+    if seen.chat.spec.archived == archived {
+        chats::lock(tx, key).await?.ok_or(WriteError::NotFound)?; // locks
+    } else {
+        chats::lock_subtree(tx, &key.namespace, seen.chat.meta.id).await?; // locks, in id order
+    }
+    let old = chats::get(tx, key).await?.ok_or(WriteError::NotFound)?; // reads, after the locks
+    if old.chat.meta.id != seen.chat.meta.id || old.chat.spec.archived != seen.chat.spec.archived {
+        // Somebody else came first: what has to be locked is another question now.
+        return Err(StoreError::Guard { query: "db.chats.lock_for", expected: 1, got: 0 }.into());
+    }
+    Ok(old)
 }
 
 /// Locks a chat, then reads it in a new statement.

@@ -13,7 +13,7 @@ use crate::{
         object::Key,
         push::{Phase, Push},
         resource::{Resource, ResourceMeta},
-        snapshot::{Snapshot, SnapshotId, name},
+        snapshot::{Snapshot, SnapshotId, name, name_with_uid},
     },
     store::{
         StoreError, Write,
@@ -29,7 +29,8 @@ use sqlx::PgConnection;
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// How many snapshots of one agent may share the first twelve digits of their hash.
+/// How many snapshots may share an agent's name and the first twelve digits of a hash before the agent's uid is put behind
+/// them: agents of one name, created again and again, report the same.
 const NAMES_MAX: usize = 64;
 
 /// Takes a push.
@@ -197,8 +198,8 @@ impl AcceptPush<'_> {
         let agent = &old.agent.meta;
         keep_bodies(tx, &key.namespace, agent.id, &push.pinned).await?;
         let manifest: Vec<ResourceMeta> = push.pinned.iter().map(|resource| resource.meta.clone()).collect();
-        for n in 1..=NAMES_MAX {
-            let name = name(&agent.name, &hash, n);
+        let names = (1..=NAMES_MAX).map(|n| name(&agent.name, &hash, n));
+        for name in names.chain([name_with_uid(&agent.name, &hash, agent.id)]) {
             let new = NewSnapshot {
                 namespace: &key.namespace,
                 agent_id: agent.id,
@@ -212,6 +213,10 @@ impl AcceptPush<'_> {
                 rv: log.rv,
             };
             let Some(id) = snapshots::insert(tx, &new).await? else { continue };
+            if events::deleted_later(tx, &key.namespace, &name, EventKind::SnapshotDeleted, log.rv).await? {
+                // Retention freed the name with a later version than ours: with a fresh one we come after it.
+                return Err(StoreError::Guard { query: "db.snapshots.insert", expected: 1, got: 0 });
+            }
             let event = NewEvent {
                 namespace: &key.namespace,
                 kind: EventKind::SnapshotAccepted,
@@ -224,7 +229,7 @@ impl AcceptPush<'_> {
             events::append(tx, log, event).await?;
             return Ok((id, PushedSnapshot { name, hash, revision }));
         }
-        let message = format!("{NAMES_MAX} snapshots share the digits {}", hash.short());
+        let message = format!("{} snapshots share the digits {}", NAMES_MAX + 1, hash.short());
         Err(StoreError::Inconsistent { table: "snapshots", column: "name", id: agent.name.clone(), message })
     }
 }

@@ -43,6 +43,8 @@ pub fn settings() -> config::Server {
         listen_notify: ListenNotify::On,
         poll_ms: 500,
         database_connections: 8,
+        retention_interval: moorline::config::RETENTION_INTERVAL,
+        event_retention: moorline::config::EVENT_RETENTION,
     }
 }
 
