@@ -17,6 +17,7 @@ pub mod page;
 pub mod serve;
 pub mod snapshots;
 pub mod status;
+pub mod table;
 pub mod telemetry;
 pub mod wait;
 
@@ -25,7 +26,7 @@ use auth::{Authentication, Identity};
 use axum::{
     Router,
     extract::{FromRequestParts, Request, State},
-    http::request::Parts,
+    http::{Method, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post, put},
@@ -134,6 +135,7 @@ pub fn router(state: AppState) -> Router {
         .route(&of("/namespaces/{namespace}/agentsnapshots"), get(snapshots::list))
         .route(&of("/namespaces/{namespace}/agentsnapshots/{name}"), get(snapshots::get))
         .merge(discovery::router())
+        .layer(middleware::from_fn(expect_json_for_writes))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate));
     Router::new()
         .route("/livez", get(health::livez))
@@ -146,6 +148,17 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn(address::refuse_nul))
         .layer(middleware::from_fn(telemetry::observe))
         .with_state(state)
+}
+
+/// A write is answered in JSON; whoever does not take that is told before anything is done. Reads answer in other forms too
+/// and look for themselves.
+async fn expect_json_for_writes(request: Request, next: Next) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD)
+        && let Err(error) = negotiate::accept::expect_json(request.headers())
+    {
+        return error.into_response();
+    }
+    next.run(request).await
 }
 
 /// Nobody unknown gets past this, whatever the path.

@@ -1,6 +1,8 @@
 //! Requests before anybody looks at what they mean: bodies within limits, media types, JSON, unknown and duplicate fields,
 //! preferences.
 
+pub mod accept;
+
 use super::status::ApiError;
 use crate::model::fault::{Fault, FaultKind};
 use axum::{
@@ -106,23 +108,6 @@ pub fn expect_merge_patch(headers: &HeaderMap) -> Result<(), ApiError> {
         };
         ApiError::unsupported_media_type(message)
     })
-}
-
-/// Refuses a request that accepts nothing that is served: JSON.
-pub fn expect_accepts_json(headers: &HeaderMap) -> Result<(), ApiError> {
-    let mut ranges =
-        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(',')).peekable();
-    if ranges.peek().is_none() {
-        return Ok(());
-    }
-    let accepts = |range: &str| {
-        let mut parts = range.split(';').map(str::trim);
-        let essence = parts.next().unwrap_or_default();
-        // A parameter other than q asks for another form of JSON, a Table say; that is not this one.
-        let plain = parts.all(|part| part.starts_with("q=") || part.starts_with("charset="));
-        plain && ["application/json", "application/*", "*/*"].iter().any(|known| essence.eq_ignore_ascii_case(known))
-    };
-    if ranges.any(accepts) { Ok(()) } else { Err(ApiError::not_acceptable()) }
 }
 
 /// Where U+0000 may stand: the bodies of a push's resources are bytes, everything else becomes text.
@@ -452,14 +437,6 @@ mod tests {
         assert_eq!(prefer(&headers("prefer", "wait=999")), Prefer::Wait(Duration::from_secs(30)));
         assert_eq!(prefer(&headers("prefer", "respond-async, wait=5")), Prefer::Async);
         assert_eq!(prefer(&headers("prefer", "wait=soon")), Prefer::Unsaid);
-    }
-
-    #[test]
-    fn a_table_is_asked_for_in_vain_and_json_is_served_when_it_is_listed_too() {
-        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
-        assert!(expect_accepts_json(&headers("accept", &format!("{table},application/json"))).is_ok());
-        assert!(expect_accepts_json(&headers("accept", table)).is_err());
-        assert!(expect_accepts_json(&HeaderMap::new()).is_ok());
     }
 
     #[test]
