@@ -27,3 +27,4 @@ mod scan;
 mod schema;
 mod store_smoke;
 mod support;
+mod tables;
