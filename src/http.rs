@@ -14,6 +14,7 @@ pub mod negotiate;
 pub mod objects;
 pub mod openapi;
 pub mod page;
+pub mod routes;
 pub mod serve;
 pub mod snapshots;
 pub mod status;
@@ -29,8 +30,8 @@ use axum::{
     http::{Method, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
 };
+use routes::{Routes, get, post, put};
 use sqlx::PgPool;
 use status::ApiError;
 use std::sync::{
@@ -110,11 +111,11 @@ impl AppState {
     }
 }
 
-/// All paths.
-pub fn router(state: AppState) -> Router {
+/// The paths that are for known callers only.
+pub fn routes() -> Routes {
     let base = "/apis/moorline.dev/v1alpha1";
     let of = |path: &str| format!("{base}{path}");
-    let api = Router::new()
+    Routes::new()
         .route(&of("/chats"), get(chats::list_all))
         .route(&of("/agents"), get(agents::list_all))
         .route(&of("/agentsnapshots"), get(snapshots::list_all))
@@ -134,14 +135,20 @@ pub fn router(state: AppState) -> Router {
         .route(&of("/namespaces/{namespace}/agents/{name}/snapshot"), put(agents::push))
         .route(&of("/namespaces/{namespace}/agentsnapshots"), get(snapshots::list))
         .route(&of("/namespaces/{namespace}/agentsnapshots/{name}"), get(snapshots::get))
-        .merge(discovery::router())
+        .merge(discovery::routes())
+}
+
+/// All paths.
+pub fn router(state: AppState) -> Router {
+    let api = routes()
+        .into_router()
         .layer(middleware::from_fn(expect_json_for_writes))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate));
     Router::new()
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/healthz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+        .route("/livez", axum::routing::get(health::livez))
+        .route("/readyz", axum::routing::get(health::readyz))
+        .route("/healthz", axum::routing::get(health::readyz))
+        .route("/metrics", axum::routing::get(health::metrics))
         .merge(api)
         .fallback(async || ApiError::no_such_path())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())

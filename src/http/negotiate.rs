@@ -10,7 +10,7 @@ mod media;
 pub use body::{BODY_MAX, PUSH_BODY_MAX, read_body};
 pub use fields::{FieldValidation, Warnings};
 pub use json::{Json, NulAllowed};
-pub use media::{expect_json, expect_merge_patch};
+pub use media::{PATCH_TYPES, expect_json, expect_merge_patch};
 
 use axum::http::{HeaderMap, header};
 use std::time::Duration;

@@ -3,6 +3,9 @@
 use super::super::status::ApiError;
 use axum::http::{HeaderMap, header};
 
+/// The patches that are taken; OpenAPI lists them.
+pub const PATCH_TYPES: &[&str] = &["application/merge-patch+json"];
+
 /// Whether a body is of a media type, parameters aside. A body without one counts as JSON, as in a kube-apiserver.
 fn is_media_type(headers: &HeaderMap, wanted: &str) -> Result<bool, String> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(true) };
