@@ -238,3 +238,40 @@ async fn kubectl_prints_the_columns_and_more_of_them_when_asked_for_wide() {
     let out = kubectl.run(&["get", "moorline", "--show-labels"]).await.out();
     assert!(out.contains("chat.moorline.dev/fix") && out.contains("moorline.dev/agent=ws"), "{out}");
 }
+
+#[tokio::test]
+async fn kubectl_explains_every_field_with_its_words_and_checks_fields_strictly() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let kubectl = Kubectl::new(&api);
+    let policy = kubectl.run(&["explain", "chat.spec.refreshPolicy"]).await.out();
+    assert!(policy.contains("ENUM:") && policy.contains("OnDrift") && policy.contains("Manual"), "{policy}");
+    assert!(policy.contains("FIELD: refreshPolicy <string>"), "{policy}");
+    let tree = kubectl.run(&["explain", "chats", "--recursive"]).await.out();
+    for field in [
+        "agentRef\t<",
+        "dirtySince\t<string>",
+        "lastTransitionTime\t<string>",
+        "resourceVersion\t<string>",
+        "truncated\t<boolean>",
+    ] {
+        assert!(tree.contains(field), "{field}: {tree}");
+    }
+    for (path, word) in [
+        ("agent.spec.revisionHistoryLimit", "1 to 100"),
+        ("agentsnapshot.spec.resources.contentHash", "sha256"),
+        ("chat.status.drift.resources.change", "Added, Changed or Removed"),
+        ("chat.metadata.labels", "Map of string keys"),
+        ("chat.status.conditions.reason", "CamelCase"),
+    ] {
+        let said = kubectl.run(&["explain", path]).await.out();
+        assert!(said.contains(word), "{path}: {said}");
+    }
+    let twice = manifest("one").replace("  title: one\n", "  title: one\n  suspendd: true\n");
+    let said = kubectl.fed(&["apply", "--validate=strict", "-f", "-"], &twice).await.err();
+    assert!(said.contains("unknown field \"spec.suspendd\""), "{said}");
+    kubectl.fed(&["apply", "--validate=ignore", "-f", "-"], &twice).await.out();
+    let patch = r#"{"spec":{"titel":"x"}}"#;
+    let warned = kubectl.run(&["patch", "chat", "fix", "--type", "merge", "-p", patch]).await;
+    assert!(warned.ok && warned.err.contains("unknown field \"spec.titel\""), "{warned:?}");
+}

@@ -16,6 +16,7 @@ mod kubectl;
 mod laps;
 mod log_order;
 mod moored;
+mod openapi;
 mod plan;
 mod plan_all;
 mod plan_walk;

@@ -75,15 +75,21 @@ fn every_field_of_ours_is_described() {
 }
 
 #[test]
-fn kubectl_finds_the_kind_and_the_field_validation_of_a_patch() {
+fn kubectl_finds_field_validation_on_every_patch_of_a_kind_because_it_looks_at_any_of_them() {
     let document = build();
-    for (resource, kind) in [("chats", "Chat"), ("agents", "Agent")] {
-        let path = format!("/apis/moorline.dev/v1alpha1/namespaces/{{namespace}}/{resource}/{{name}}");
-        let patch = &document["paths"][&path]["patch"];
-        let kind_of = json!({"group": "moorline.dev", "version": "v1alpha1", "kind": kind});
-        assert_eq!(patch["x-kubernetes-group-version-kind"], kind_of);
-        assert!(patch["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "fieldValidation")));
+    for kind in ["Chat", "Agent"] {
+        let gvk = json!({"group": "moorline.dev", "version": "v1alpha1", "kind": kind});
         let schema = &document["components"]["schemas"][format!("dev.moorline.v1alpha1.{kind}")];
-        assert_eq!(schema["x-kubernetes-group-version-kind"], json!([kind_of]));
+        assert_eq!(schema["x-kubernetes-group-version-kind"], json!([gvk]));
+        let all = operations();
+        let patches: Vec<_> = all
+            .iter()
+            .filter(|(_, method, patch)| method == "patch" && patch["x-kubernetes-group-version-kind"] == gvk)
+            .collect();
+        assert!(!patches.is_empty(), "{kind}");
+        for (path, _, patch) in patches {
+            let known = |parameter: &Value| parameter["name"] == "fieldValidation" && parameter["in"] == "query";
+            assert!(patch["parameters"].as_array().is_some_and(|all| all.iter().any(known)), "{path}");
+        }
     }
 }
