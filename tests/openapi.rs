@@ -39,8 +39,9 @@ async fn an_address_of_another_build_leads_to_what_there_is_now() {
     let db = database().await;
     let api = Api::start(&db).await;
     let now = api.get("/openapi/v3").await.expect(200)["paths"][GROUP]["serverRelativeURL"].as_str().unwrap().to_owned();
-    let moved = api.get(&format!("/openapi/v3/{GROUP}?hash=0123")).await; // follows
-    assert_eq!(moved.expect(200), api.get(&now).await.expect(200));
+    let staying = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let moved = staying.get(format!("{}/openapi/v3/{GROUP}?hash=0123", api.url)).send().await.unwrap();
+    assert_eq!((moved.status().as_u16(), moved.headers()["location"].to_str().unwrap()), (301, now.as_str()));
     api.get("/openapi/v3/apis/nobody.dev/v1").await.refused(404, "NotFound");
 }
 
