@@ -161,10 +161,9 @@ pub async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
-    let (agent, warnings) = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
+    let (mut agent, warnings) = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
     objects::check_namespace(RESOURCE, &namespace)?;
     let (key, mut faults) = objects::new_name(RESOURCE, &namespace, &agent.metadata, state.clock())?;
-    let mut agent = agent;
     // Whoever may only have agents of his own means one of his own, as the owner of a chat is whoever creates it.
     if let (None, Some(user)) = (&agent.spec.service_account_name, identity.reach().user()) {
         agent.spec.service_account_name = Some(user.to_owned());

@@ -96,16 +96,16 @@ pub fn build() -> Value {
     let listed: Vec<&str> = TABLE.iter().filter(|entry| entry.verbs.contains(&"list")).map(|entry| entry.kind).collect();
     let mut paths = operations::paths();
     meta::add_resource_list(&mut paths);
-    whole(paths, schemas::components(&listed))
+    whole(&paths, schemas::components(&listed))
 }
 
 fn build_all() -> Vec<(&'static str, Value)> {
-    let others = meta::documents().into_iter().map(|(name, paths)| (name, whole(paths, schemas::of_discovery())));
+    let others = meta::documents().into_iter().map(|(name, paths)| (name, whole(&paths, schemas::of_discovery())));
     std::iter::once((GROUP, build())).chain(others).collect()
 }
 
-fn whole(paths: Map<String, Value>, mut schemas: Map<String, Value>) -> Value {
-    schemas::keep_used(&paths, &mut schemas);
+fn whole(paths: &Map<String, Value>, mut schemas: Map<String, Value>) -> Value {
+    schemas::keep_used(paths, &mut schemas);
     json!({
         "openapi": "3.0.0",
         "info": {

@@ -128,9 +128,10 @@ impl Columns {
             row
         };
         let rows: Vec<Value> = objects.iter().map(row).collect();
-        json!({
-            "kind": "Table", "apiVersion": META_VERSION, "metadata": metadata, "columnDefinitions": self.definitions(), "rows": rows,
-        })
+        let mut table = json!({"kind": "Table", "apiVersion": META_VERSION, "columnDefinitions": self.definitions()});
+        table["metadata"] = metadata;
+        table["rows"] = Value::Array(rows);
+        table
     }
 }
 

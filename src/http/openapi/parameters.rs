@@ -6,7 +6,7 @@ use super::super::{
 };
 use serde_json::{Value, json};
 
-fn query(name: &str, schema: Value, about: &str) -> Value {
+fn query(name: &str, schema: &Value, about: &str) -> Value {
     json!({"name": name, "in": "query", "required": false, "schema": schema, "description": about})
 }
 
@@ -37,12 +37,12 @@ pub fn of_path(path: &str) -> Vec<Value> {
 
 /// Those of an operation.
 pub fn of(entry: &Entry, verb: &str) -> Vec<Value> {
-    let mut all = vec![query("pretty", text(), "Passed over: answers are compact JSON.")];
+    let mut all = vec![query("pretty", &text(), "Passed over: answers are compact JSON.")];
     match (entry.name, verb) {
         ("chats/context", "get") => {
-            all.push(query("bodies", truth(), "false leaves the bodies of resources out. Default: true."));
+            all.push(query("bodies", &truth(), "false leaves the bodies of resources out. Default: true."));
             let about = "json (default), or prompt: one sanitised text for a model, as text/markdown.";
-            all.push(query("format", words(&["json", "prompt"]), about));
+            all.push(query("format", &words(&["json", "prompt"]), about));
             all.push(header(
                 "If-None-Match",
                 "An ETag of before: 304 when the pin and the live resources are still what they were.",
@@ -64,29 +64,29 @@ pub fn of(entry: &Entry, verb: &str) -> Vec<Value> {
 
 fn include_object() -> Value {
     let about = "How much of an object stands in each row of a Table (see Accept): None, Metadata (default) or Object.";
-    query("includeObject", words(&["None", "Metadata", "Object"]), about)
+    query("includeObject", &words(&["None", "Metadata", "Object"]), about)
 }
 
 fn list() -> Vec<Value> {
     let limit = json!({"type": "integer", "format": "int64", "minimum": 0});
     let order = "name (default: namespace, then name), or -updated: what a person changed last comes first.";
     vec![
-        query("limit", limit, "At most so many objects; 0 or absent: all. A page is full unless it is the last."),
+        query("limit", &limit, "At most so many objects; 0 or absent: all. A page is full unless it is the last."),
         query(
             "continue",
-            text(),
+            &text(),
             "metadata.continue of the page before: what comes after it. Opaque; send the other parameters as they were. 410 Expired \
              when it is too old: begin again without it.",
         ),
-        query("labelSelector", text(), "Only objects whose labels are so, as in Kubernetes: a=b,c!=d,e in (f,g),h,!i."),
+        query("labelSelector", &text(), "Only objects whose labels are so, as in Kubernetes: a=b,c!=d,e in (f,g),h,!i."),
         query(
             "fieldSelector",
-            text(),
+            &text(),
             "Only objects whose fields are so: FIELD=VALUE and FIELD!=VALUE, joined by commas. All kinds: metadata.name, \
              metadata.namespace. Chats: spec.owner, spec.agentRef.name, spec.workspaceRef.name, spec.archived, status.state, \
              status.dirty. 400 names a field that is not served.",
         ),
-        query("orderBy", words(&["name", "-updated"]), order),
+        query("orderBy", &words(&["name", "-updated"]), order),
         include_object(),
     ]
 }
@@ -96,33 +96,33 @@ fn watch() -> Vec<Value> {
     vec![
         query(
             "watch",
-            truth(),
+            &truth(),
             "Answer with a stream of changes, one WatchEvent a line, from resourceVersion on. Accept: text/event-stream gives \
              Server-Sent Events.",
         ),
-        query("allowWatchBookmarks", truth(), "Of a watch: send BOOKMARK events, which carry only a version to resume from."),
+        query("allowWatchBookmarks", &truth(), "Of a watch: send BOOKMARK events, which carry only a version to resume from."),
         query(
             "resourceVersion",
-            text(),
+            &text(),
             "Of a watch: where it begins, a version of a list or of an object. Absent or 0: with the present objects. 410 Expired \
              when it is from before retention or a restore: list again.",
         ),
         query(
             "resourceVersionMatch",
-            words(&["NotOlderThan", "Exact"]),
+            &words(&["NotOlderThan", "Exact"]),
             "How resourceVersion is meant. NotOlderThan is required with sendInitialEvents.",
         ),
         query(
             "sendInitialEvents",
-            truth(),
+            &truth(),
             "Of a watch: send the present objects as ADDED first, then a BOOKMARK annotated k8s.io/initial-events-end.",
         ),
-        query("timeoutSeconds", seconds, "Of a watch: end it after so many seconds."),
+        query("timeoutSeconds", &seconds, "Of a watch: end it after so many seconds."),
     ]
 }
 
 fn dry_run() -> Value {
-    query("dryRun", words(&["All"]), "All: check everything, answer as if, and change nothing.")
+    query("dryRun", &words(&["All"]), "All: check everything, answer as if, and change nothing.")
 }
 
 fn prefer() -> Value {
@@ -136,11 +136,11 @@ fn prefer() -> Value {
 fn delete() -> Vec<Value> {
     let about = "Of a chat: Background (default; Foreground is the same) deletes what is below it too, Orphan keeps that. May stand in \
                  the body instead, which is heeded first.";
-    vec![query("propagationPolicy", words(&["Background", "Foreground", "Orphan"]), about), dry_run(), prefer()]
+    vec![query("propagationPolicy", &words(&["Background", "Foreground", "Orphan"]), about), dry_run(), prefer()]
 }
 
 fn write(name: &str) -> Vec<Value> {
-    let mut all = vec![dry_run(), query("fieldManager", text(), "Passed over: who changed which field is not kept."), prefer()];
+    let mut all = vec![dry_run(), query("fieldManager", &text(), "Passed over: who changed which field is not kept."), prefer()];
     let about = match name {
         // kubectl looks for it on any patch of the kind, this one too; which one it finds first is left to chance.
         "chats/status" => "Passed over: every field other than status.state and status.lastError is refused, with 422.",
@@ -151,7 +151,7 @@ fn write(name: &str) -> Vec<Value> {
              done."
         }
     };
-    all.push(query("fieldValidation", words(&["Ignore", "Warn", "Strict"]), about));
+    all.push(query("fieldValidation", &words(&["Ignore", "Warn", "Strict"]), about));
     all
 }
 
