@@ -76,8 +76,10 @@ fn operation(entry: &Entry, verb: &str, scope: Scope) -> Value {
         },
         "x-kubernetes-group-version-kind": group_version_kind(entry.kind),
     });
-    if let Some((types, schema)) = takes(entry, verb) {
-        let content: Map<String, Value> = types.iter().map(|media| ((*media).to_owned(), json!({"schema": schema}))).collect();
+    let content = takes(entry, verb);
+    if !content.is_empty() {
+        let content: Map<String, Value> =
+            content.into_iter().map(|(media, schema)| (media.to_owned(), json!({"schema": schema}))).collect();
         let required = verb != "delete" && !matches!(entry.name, "agents/runs" | "chats/context");
         let limit = parameters::body_limit(entry.name);
         operation["requestBody"] = json!({"required": required, "description": limit, "content": content});
@@ -152,16 +154,24 @@ fn about(entry: &Entry, verb: &str, scope: Scope) -> String {
     }
 }
 
-/// What an operation takes: the media types, and the schema.
-fn takes(entry: &Entry, verb: &str) -> Option<(&'static [&'static str], Value)> {
-    const JSON: &[&str] = &["application/json"];
+/// What an operation takes: media types, each with its schema.
+fn takes(entry: &Entry, verb: &str) -> Vec<(&'static str, Value)> {
+    let json = |schema: Value| vec![("application/json", schema)];
     match (entry.name, verb) {
-        (_, "patch") => Some((PATCH_TYPES, meta_reference("Patch"))),
-        (_, "delete") => Some((JSON, meta_reference("DeleteOptions"))),
-        ("agents/runs", _) => Some((JSON, json!({"type": "object", "description": "Empty."}))),
-        ("chats/context", "update") => Some((JSON, reference("ChatRefresh"))),
-        (_, "create" | "update") => Some((JSON, reference(entry.kind))),
-        _ => None,
+        (_, "patch") => PATCH_TYPES.iter().map(|media| (*media, patch(media))).collect(),
+        (_, "delete") => json(meta_reference("DeleteOptions")),
+        ("agents/runs", _) => json(json!({"type": "object", "description": "Empty."})),
+        ("chats/context", "update") => json(reference("ChatRefresh")),
+        (_, "create" | "update") => json(reference(entry.kind)),
+        _ => Vec::new(),
+    }
+}
+
+/// A JSON patch is a list of operations; the others have the form of what they change.
+fn patch(media: &str) -> Value {
+    match media {
+        "application/json-patch+json" => json!({"type": "array", "items": {"type": "object"}}),
+        _ => meta_reference("Patch"),
     }
 }
 

@@ -62,7 +62,7 @@ pub fn components(listed: &[&str]) -> Map<String, Value> {
     schemas.insert(meta_name("WatchEvent"), watch_event());
     schemas.insert(
         meta_name("Patch"),
-        json!({"type": "object", "description": "A patch; the body's media type says of which form."}),
+        json!({"type": "object", "description": "What is to change, in the form of the object (RFC 7396); null takes a field away."}),
     );
     schemas
 }
