@@ -15,9 +15,11 @@ pub mod objects;
 pub mod openapi;
 pub mod page;
 pub mod patch;
+pub mod routes;
 pub mod serve;
 pub mod snapshots;
 pub mod status;
+pub mod table;
 pub mod tail;
 pub mod telemetry;
 pub mod wait;
@@ -27,11 +29,11 @@ use auth::{Authentication, Identity};
 use axum::{
     Router,
     extract::{FromRequestParts, Request, State},
-    http::request::Parts,
+    http::{Method, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
 };
+use routes::{Routes, get, post, put};
 use sqlx::PgPool;
 use status::ApiError;
 use std::sync::{
@@ -111,11 +113,11 @@ impl AppState {
     }
 }
 
-/// All paths.
-pub fn router(state: AppState) -> Router {
+/// The paths that are for known callers only.
+pub fn routes() -> Routes {
     let base = "/apis/moorline.dev/v1alpha1";
     let of = |path: &str| format!("{base}{path}");
-    let api = Router::new()
+    Routes::new()
         .route(&of("/chats"), get(chats::list_all))
         .route(&of("/agents"), get(agents::list_all))
         .route(&of("/agentsnapshots"), get(snapshots::list_all))
@@ -135,19 +137,37 @@ pub fn router(state: AppState) -> Router {
         .route(&of("/namespaces/{namespace}/agents/{name}/snapshot"), put(agents::push))
         .route(&of("/namespaces/{namespace}/agentsnapshots"), get(snapshots::list))
         .route(&of("/namespaces/{namespace}/agentsnapshots/{name}"), get(snapshots::get))
-        .merge(discovery::router())
+        .merge(discovery::routes())
+}
+
+/// All paths.
+pub fn router(state: AppState) -> Router {
+    let api = routes()
+        .into_router()
+        .layer(middleware::from_fn(expect_json_for_writes))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate));
     Router::new()
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
-        .route("/healthz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
+        .route("/livez", axum::routing::get(health::livez))
+        .route("/readyz", axum::routing::get(health::readyz))
+        .route("/healthz", axum::routing::get(health::readyz))
+        .route("/metrics", axum::routing::get(health::metrics))
         .merge(api)
         .fallback(async || ApiError::no_such_path())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn(address::refuse_nul))
         .layer(middleware::from_fn(telemetry::observe))
         .with_state(state)
+}
+
+/// A write is answered in JSON; whoever does not take that is told before anything is done. Reads answer in other forms too
+/// and look for themselves.
+async fn expect_json_for_writes(request: Request, next: Next) -> Response {
+    if !matches!(*request.method(), Method::GET | Method::HEAD)
+        && let Err(error) = negotiate::accept::expect_json(request.headers())
+    {
+        return error.into_response();
+    }
+    next.run(request).await
 }
 
 /// Nobody unknown gets past this, whatever the path.

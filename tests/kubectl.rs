@@ -197,3 +197,81 @@ async fn kubectl_prints_what_is_wrong() {
     let said = kubectl.fed(APPLY, &bad).await.err();
     assert!(said.contains("Fix_it") && said.contains("metadata.name"), "{said}");
 }
+
+/// The words of each line.
+fn words(out: &str) -> Vec<Vec<&str>> {
+    out.lines().map(|line| line.split_whitespace().collect()).collect()
+}
+
+#[tokio::test]
+async fn kubectl_prints_the_columns_and_more_of_them_when_asked_for_wide() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let kubectl = Kubectl::new(&api);
+    let run = api.running_agent("ws").await;
+    api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
+    api.create_chat("fix", json!({"agentRef": {"name": "ws"}})).await;
+    let drift = api.with("prefer", "wait=20").push("ws", &run.report(2, json!([file("AGENTS.md", "two")]))).await;
+    drift.expect(200);
+    let pinned = api.chat("fix").await["status"]["pinned"]["snapshot"].as_str().unwrap().to_owned();
+
+    let out = kubectl.run(&["get", "chats"]).await.out();
+    let [head, row] = words(&out).try_into().unwrap();
+    assert_eq!(head, ["NAME", "AGENT", "READY", "DRIFTED", "PINNED", "REASON", "AGE"]);
+    assert_eq!(row[..5], ["fix", "ws", "True", "True", &pinned]);
+    let out = kubectl.run(&["get", "chat", "fix", "-o", "wide"]).await.out();
+    let [head, row] = words(&out).try_into().unwrap();
+    assert_eq!(head, ["NAME", "AGENT", "READY", "DRIFTED", "PINNED", "REASON", "DRIFTING", "STATE", "MESSAGE", "AGE"]);
+    assert!(row[6].ends_with('s'), "how long it has been drifting: {row:?}");
+    assert_eq!(row[7], "Waiting");
+
+    let out = kubectl.run(&["get", "agents", "-o", "wide", "--no-headers"]).await.out();
+    let latest = api.agent("ws").await["status"]["latestSnapshot"]["name"].as_str().unwrap().to_owned();
+    assert_eq!(words(&out)[0][..4], ["ws", "True", &latest, "2"]);
+    let out = kubectl.run(&["get", "msnap", "-A", "--sort-by", ".spec.revision"]).await.out();
+    let rows = words(&out);
+    assert_eq!(rows[0], ["NAMESPACE", "NAME", "AGENT", "REV", "RESOURCES", "AGE"]);
+    assert_eq!(
+        (&rows[1][..5], &rows[2][..5]),
+        (&[NAMESPACE, &pinned, "ws", "1", "1"][..], &[NAMESPACE, &latest, "ws", "2", "1"][..])
+    );
+    let out = kubectl.run(&["get", "moorline", "--show-labels"]).await.out();
+    assert!(out.contains("chat.moorline.dev/fix") && out.contains("moorline.dev/agent=ws"), "{out}");
+}
+
+#[tokio::test]
+async fn kubectl_explains_every_field_with_its_words_and_checks_fields_strictly() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let kubectl = Kubectl::new(&api);
+    let policy = kubectl.run(&["explain", "chat.spec.refreshPolicy"]).await.out();
+    assert!(policy.contains("ENUM:") && policy.contains("OnDrift") && policy.contains("Manual"), "{policy}");
+    assert!(policy.contains("FIELD: refreshPolicy <string>"), "{policy}");
+    let tree = kubectl.run(&["explain", "chats", "--recursive"]).await.out();
+    for field in [
+        "agentRef\t<",
+        "dirtySince\t<string>",
+        "lastTransitionTime\t<string>",
+        "resourceVersion\t<string>",
+        "truncated\t<boolean>",
+    ] {
+        assert!(tree.contains(field), "{field}: {tree}");
+    }
+    for (path, word) in [
+        ("agent.spec.revisionHistoryLimit", "1 to 100"),
+        ("agentsnapshot.spec.resources.contentHash", "sha256"),
+        ("chat.status.drift.resources.change", "Added, Changed or Removed"),
+        ("chat.metadata.labels", "Map of string keys"),
+        ("chat.status.conditions.reason", "CamelCase"),
+    ] {
+        let said = kubectl.run(&["explain", path]).await.out();
+        assert!(said.contains(word), "{path}: {said}");
+    }
+    let twice = manifest("one").replace("  title: one\n", "  title: one\n  suspendd: true\n");
+    let said = kubectl.fed(&["apply", "--validate=strict", "-f", "-"], &twice).await.err();
+    assert!(said.contains("unknown field \"spec.suspendd\""), "{said}");
+    kubectl.fed(&["apply", "--validate=ignore", "-f", "-"], &twice).await.out();
+    let patch = r#"{"spec":{"titel":"x"}}"#;
+    let warned = kubectl.run(&["patch", "chat", "fix", "--type", "merge", "-p", patch]).await;
+    assert!(warned.ok && warned.err.contains("unknown field \"spec.titel\""), "{warned:?}");
+}

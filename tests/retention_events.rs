@@ -117,8 +117,8 @@ async fn whole_days_older_than_the_limit_go_and_readers_from_before_are_told() {
     assert_eq!(read(&db.pool, Cursor { rv: gone, seq: 1 }).await, Read::Expired, "not from the middle of what is gone either");
     let events = until("the rest is below the horizon", || async {
         match read(&db.pool, Cursor::through(gone + 1)).await {
-            Read::Events(events) if events.len() == 7 => Some(events),
-            Read::Events(_) => None,
+            Read::Batch(batch) if batch.events.len() == 7 => Some(batch.events),
+            Read::Batch(_) => None,
             Read::Expired => panic!("the floor itself is a place to start from"),
         }
     })
@@ -210,7 +210,7 @@ async fn readers_that_race_retention_get_everything_or_expired_and_never_a_hole(
     }
     until("all of it is below the horizon", || async {
         match read(&db.pool, start).await {
-            Read::Events(events) => (events.len() == wanted.len()).then_some(()),
+            Read::Batch(batch) => (batch.events.len() == wanted.len()).then_some(()),
             Read::Expired => panic!("nothing has gone yet"),
         }
     })
@@ -230,7 +230,7 @@ async fn readers_that_race_retention_get_everything_or_expired_and_never_a_hole(
                                 expired += 1;
                                 break;
                             }
-                            Read::Events(events) => match events.last() {
+                            Read::Batch(batch) => match batch.events.last() {
                                 None => {
                                     assert_eq!(seen, wanted, "read to the end without being told Expired");
                                     whole += 1;

@@ -9,6 +9,7 @@ use super::{
     page::{self, Continue, ListQuery, object_version},
     patch::Patch,
     status::{ApiError, Resource},
+    table::Form,
     wait::{self, Patience, Seen},
 };
 use crate::{
@@ -50,22 +51,34 @@ fn wire(view: &AgentView) -> Agent {
 }
 
 /// Of every namespace.
-pub async fn list_all(state: State<AppState>, identity: Identity, query: Query<ListQuery>) -> Result<Response, ApiError> {
-    page(&state, &identity, None, query.0).await
+pub async fn list_all(
+    state: State<AppState>,
+    identity: Identity,
+    form: Form,
+    query: Query<ListQuery>,
+) -> Result<Response, ApiError> {
+    page(&state, &identity, form, None, query.0).await
 }
 
 /// Of one namespace.
 pub async fn list(
     state: State<AppState>,
     identity: Identity,
+    form: Form,
     Path(namespace): Path<String>,
     query: Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     objects::check_namespace(RESOURCE, &namespace)?;
-    page(&state, &identity, Some(&namespace), query.0).await
+    page(&state, &identity, form, Some(&namespace), query.0).await
 }
 
-async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, query: ListQuery) -> Result<Response, ApiError> {
+async fn page(
+    state: &AppState,
+    identity: &Identity,
+    form: Form,
+    namespace: Option<&str>,
+    query: ListQuery,
+) -> Result<Response, ApiError> {
     let wanted = query.read()?;
     let mut connection = store::acquire(state.pool()).await?;
     let version = page::first_version(&mut connection, &wanted).await?;
@@ -87,15 +100,20 @@ async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, qu
     let continued = after.filter(|_| more).map(|last| Continue::after(&last, version).encode());
     let items: Vec<Agent> = items.iter().map(wire).collect();
     let list = objects::list(RESOURCE.kind(), &items, &page::list_version(version), continued);
-    Ok(axum::Json(list).into_response())
+    Ok(form.answer_list(RESOURCE, list, state.clock().now()))
 }
 
 /// One agent.
-pub async fn get(state: State<AppState>, identity: Identity, Path((namespace, name)): Names) -> Result<Response, ApiError> {
+pub async fn get(
+    state: State<AppState>,
+    identity: Identity,
+    form: Form,
+    Path((namespace, name)): Names,
+) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
     let view = find(&mut *store::acquire(state.pool()).await?, &key).await?;
     identity.check(&asked("get", None, &key), view.agent.spec.service_account.as_deref())?;
-    Ok(axum::Json(wire(&view)).into_response())
+    form.answer(RESOURCE, &wire(&view), state.clock().now())
 }
 
 async fn find(connection: &mut PgConnection, key: &Key) -> Result<AgentView, ApiError> {
@@ -144,10 +162,9 @@ pub async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
-    let (agent, warnings) = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
+    let (mut agent, warnings) = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
     objects::check_namespace(RESOURCE, &namespace)?;
     let (key, mut faults) = objects::new_name(RESOURCE, &namespace, &agent.metadata, state.clock())?;
-    let mut agent = agent;
     // Whoever may only have agents of his own means one of his own, as the owner of a chat is whoever creates it.
     if let (None, Some(user)) = (&agent.spec.service_account_name, identity.reach().user()) {
         agent.spec.service_account_name = Some(user.to_owned());

@@ -9,6 +9,7 @@ use super::{
     page::{self, Continue, ListQuery, object_version},
     patch::Patch,
     status::{ApiError, Resource},
+    table::Form,
     wait::{self, Patience, Seen},
 };
 use crate::{
@@ -33,7 +34,7 @@ use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use sqlx::PgConnection;
 use std::time::Duration;
@@ -50,22 +51,34 @@ fn wire(view: &ChatView) -> Chat {
 }
 
 /// Of every namespace.
-pub async fn list_all(state: State<AppState>, identity: Identity, query: Query<ListQuery>) -> Result<Response, ApiError> {
-    page(&state, &identity, None, query.0).await
+pub async fn list_all(
+    state: State<AppState>,
+    identity: Identity,
+    form: Form,
+    query: Query<ListQuery>,
+) -> Result<Response, ApiError> {
+    page(&state, &identity, form, None, query.0).await
 }
 
 /// Of one namespace.
 pub async fn list(
     state: State<AppState>,
     identity: Identity,
+    form: Form,
     Path(namespace): Path<String>,
     query: Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     objects::check_namespace(RESOURCE, &namespace)?;
-    page(&state, &identity, Some(&namespace), query.0).await
+    page(&state, &identity, form, Some(&namespace), query.0).await
 }
 
-async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, query: ListQuery) -> Result<Response, ApiError> {
+async fn page(
+    state: &AppState,
+    identity: &Identity,
+    form: Form,
+    namespace: Option<&str>,
+    query: ListQuery,
+) -> Result<Response, ApiError> {
     let wanted = query.read()?;
     let mut connection = store::acquire(state.pool()).await?;
     let version = page::first_version(&mut connection, &wanted).await?;
@@ -87,17 +100,23 @@ async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, qu
     let continued = after.filter(|_| more).map(|last| Continue::after(&last, version).encode());
     let items: Vec<Chat> = items.iter().map(wire).collect();
     let list = objects::list(RESOURCE.kind(), &items, &page::list_version(version), continued);
-    Ok(axum::Json(list).into_response())
+    Ok(form.answer_list(RESOURCE, list, state.clock().now()))
 }
 
 /// One chat, with what its agent points at and how that differs, as of now.
-pub async fn get(state: State<AppState>, identity: Identity, Path((namespace, name)): Names) -> Result<Response, ApiError> {
+pub async fn get(
+    state: State<AppState>,
+    identity: Identity,
+    form: Form,
+    Path((namespace, name)): Names,
+) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
     let mut connection = store::acquire(state.pool()).await?;
     let view = find(&mut connection, &key).await?;
     identity.check(&asked("get", None, &key), Some(&view.chat.spec.owner))?;
     let detail = detail(&mut connection, view).await?;
-    Ok(axum::Json(Chat::from_detail(&detail, object_version(detail.view.chat.meta.rv))).into_response())
+    let chat = Chat::from_detail(&detail, object_version(detail.view.chat.meta.rv));
+    form.answer(RESOURCE, &chat, state.clock().now())
 }
 
 pub(super) async fn find(connection: &mut PgConnection, key: &Key) -> Result<ChatView, ApiError> {

@@ -29,6 +29,7 @@ use axum::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -120,10 +121,12 @@ fn live_resource(value: &Value, bodies: bool) -> Result<ContextResource, serde_j
 }
 
 /// A request to refresh.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
-struct RefreshRequest {
-    /// Opaque; at most 64 characters. The same token twice refreshes once.
+#[schemars(rename = "ChatRefresh")]
+pub(super) struct RefreshRequest {
+    /// Opaque; 1 to 64 characters. The same token twice refreshes once. Absent: refresh now.
+    #[schemars(length(min = 1, max = 64))]
     token: Option<String>,
 }
 

@@ -4,10 +4,11 @@
 //! Clients ask for aggregated discovery first; plain JSON is what they fall back to.
 
 use super::{
-    AppState, objects, openapi,
+    objects, openapi,
+    routes::{Routes, get},
     status::{ApiError, Resource},
 };
-use axum::{Json, Router, extract::Path, routing::get};
+use axum::{Json, extract::Path};
 use serde_json::{Value, json};
 
 /// A resource, or a subresource.
@@ -55,8 +56,8 @@ pub const TABLE: &[Entry] = &[
 ];
 
 /// The paths of discovery and of OpenAPI.
-pub fn router() -> Router<AppState> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/version", get(version))
         .route("/api", get(async || Json(json!({"kind": "APIVersions", "versions": [], "serverAddressByClientCIDRs": []}))))
         .route("/apis", get(async || Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]}))))
@@ -64,7 +65,7 @@ pub fn router() -> Router<AppState> {
         .route("/apis/moorline.dev/v1alpha1", get(async || Json(resources())))
         .route("/api/v1/namespaces/{name}", get(namespace))
         .route("/openapi/v3", get(openapi::index))
-        .route("/openapi/v3/apis/moorline.dev/v1alpha1", get(openapi::document))
+        .route("/openapi/v3/{*document}", get(openapi::document))
 }
 
 /// The version of this build, with the fields that Kubernetes clients look for. `gitVersion` begins with the Kubernetes

@@ -1,225 +1,123 @@
 //! `/openapi/v3`: made from the published types (schemars, the derive that the CRDs come from too) and the table of what is
-//! served, so that it cannot differ from either.
+//! served, so that it cannot differ from either; a test holds it against the routes. docs/openapi.md tells people about it.
 //!
-//! kubectl needs of it: a `patch` operation that lists `fieldValidation`, and `x-kubernetes-group-version-kind` on operations
-//! and on schemas.
+//! What clients rely on: an index of documents by group and version, each under an address that carries the hash of its
+//! content and never changes; and in a document, for kubectl, a `patch` operation that lists `fieldValidation`, and
+//! `x-kubernetes-group-version-kind` on operations and schemas. What this does not: protobuf, and OpenAPI v2, which clients
+//! of Kubernetes 1.27 and newer do not need.
 
-use super::discovery::{Entry, TABLE};
-use crate::v1alpha1::{
-    Agent, AgentSnapshot, Chat,
-    context::ChatContext,
-    push::{PushRequest, PushResponse, RunResponse},
+mod meta;
+mod operations;
+mod parameters;
+mod plain;
+mod schemas;
+#[cfg(test)]
+mod tests;
+
+use super::{address::Query, discovery::TABLE, status::ApiError};
+use axum::{
+    Json,
+    extract::Path,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
 };
-use axum::{Json, http::header, response::IntoResponse};
-use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
-const BASE: &str = "/apis/moorline.dev/v1alpha1";
-const PATH: &str = "/openapi/v3/apis/moorline.dev/v1alpha1";
-const PREFIX: &str = "dev.moorline.v1alpha1";
+/// The name of the group's document.
+const GROUP: &str = "apis/moorline.dev/v1alpha1";
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(|| build().to_string());
-static HASH: LazyLock<String> = LazyLock::new(|| hex::encode(Sha256::digest(DOCUMENT.as_bytes())).to_uppercase());
+struct Document {
+    text: String,
+    hash: String,
+}
+
+static DOCUMENTS: LazyLock<BTreeMap<&'static str, Document>> = LazyLock::new(|| {
+    let document = |(name, value): (&'static str, Value)| {
+        let text = value.to_string();
+        let hash = hex::encode_upper(Sha256::digest(text.as_bytes()));
+        (name, Document { text, hash })
+    };
+    build_all().into_iter().map(document).collect()
+});
+
+impl Document {
+    fn address(&self, name: &str) -> String {
+        format!("/openapi/v3/{name}?hash={}", self.hash)
+    }
+}
 
 /// Where the documents are.
 pub async fn index() -> Json<Value> {
-    Json(json!({"paths": {"apis/moorline.dev/v1alpha1": {"serverRelativeURL": format!("{PATH}?hash={}", *HASH)}}}))
+    let path =
+        |(name, document): (&&'static str, &Document)| ((*name).to_owned(), json!({"serverRelativeURL": document.address(name)}));
+    let paths: Map<String, Value> = DOCUMENTS.iter().map(path).collect();
+    Json(json!({"paths": paths}))
 }
 
-/// The document of the group.
-pub async fn document() -> impl IntoResponse {
-    let etag = format!("\"{}\"", *HASH);
-    ([(header::CONTENT_TYPE, "application/json".to_owned()), (header::ETAG, etag)], DOCUMENT.as_str())
+/// The query of a document.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct HashQuery {
+    hash: Option<String>,
 }
 
-fn gvk(kind: &str) -> Value {
-    json!({"group": "moorline.dev", "version": "v1alpha1", "kind": kind})
+/// A document. Under its own hash it may be kept for ever; under another one the client is sent to its own.
+pub async fn document(
+    Path(name): Path<String>,
+    Query(query): Query<HashQuery>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Some(document) = DOCUMENTS.get(name.as_str()) else { return Err(ApiError::no_such_path()) };
+    let mut answer = HeaderMap::new();
+    match query.hash.as_deref() {
+        None | Some("") => {}
+        Some(hash) if hash == document.hash => {
+            answer.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+        }
+        Some(_) => {
+            let address = HeaderValue::from_str(&document.address(&name)).map_err(|_| ApiError::internal())?;
+            return Ok((StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, address)]).into_response());
+        }
+    }
+    let etag = format!("\"{}\"", document.hash);
+    answer.insert(header::ETAG, HeaderValue::from_str(&etag).map_err(|_| ApiError::internal())?);
+    answer.insert(header::VARY, HeaderValue::from_static("Accept"));
+    if super::negotiate::none_match(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
+    }
+    answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok((answer, document.text.as_str()).into_response())
 }
 
-fn reference(kind: &str) -> Value {
-    json!({"$ref": format!("#/components/schemas/{PREFIX}.{kind}")})
-}
-
-/// The document: OpenAPI 3.0.
+/// The document of the group: OpenAPI 3.0.
 pub fn build() -> Value {
-    let mut schemas = Map::new();
-    add::<Chat>(&mut schemas, "Chat", true);
-    add::<Agent>(&mut schemas, "Agent", true);
-    add::<AgentSnapshot>(&mut schemas, "AgentSnapshot", true);
-    add::<ChatContext>(&mut schemas, "ChatContext", true);
-    add::<RunResponse>(&mut schemas, "AgentRun", false);
-    add::<PushRequest>(&mut schemas, "AgentSnapshotPush", false);
-    add::<PushResponse>(&mut schemas, "AgentSnapshotPushAnswer", false);
-    for kind in ["Chat", "Agent", "AgentSnapshot"] {
-        let list = json!({
-            "type": "object",
-            "required": ["items"],
-            "properties": {
-                "apiVersion": {"type": "string"}, "kind": {"type": "string"},
-                "metadata": {"type": "object", "properties": {
-                    "resourceVersion": {"type": "string"}, "continue": {"type": "string"}, "remainingItemCount": {"type": "integer", "format": "int64"},
-                }},
-                "items": {"type": "array", "items": reference(kind)},
-            },
-            "x-kubernetes-group-version-kind": [gvk(&format!("{kind}List"))],
-        });
-        schemas.insert(format!("{PREFIX}.{kind}List"), list);
-    }
-    let mut paths = Map::new();
-    for entry in TABLE {
-        add_paths(&mut paths, entry);
-    }
+    let listed: Vec<&str> = TABLE.iter().filter(|entry| entry.verbs.contains(&"list")).map(|entry| entry.kind).collect();
+    let mut paths = operations::paths();
+    meta::add_resource_list(&mut paths);
+    whole(&paths, schemas::components(&listed))
+}
+
+fn build_all() -> Vec<(&'static str, Value)> {
+    let others = meta::documents().into_iter().map(|(name, paths)| (name, whole(&paths, schemas::of_discovery())));
+    std::iter::once((GROUP, build())).chain(others).collect()
+}
+
+fn whole(paths: &Map<String, Value>, mut schemas: Map<String, Value>) -> Value {
+    schemas::keep_used(paths, &mut schemas);
     json!({
         "openapi": "3.0.0",
-        "info": {"title": "Moorline", "version": env!("CARGO_PKG_VERSION")},
-        "paths": paths,
-        "components": {"schemas": schemas},
-    })
-}
-
-/// Adds the schema of a type, whole: nothing of it is a reference.
-fn add<T: JsonSchema>(schemas: &mut Map<String, Value>, kind: &str, object: bool) {
-    let settings = SchemaSettings::openapi3().with(|settings| {
-        settings.inline_subschemas = true;
-        settings.meta_schema = None;
-        // The form that structural schemas have: enumerations as one list of words.
-        settings.transforms.push(Box::new(kube::core::schema::StructuralSchemaRewriter));
-    });
-    let mut schema = SchemaGenerator::new(settings).into_root_schema_for::<T>().to_value();
-    if let Some(fields) = schema.as_object_mut() {
-        fields.remove("title");
-        fields.insert("x-kubernetes-group-version-kind".into(), json!([gvk(kind)]));
-        let properties = fields.entry("properties").or_insert_with(|| json!({}));
-        if let (true, Some(properties)) = (object, properties.as_object_mut()) {
-            properties.insert("apiVersion".into(), json!({"type": "string", "description": "moorline.dev/v1alpha1"}));
-            properties.insert("kind".into(), json!({"type": "string", "description": kind}));
-            properties.insert("metadata".into(), metadata());
-        }
-    }
-    schemas.insert(format!("{PREFIX}.{kind}"), schema);
-}
-
-fn metadata() -> Value {
-    let text = |about: &str| json!({"type": "string", "description": about});
-    let map = |about: &str| json!({"type": "object", "additionalProperties": {"type": "string"}, "description": about});
-    json!({
-        "type": "object",
-        "description": "Standard object metadata.",
-        "properties": {
-            "name": text("Chats: a DNS subdomain of at most 253 bytes. Agents: a DNS label of at most 63 bytes."),
-            "generateName": text("A prefix for a name that the server makes, of at most 58 bytes."),
-            "namespace": text("A DNS label of at most 63 bytes."),
-            "labels": map("Labels."),
-            "annotations": map("Annotations, of at most 256 KiB together."),
-            "uid": text("Set by the server."),
-            "resourceVersion": text("Set by the server. Given in an update, it must be the object's."),
-            "generation": json!({"type": "integer", "format": "int64", "description": "Counts changes of spec."}),
-            "creationTimestamp": json!({"type": "string", "format": "date-time", "description": "Set by the server."}),
-            "deletionTimestamp": json!({"type": "string", "format": "date-time", "description": "Set when deletion was asked for."}),
-            "managedFields": json!({"type": "array", "items": {"type": "object"}, "description": "Ignored."}),
-            "ownerReferences": json!({"type": "array", "items": {"type": "object"}, "description": "Ignored."}),
-            "finalizers": json!({"type": "array", "items": {"type": "string"}, "description": "Ignored."}),
+        "info": {
+            "title": "Moorline", "version": env!("CARGO_PKG_VERSION"),
+            "description": "Keeps AI coding chats moored to immutable snapshots of their agent's context. A Kubernetes-style API.",
+            "license": {"name": env!("CARGO_PKG_LICENSE")},
         },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": "A token that the server knows."}},
+        },
+        "security": [{"bearer": []}],
     })
-}
-
-fn parameter(name: &str, place: &str, about: &str) -> Value {
-    json!({"name": name, "in": place, "required": place == "path", "schema": {"type": "string"}, "description": about})
-}
-
-fn add_paths(paths: &mut Map<String, Value>, entry: &Entry) {
-    let (resource, subresource) = entry.name.split_once('/').map_or((entry.name, None), |(name, sub)| (name, Some(sub)));
-    let one = match subresource {
-        None => format!("{BASE}/namespaces/{{namespace}}/{resource}/{{name}}"),
-        Some(sub) => format!("{BASE}/namespaces/{{namespace}}/{resource}/{{name}}/{sub}"),
-    };
-    let collection = format!("{BASE}/namespaces/{{namespace}}/{resource}");
-    for verb in entry.verbs {
-        let (path, method) = match (*verb, subresource) {
-            ("list", _) => (&collection, "get"),
-            ("create", None) => (&collection, "post"),
-            ("create", Some(_)) => (&one, "post"),
-            ("update", _) => (&one, "put"),
-            (other, _) => (&one, other),
-        };
-        insert(paths, path, method, operation(entry, verb, path));
-        if *verb == "list" {
-            let everywhere = format!("{BASE}/{resource}");
-            insert(paths, &everywhere, "get", operation(entry, "list", &everywhere));
-        }
-    }
-}
-
-fn insert(paths: &mut Map<String, Value>, path: &str, method: &str, operation: Value) {
-    let parameters: Vec<Value> = [("namespace", "The namespace: a DNS label."), ("name", "The object's name.")]
-        .into_iter()
-        .filter(|(name, _)| path.contains(&format!("{{{name}}}")))
-        .map(|(name, about)| parameter(name, "path", about))
-        .collect();
-    let item = paths.entry(path).or_insert_with(|| json!({"parameters": parameters}));
-    item[method] = operation;
-}
-
-fn operation(entry: &Entry, verb: &str, path: &str) -> Value {
-    let Entry { kind, name, .. } = entry;
-    let (takes, gives) = match (*name, verb) {
-        ("agents/snapshot", _) => (Some("AgentSnapshotPush".to_owned()), "AgentSnapshotPushAnswer".to_owned()),
-        ("agents/runs", _) | ("chats/context", "get") => (None, (*kind).to_owned()),
-        ("chats/context", _) => (None, "Chat".to_owned()),
-        (_, "list") => (None, format!("{kind}List")),
-        (_, "create" | "update" | "patch") => (Some((*kind).to_owned()), (*kind).to_owned()),
-        _ => (None, (*kind).to_owned()),
-    };
-    let everywhere = if path.contains("{namespace}") || verb != "list" { "Namespaced" } else { "AllNamespaces" };
-    let words: String = name.split('/').map(capital).collect();
-    let mut parameters = Vec::new();
-    if matches!(verb, "create" | "update" | "patch") {
-        parameters.push(parameter(
-            "fieldValidation",
-            "query",
-            "Unknown and duplicate fields: Strict refuses, Warn (default) warns, Ignore ignores.",
-        ));
-        parameters.push(parameter("dryRun", "query", "All: answer as if, and do nothing."));
-        parameters.push(parameter("fieldManager", "query", "Ignored."));
-    }
-    if verb == "list" {
-        parameters.push(parameter("limit", "query", "At most so many objects; 0 or absent: all."));
-        parameters.push(parameter("continue", "query", "From the list before: what comes after it."));
-        parameters.push(parameter("fieldSelector", "query", "metadata.name=… and metadata.namespace=…"));
-    }
-    if verb == "delete" {
-        parameters.push(parameter(
-            "propagationPolicy",
-            "query",
-            "Of a chat: Background (default) deletes what is below it, Orphan keeps that.",
-        ));
-        parameters.push(parameter("dryRun", "query", "All: answer as if, and do nothing."));
-    }
-    let code = if verb == "create" { "201" } else { "200" };
-    let mut operation = json!({
-        "operationId": format!("{verb}{everywhere}{words}"),
-        "tags": ["moorline_v1alpha1"],
-        "description": format!("{verb} {name}"),
-        "parameters": parameters,
-        "responses": {code: {"description": "OK", "content": {"application/json": {"schema": reference(&gives)}}}},
-        "x-kubernetes-action": if verb == "create" { "post" } else if verb == "update" { "put" } else { verb },
-        "x-kubernetes-group-version-kind": gvk(kind),
-    });
-    if let Some(takes) = takes {
-        let content = if verb == "patch" {
-            json!({"application/merge-patch+json": {"schema": {"type": "object"}},
-                   "application/json-patch+json": {"schema": {"type": "array", "items": {"type": "object"}}}})
-        } else {
-            json!({"application/json": {"schema": reference(&takes)}})
-        };
-        operation["requestBody"] = json!({"required": true, "content": content});
-    }
-    operation
-}
-
-fn capital(word: &str) -> String {
-    let mut letters = word.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

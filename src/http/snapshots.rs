@@ -7,6 +7,7 @@ use super::{
     objects,
     page::{self, Continue, ListQuery, object_version},
     status::{ApiError, Resource},
+    table::Form,
 };
 use crate::{
     model::{
@@ -16,10 +17,7 @@ use crate::{
     store::{self, lists::Slice},
     v1alpha1::AgentSnapshot,
 };
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use sqlx::PgConnection;
 
 const RESOURCE: Resource = Resource::AgentSnapshots;
@@ -29,22 +27,34 @@ fn wire(snapshot: &SnapshotWithManifest) -> AgentSnapshot {
 }
 
 /// Of every namespace.
-pub async fn list_all(state: State<AppState>, identity: Identity, query: Query<ListQuery>) -> Result<Response, ApiError> {
-    page(&state, &identity, None, query.0).await
+pub async fn list_all(
+    state: State<AppState>,
+    identity: Identity,
+    form: Form,
+    query: Query<ListQuery>,
+) -> Result<Response, ApiError> {
+    page(&state, &identity, form, None, query.0).await
 }
 
 /// Of one namespace.
 pub async fn list(
     state: State<AppState>,
     identity: Identity,
+    form: Form,
     Path(namespace): Path<String>,
     query: Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     objects::check_namespace(RESOURCE, &namespace)?;
-    page(&state, &identity, Some(&namespace), query.0).await
+    page(&state, &identity, form, Some(&namespace), query.0).await
 }
 
-async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, query: ListQuery) -> Result<Response, ApiError> {
+async fn page(
+    state: &AppState,
+    identity: &Identity,
+    form: Form,
+    namespace: Option<&str>,
+    query: ListQuery,
+) -> Result<Response, ApiError> {
     let wanted = query.read()?;
     let mut connection = store::acquire(state.pool()).await?;
     let version = page::first_version(&mut connection, &wanted).await?;
@@ -67,7 +77,7 @@ async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, qu
     };
     let continued = after.filter(|_| more).map(|last| Continue::after(&last, version).encode());
     let list = objects::list(RESOURCE.kind(), &items, &page::list_version(version), continued);
-    Ok(axum::Json(list).into_response())
+    Ok(form.answer_list(RESOURCE, list, state.clock().now()))
 }
 
 /// Adds what each snapshot lists; one namespace at a time.
@@ -89,6 +99,7 @@ async fn with_manifests(connection: &mut PgConnection, rows: Vec<Snapshot>) -> R
 pub async fn get(
     State(state): State<AppState>,
     identity: Identity,
+    form: Form,
     Path((namespace, name)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
@@ -98,5 +109,5 @@ pub async fn get(
     let account = store::snapshots::service_account(&mut connection, &key.namespace, found.snapshot.agent_id).await?;
     let asked = Asked { verb: "get", resource: RESOURCE, subresource: None, namespace: &key.namespace, name: &key.name };
     identity.check(&asked, account.as_deref())?;
-    Ok(axum::Json(wire(&found)).into_response())
+    form.answer(RESOURCE, &wire(&found), state.clock().now())
 }

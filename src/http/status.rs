@@ -176,8 +176,7 @@ impl ApiError {
     }
 
     /// 406: nothing that the caller accepts is served.
-    pub fn not_acceptable() -> Self {
-        let message = "only the following media types will be returned: application/json";
+    pub fn not_acceptable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message)
     }
 

@@ -1,0 +1,57 @@
+//! The documents beside the group's own: discovery, the version, and the little of core/v1 that kubectl looks at.
+
+use super::{
+    operations::{BASE, insert},
+    schemas::meta_reference,
+};
+use serde_json::{Map, Value, json};
+
+/// Each path with the document that it is in, its operation's name, what it answers, and the schema of that in a word of
+/// `io.k8s.apimachinery.pkg.apis.meta.v1` if it is one of those.
+const READS: &[(&str, &str, &str, &str, Option<&str>)] = &[
+    (
+        "version",
+        "/version",
+        "getCodeVersion",
+        "The version of this server. gitVersion begins with the Kubernetes version whose API conventions it follows.",
+        None,
+    ),
+    ("api", "/api", "getCoreAPIVersions", "The versions of the core group.", Some("APIVersions")),
+    ("api/v1", "/api/v1/namespaces/{name}", "readCoreV1Namespace", "A namespace. Each is there: it needs no creating.", None),
+    ("apis", "/apis", "getAPIVersions", "The groups that are served.", Some("APIGroupList")),
+    ("apis/moorline.dev", "/apis/moorline.dev", "getMoorlineDevAPIGroup", "The group and its versions.", Some("APIGroup")),
+];
+
+/// The documents, by their name in the index: paths only.
+pub fn documents() -> Vec<(&'static str, Map<String, Value>)> {
+    let mut documents: Vec<(&'static str, Map<String, Value>)> = Vec::new();
+    for (document, path, id, about, schema) in READS {
+        let mut paths = Map::new();
+        insert(&mut paths, path, "get", read(id, about, *schema));
+        documents.push((document, paths));
+    }
+    documents
+}
+
+/// Adds the list of the group's resources to the paths of the group.
+pub fn add_resource_list(paths: &mut Map<String, Value>) {
+    insert(
+        paths,
+        BASE,
+        "get",
+        read("getMoorlineDevV1alpha1APIResources", "The resources of the group.", Some("APIResourceList")),
+    );
+}
+
+fn read(id: &str, about: &str, schema: Option<&str>) -> Value {
+    let gives = schema.map_or_else(|| json!({"type": "object"}), meta_reference);
+    let content = json!({"application/json": {"schema": gives}});
+    let refused = json!({"application/json": {"schema": meta_reference("Status")}});
+    json!({
+        "operationId": id, "description": about, "tags": ["discovery"],
+        "responses": {
+            "200": {"description": "OK", "content": content},
+            "401": {"description": "Unauthorized: the caller is not known.", "content": refused},
+        },
+    })
+}
