@@ -8,6 +8,7 @@ pub mod agents;
 pub mod auth;
 pub mod chats;
 pub mod context;
+pub mod diff;
 pub mod discovery;
 pub mod health;
 pub mod negotiate;
@@ -124,6 +125,7 @@ pub fn router(state: AppState) -> Router {
         )
         .route(&of("/namespaces/{namespace}/chats/{name}/status"), get(chats::get).patch(chats::patch_status))
         .route(&of("/namespaces/{namespace}/chats/{name}/context"), get(context::get).put(context::refresh))
+        .route(&of("/namespaces/{namespace}/chats/{name}/diff"), get(diff::get))
         .route(&of("/namespaces/{namespace}/agents"), get(agents::list).post(agents::create))
         .route(
             &of("/namespaces/{namespace}/agents/{name}"),

@@ -9,6 +9,7 @@ pub mod across;
 pub mod agents;
 pub mod chats;
 pub mod converge;
+pub mod diff;
 pub mod error;
 pub mod events;
 pub mod fanout;
@@ -20,7 +21,7 @@ pub mod snapshots;
 pub mod transaction;
 
 pub use error::{Retry, StoreError};
-pub use transaction::{Write, rehearse, transact};
+pub use transaction::{Write, one_moment, rehearse, transact};
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::time::Duration;

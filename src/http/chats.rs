@@ -91,10 +91,11 @@ async fn page(state: &AppState, identity: &Identity, namespace: Option<&str>, qu
 /// One chat, with what its agent points at and how that differs, as of now.
 pub async fn get(state: State<AppState>, identity: Identity, Path((namespace, name)): Names) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
-    let mut connection = store::acquire(state.pool()).await?;
-    let view = find(&mut connection, &key).await?;
+    let mut tx = store::one_moment(state.pool()).await?;
+    let view = find(&mut tx, &key).await?;
     identity.check(&asked("get", None, &key), Some(&view.chat.spec.owner))?;
-    let detail = detail(&mut connection, view).await?;
+    let detail = detail(&mut tx, view).await?;
+    drop(tx);
     Ok(axum::Json(Chat::from_detail(&detail, object_version(detail.view.chat.meta.rv))).into_response())
 }
 

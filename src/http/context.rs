@@ -11,7 +11,7 @@ use super::{
     wait::{self, Patience, Seen},
 };
 use crate::{
-    model::{fault::Fault, object::Key, resource::ResourceMeta},
+    model::{fault::Fault, hash::ContentHash, object::Key, prompt, resource::ResourceMeta},
     store::{self, chats::StoredPin, rehearse, transact},
     v1alpha1::{
         Chat,
@@ -46,15 +46,29 @@ pub struct ContextQuery {
     format: Option<String>,
 }
 
+/// The form in which a context is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// As a `ChatContext`.
+    Json { bodies: bool },
+    /// As one text for a model.
+    Prompt,
+}
+
 impl ContextQuery {
-    fn bodies(&self) -> Result<bool, ApiError> {
-        if let Some(format) = self.format.as_deref().filter(|format| !matches!(*format, "" | "json")) {
-            return Err(ApiError::bad_request(format!("format: only json is served by this version, got {format:?}")));
-        }
-        match self.bodies.as_deref() {
-            None | Some("" | "true" | "1") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(other) => Err(ApiError::bad_request(format!("bodies: must be true or false, got {other:?}"))),
+    fn form(&self) -> Result<Form, ApiError> {
+        let bodies = match self.bodies.as_deref() {
+            None | Some("" | "true" | "1") => true,
+            Some("false" | "0") => false,
+            Some(other) => return Err(ApiError::bad_request(format!("bodies: must be true or false, got {other:?}"))),
+        };
+        match self.format.as_deref() {
+            None | Some("" | "json") => Ok(Form::Json { bodies }),
+            Some("prompt") if bodies => Ok(Form::Prompt),
+            Some("prompt") => {
+                Err(ApiError::bad_request("bodies: a prompt is made of bodies, so it cannot be had with bodies=false"))
+            }
+            Some(other) => Err(ApiError::bad_request(format!("format: must be json or prompt, got {other:?}"))),
         }
     }
 }
@@ -68,13 +82,18 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
-    let bodies = query.bodies()?;
+    let form = query.form()?;
+    let bodies = form != Form::Json { bodies: false };
     let mut connection = store::acquire(state.pool()).await?;
     let found = store::chats::context(&mut connection, &key, bodies).await?;
     drop(connection);
     let context = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
     identity.check(&asked("get", &key), Some(&context.owner))?;
     let Some(pin) = context.pin else { return Err(ApiError::not_pinned(&key.name)) };
+    match form {
+        Form::Prompt => return prompt_answer(&headers, pin).await,
+        Form::Json { .. } => {}
+    }
     let etag = format!("\"{}.{}\"", hex::encode(pin.hash.as_bytes()), pin.live_revision);
     let tag = HeaderValue::from_str(&etag).map_err(|_| ApiError::internal())?;
     if negotiate::none_match(&headers, &etag) {
@@ -89,6 +108,26 @@ pub async fn get(
     };
     let context = shown(metadata, pin, bodies)?;
     Ok(([(header::ETAG, tag)], axum::Json(context)).into_response())
+}
+
+/// The pinned instruction files and skills as one text. Its tag is of the text itself: what it is made of may be the same and
+/// the rules it is made by others.
+async fn prompt_answer(headers: &HeaderMap, pin: StoredPin) -> Result<Response, ApiError> {
+    // Up to 4 MiB, character by character: not on a thread that serves others.
+    let made = tokio::task::spawn_blocking(move || {
+        prompt::prompt(&pin.manifest, |hash| pin.bodies.get(hash).map(Vec::as_slice))
+    });
+    let text = made.await.map_err(|error| {
+        tracing::error!(%error, "a prompt could not be made");
+        ApiError::internal()
+    })?;
+    let etag = format!("\"prompt.{}\"", hex::encode(ContentHash::of(text.as_bytes()).as_bytes()));
+    let tag = HeaderValue::from_str(&etag).map_err(|_| ApiError::internal())?;
+    if negotiate::none_match(headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    }
+    let type_ = HeaderValue::from_static("text/markdown; charset=utf-8");
+    Ok(([(header::ETAG, tag), (header::CONTENT_TYPE, type_)], text).into_response())
 }
 
 fn shown(metadata: ObjectMeta, pin: StoredPin, bodies: bool) -> Result<ChatContext, ApiError> {

@@ -8,6 +8,7 @@ use super::discovery::{Entry, TABLE};
 use crate::v1alpha1::{
     Agent, AgentSnapshot, Chat,
     context::ChatContext,
+    diff::ChatDiff,
     push::{PushRequest, PushResponse, RunResponse},
 };
 use axum::{Json, http::header, response::IntoResponse};
@@ -49,6 +50,7 @@ pub fn build() -> Value {
     add::<Agent>(&mut schemas, "Agent", true);
     add::<AgentSnapshot>(&mut schemas, "AgentSnapshot", true);
     add::<ChatContext>(&mut schemas, "ChatContext", true);
+    add::<ChatDiff>(&mut schemas, "ChatDiff", true);
     add::<RunResponse>(&mut schemas, "AgentRun", false);
     add::<PushRequest>(&mut schemas, "AgentSnapshotPush", false);
     add::<PushResponse>(&mut schemas, "AgentSnapshotPushAnswer", false);
@@ -183,6 +185,10 @@ fn operation(entry: &Entry, verb: &str, path: &str) -> Value {
         ));
         parameters.push(parameter("dryRun", "query", "All: answer as if, and do nothing."));
         parameters.push(parameter("fieldManager", "query", "Ignored."));
+    }
+    if (*name, verb) == ("chats/context", "get") {
+        parameters.push(parameter("bodies", "query", "false: leave the bodies out."));
+        parameters.push(parameter("format", "query", "json (default), or prompt: one sanitised text/markdown."));
     }
     if verb == "list" {
         parameters.push(parameter("limit", "query", "At most so many objects; 0 or absent: all."));
