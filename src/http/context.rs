@@ -114,9 +114,7 @@ pub async fn get(
 /// the rules it is made by others.
 async fn prompt_answer(headers: &HeaderMap, pin: StoredPin) -> Result<Response, ApiError> {
     // Up to 4 MiB, character by character: not on a thread that serves others.
-    let made = tokio::task::spawn_blocking(move || {
-        prompt::prompt(&pin.manifest, |hash| pin.bodies.get(hash).map(Vec::as_slice))
-    });
+    let made = tokio::task::spawn_blocking(move || prompt::prompt(&pin.manifest, |hash| pin.bodies.get(hash).map(Vec::as_slice)));
     let text = made.await.map_err(|error| {
         tracing::error!(%error, "a prompt could not be made");
         ApiError::internal()
