@@ -55,6 +55,7 @@ struct Shared {
     authentication: Authentication,
     started: AtomicBool,
     pushes: Arc<Semaphore>,
+    contexts: context::Cache,
     stopping: CancellationToken,
 }
 
@@ -68,6 +69,7 @@ impl AppState {
             authentication,
             started: AtomicBool::new(false),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
+            contexts: context::Cache::default(),
             stopping: CancellationToken::new(),
         }))
     }
@@ -91,6 +93,10 @@ impl AppState {
     /// Room for the body of one more push; none when as many as fit are being taken: the agent is asked to slow down.
     fn room_for_a_push(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.pushes).try_acquire_owned().ok()
+    }
+
+    fn contexts(&self) -> &context::Cache {
+        &self.0.contexts
     }
 
     fn has_started(&self) -> bool {

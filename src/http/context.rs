@@ -1,5 +1,10 @@
 //! `…/chats/{name}/context`: what a chat is moored to, and asking it to move.
 
+mod cache;
+mod pieces;
+
+pub use cache::Cache;
+
 use super::{
     AppState,
     address::{Path, Query},
@@ -12,7 +17,7 @@ use super::{
 };
 use crate::{
     model::{fault::Fault, hash::ContentHash, object::Key, prompt, resource::ResourceMeta},
-    store::{self, chats::StoredPin, rehearse, transact},
+    store::{self, chats::StoredPin, context::PinHead, rehearse, transact},
     v1alpha1::{
         Chat,
         chat::Pinned,
@@ -22,15 +27,18 @@ use crate::{
     writes::chats::RefreshChat,
 };
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use cache::Name;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
+use pieces::Pieces;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 const RESOURCE: Resource = Resource::Chats;
 type Names = Path<(String, String)>;
@@ -73,7 +81,7 @@ impl ContextQuery {
     }
 }
 
-/// What a chat is moored to. One indexed read.
+/// What a chat is moored to. One indexed read; a second when the resources are wanted and were not read lately.
 pub async fn get(
     State(state): State<AppState>,
     identity: Identity,
@@ -83,31 +91,107 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
     let form = query.form()?;
-    let bodies = form != Form::Json { bodies: false };
     let mut connection = store::acquire(state.pool()).await?;
+    let found = store::context::mooring(&mut connection, &key).await?;
+    let mooring = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
+    identity.check(&asked("get", &key), Some(&mooring.owner))?;
+    let Some((pin, rv)) = mooring.pin else { return Err(ApiError::not_pinned(&key.name)) };
+    let cached = Name { namespace: key.namespace.clone(), id: pin.snapshot, rv, hash: pin.hash };
+    let bodies = match form {
+        Form::Json { bodies } => {
+            let tag = Tag::of(&pin)?;
+            if tag.is_known(&headers) {
+                return Ok(tag.not_modified());
+            }
+            if let Some(resources) = state.contexts().get(&cached).filter(|_| bodies) {
+                drop(connection);
+                return answer_json(&key, (mooring.chat_id, mooring.rv), pin, true, resources);
+            }
+            bodies
+        }
+        Form::Prompt => true,
+    };
+    // Read whole, in one statement: what was read before may have moved meanwhile.
     let found = store::chats::context(&mut connection, &key, bodies).await?;
     drop(connection);
     let context = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
     identity.check(&asked("get", &key), Some(&context.owner))?;
     let Some(pin) = context.pin else { return Err(ApiError::not_pinned(&key.name)) };
-    match form {
-        Form::Prompt => return prompt_answer(&headers, pin).await,
-        Form::Json { .. } => {}
+    if form == Form::Prompt {
+        return prompt_answer(&headers, pin).await;
     }
-    let etag = format!("\"{}.{}\"", hex::encode(pin.hash.as_bytes()), pin.live_revision);
-    let tag = HeaderValue::from_str(&etag).map_err(|_| ApiError::internal())?;
-    if negotiate::none_match(&headers, &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    let head = PinHead::from(&pin);
+    let of = |meta: &ResourceMeta| ContextResource::new(meta, meta.content_hash.and_then(|hash| pin.bodies.get(&hash).cloned()));
+    let resources: Vec<ContextResource> = pin.manifest.iter().map(of).collect();
+    let resources = Bytes::from(encode(&resources)?);
+    if bodies && head.snapshot == cached.id {
+        state.contexts().put(cached, resources.clone());
     }
+    answer_json(&key, (context.chat_id, context.rv), head, bodies, resources)
+}
+
+/// The tag of a context as JSON: the pinned hash with the live revision.
+struct Tag(String, HeaderValue);
+
+impl Tag {
+    fn of(pin: &PinHead) -> Result<Self, ApiError> {
+        Self::new(format!("\"{}.{}\"", hex::encode(pin.hash.as_bytes()), pin.live_revision))
+    }
+
+    fn new(tag: String) -> Result<Self, ApiError> {
+        let value = HeaderValue::from_str(&tag).map_err(|_| ApiError::internal())?;
+        Ok(Self(tag, value))
+    }
+
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        negotiate::none_match(headers, &self.0)
+    }
+
+    fn not_modified(self) -> Response {
+        (StatusCode::NOT_MODIFIED, [(header::ETAG, self.1)]).into_response()
+    }
+}
+
+/// A `ChatContext` around resources that are encoded already, in three pieces, so that the large one is not copied.
+fn answer_json(key: &Key, (id, rv): (Uuid, i64), pin: PinHead, bodies: bool, resources: Bytes) -> Result<Response, ApiError> {
+    const HOLE: &str = "\"resources\":[]";
+    let tag = Tag::of(&pin)?;
     let metadata = ObjectMeta {
         namespace: Some(key.namespace.clone()),
         name: Some(key.name.clone()),
-        uid: Some(context.chat_id.to_string()),
-        resource_version: Some(object_version(context.rv)),
+        uid: Some(id.to_string()),
+        resource_version: Some(object_version(rv)),
         ..ObjectMeta::default()
     };
-    let context = shown(metadata, pin, bodies)?;
-    Ok(([(header::ETAG, tag)], axum::Json(context)).into_response())
+    let live = pin.live.as_array().into_iter().flatten().map(|value| live_resource(value, bodies)).collect::<Result<_, _>>();
+    let live = live.map_err(|error| {
+        tracing::error!(%error, agent = %pin.agent_name, "the live resources of an agent do not have their form");
+        ApiError::internal()
+    })?;
+    let pinned = Pinned {
+        snapshot: pin.snapshot_name,
+        hash: pin.hash.to_string(),
+        agent: AgentIdentity::new(&pin.agent_name, pin.agent_id),
+        cause: pin.cause.into(),
+        at: meta::time(pin.at),
+        resource_count: pin.resource_count,
+        error: pin.error,
+    };
+    let mut before = encode(&ChatContext::new(metadata, pinned, Vec::new(), live))?;
+    // Quotes within a string are escaped, so this is the field and nothing that somebody wrote.
+    let hole = before.windows(HOLE.len()).position(|window| window == HOLE.as_bytes()).ok_or_else(ApiError::internal)?;
+    let after = before.split_off(hole + HOLE.len());
+    before.truncate(hole + HOLE.len() - "[]".len());
+    let pieces = Pieces::new([before.into(), resources, after.into()]);
+    let type_ = HeaderValue::from_static("application/json");
+    Ok(([(header::ETAG, tag.1), (header::CONTENT_TYPE, type_)], Body::new(pieces)).into_response())
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "a context could not be encoded");
+        ApiError::internal()
+    })
 }
 
 /// The pinned instruction files and skills as one text. Its tag is of the text itself: what it is made of may be the same and
@@ -120,34 +204,12 @@ async fn prompt_answer(headers: &HeaderMap, pin: StoredPin) -> Result<Response, 
         ApiError::internal()
     })?;
     let etag = format!("\"prompt.{}\"", hex::encode(ContentHash::of(text.as_bytes()).as_bytes()));
-    let tag = HeaderValue::from_str(&etag).map_err(|_| ApiError::internal())?;
-    if negotiate::none_match(headers, &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    let tag = Tag::new(etag)?;
+    if tag.is_known(headers) {
+        return Ok(tag.not_modified());
     }
     let type_ = HeaderValue::from_static("text/markdown; charset=utf-8");
-    Ok(([(header::ETAG, tag), (header::CONTENT_TYPE, type_)], text).into_response())
-}
-
-fn shown(metadata: ObjectMeta, pin: StoredPin, bodies: bool) -> Result<ChatContext, ApiError> {
-    let StoredPin {
-        snapshot: _, snapshot_name, hash, error, agent_id, agent_name, cause, at, manifest, bodies: kept, live, ..
-    } = pin;
-    let pinned = Pinned {
-        snapshot: snapshot_name,
-        hash: hash.to_string(),
-        agent: AgentIdentity::new(&agent_name, agent_id),
-        cause: cause.into(),
-        at: meta::time(at),
-        resource_count: i32::try_from(manifest.len()).unwrap_or(i32::MAX),
-        error,
-    };
-    let resource = |meta: &ResourceMeta| ContextResource::new(meta, meta.content_hash.and_then(|hash| kept.get(&hash).cloned()));
-    let live = live.as_array().into_iter().flatten().map(|value| live_resource(value, bodies)).collect::<Result<_, _>>();
-    let live = live.map_err(|error| {
-        tracing::error!(%error, agent = %agent_name, "the live resources of an agent do not have their form");
-        ApiError::internal()
-    })?;
-    Ok(ChatContext::new(metadata, pinned, manifest.iter().map(resource).collect(), live))
+    Ok(([(header::ETAG, tag.1), (header::CONTENT_TYPE, type_)], text).into_response())
 }
 
 fn live_resource(value: &Value, bodies: bool) -> Result<ContextResource, serde_json::Error> {
