@@ -1,6 +1,8 @@
 //! `GET …/chats/{n}/context` of 50 resources of 4 KiB, against a static answer of 200 KiB of the same server: requests a second of
 //! each, turn about in one run, with the ratio printed. And the same for a client that has the context already (304).
 //!
+//! The chats are 64 of one agent, asked for in turn: an agent's chats are moored to one snapshot.
+//!
 //! `cargo bench --bench context [-- --seconds N --connections N]`. Server, database and clients share the machine; the clients
 //! are threads that read an answer into a buffer and ask again. The static answer goes through the server's middleware too.
 
@@ -32,10 +34,7 @@ use sqlx::PgPool;
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -45,7 +44,8 @@ const ROUNDS: usize = 5;
 const RESOURCES: usize = 50;
 const RESOURCE_SIZE: usize = 4096;
 const STATIC_SIZE: usize = 200 << 10;
-const PATH: &str = "/apis/moorline.dev/v1alpha1/namespaces/bench/chats/chat/context";
+/// All of them moored to one snapshot, as the chats of a workspace are.
+const CHATS: usize = 64;
 /// What the ratio is asked to be.
 const ASKED: f64 = 0.6;
 
@@ -80,9 +80,9 @@ async fn run(server: &Embedded, time: Duration, connections: usize) -> anyhow::R
     println!("              static/s   context/s   ratio      304/s");
     let mut ratios = Vec::new();
     for round in 0..=ROUNDS {
-        let (fixed, _) = measure(address, "/static", "", connections, time).await?;
-        let (context, size) = measure(address, PATH, "", connections, time).await?;
-        let (known, _) = measure(address, PATH, &not_modified, connections, time).await?;
+        let (fixed, _) = measure(address, |_| "/static".to_owned(), "", connections, time).await?;
+        let (context, size) = measure(address, context_path, "", connections, time).await?;
+        let (known, _) = measure(address, context_path, &not_modified, connections, time).await?;
         let ratio = context / fixed;
         // The first is for caches to fill.
         if round > 0 {
@@ -99,7 +99,7 @@ async fn run(server: &Embedded, time: Duration, connections: usize) -> anyhow::R
 
 /// A chat moored to text as people write it.
 async fn moored(pool: &PgPool, clock: &Clock) -> anyhow::Result<()> {
-    let (agent, chat, none) = (Key::new(NAMESPACE, "agent"), Key::new(NAMESPACE, "chat"), TextMap::new());
+    let (agent, none) = (Key::new(NAMESPACE, "agent"), TextMap::new());
     let spec = AgentSpec {
         workspace: None,
         build: None,
@@ -133,9 +133,12 @@ async fn moored(pool: &PgPool, clock: &Clock) -> anyhow::Result<()> {
         archived: false,
         deletion_policy: DeletionPolicy::Delete,
     };
-    let create =
-        CreateChat { clock, key: &chat, spec: &spec, labels: &none, annotations: &none, created_by: "bench", reach, source };
-    transact(pool, clock, &create).await?;
+    for n in 0..CHATS {
+        let chat = Key::new(NAMESPACE, format!("chat-{n}"));
+        let create =
+            CreateChat { clock, key: &chat, spec: &spec, labels: &none, annotations: &none, created_by: "bench", reach, source };
+        transact(pool, clock, &create).await?;
+    }
     let reconciler = Reconciler::new(pool.clone(), clock.clone());
     while reconciler.converge_due(NAMESPACE).await?.seen > 0 || reconciler.fan_out(NAMESPACE).await?.is_some() {}
     Ok(())
@@ -163,24 +166,33 @@ async fn serve(pool: &PgPool, clock: &Clock, stop: CancellationToken) -> anyhow:
     Ok(address)
 }
 
+fn context_path(n: usize) -> String {
+    format!("/apis/moorline.dev/v1alpha1/namespaces/{NAMESPACE}/chats/chat-{}/context", n % CHATS)
+}
+
 /// Requests a second, and the size of an answer.
 async fn measure(
     address: SocketAddr,
-    path: &str,
+    path: fn(usize) -> String,
     header: &str,
     connections: usize,
     time: Duration,
 ) -> anyhow::Result<(f64, usize)> {
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n{header}\r\n");
+    let requests: Vec<String> =
+        (0..CHATS).map(|n| format!("GET {} HTTP/1.1\r\nhost: {address}\r\n{header}\r\n", path(n))).collect();
     tokio::task::spawn_blocking(move || {
-        let (stop, count) = (AtomicBool::new(false), Arc::new(AtomicU64::new(0)));
+        let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..connections)
-                .map(|_| {
-                    scope.spawn(|| {
+                .map(|first| {
+                    let (requests, stop, count) = (&requests, &stop, &count);
+                    scope.spawn(move || {
                         let mut client = Client::new(address)?;
-                        while !stop.load(Ordering::Relaxed) {
-                            client.ask(&request)?;
+                        for request in requests.iter().cycle().skip(first * CHATS / connections) {
+                            if stop.load(Ordering::Relaxed) {
+                                break;
+                            }
+                            client.ask(request)?;
                             count.fetch_add(1, Ordering::Relaxed);
                         }
                         anyhow::Ok(client.size)
@@ -205,7 +217,7 @@ async fn measure(
 
 fn etag(address: SocketAddr) -> anyhow::Result<String> {
     let mut client = Client::new(address)?;
-    let head = client.ask(&format!("GET {PATH} HTTP/1.1\r\nhost: {address}\r\n\r\n"))?;
+    let head = client.ask(&format!("GET {} HTTP/1.1\r\nhost: {address}\r\n\r\n", context_path(0)))?;
     let body: serde_json::Value = serde_json::from_slice(&client.buffer[head.len()..client.end])?;
     ensure!(body["resources"].as_array().is_some_and(|all| all.len() == RESOURCES), "the context is not what was pushed");
     head.lines().find_map(|line| line.strip_prefix("etag: ")).map(str::to_owned).context("an answer without a tag")

@@ -56,6 +56,7 @@ struct Shared {
     started: AtomicBool,
     pushes: Arc<Semaphore>,
     contexts: context::Cache,
+    moorings: context::Moorings,
     stopping: CancellationToken,
 }
 
@@ -63,6 +64,7 @@ impl AppState {
     /// Shares these.
     pub fn new(pool: PgPool, clock: Clock, wake: Wake, authentication: Authentication) -> Self {
         Self(Arc::new(Shared {
+            moorings: context::Moorings::new(pool.clone()),
             pool,
             clock,
             wake,
@@ -97,6 +99,10 @@ impl AppState {
 
     fn contexts(&self) -> &context::Cache {
         &self.0.contexts
+    }
+
+    fn moorings(&self) -> &context::Moorings {
+        &self.0.moorings
     }
 
     fn has_started(&self) -> bool {

@@ -1,9 +1,11 @@
 //! `…/chats/{name}/context`: what a chat is moored to, and asking it to move.
 
 mod cache;
+mod moorings;
 mod pieces;
 
 pub use cache::Cache;
+pub use moorings::Moorings;
 
 use super::{
     AppState,
@@ -91,8 +93,7 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
     let form = query.form()?;
-    let mut connection = store::acquire(state.pool()).await?;
-    let found = store::context::mooring(&mut connection, &key).await?;
+    let found = state.moorings().find(&key).await?;
     let mooring = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
     identity.check(&asked("get", &key), Some(&mooring.owner))?;
     let Some((pin, rv)) = mooring.pin else { return Err(ApiError::not_pinned(&key.name)) };
@@ -104,7 +105,6 @@ pub async fn get(
                 return Ok(tag.not_modified());
             }
             if let Some(resources) = state.contexts().get(&cached).filter(|_| bodies) {
-                drop(connection);
                 return answer_json(&key, (mooring.chat_id, mooring.rv), pin, true, resources);
             }
             bodies
@@ -112,6 +112,7 @@ pub async fn get(
         Form::Prompt => true,
     };
     // Read whole, in one statement: what was read before may have moved meanwhile.
+    let mut connection = store::acquire(state.pool()).await?;
     let found = store::chats::context(&mut connection, &key, bodies).await?;
     drop(connection);
     let context = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;

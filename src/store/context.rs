@@ -5,10 +5,11 @@ use super::{
     error::{Named, StoreError},
     rows::At,
 };
-use crate::model::{chat::PinCause, hash::ContextHash, object::Key, snapshot::SnapshotId};
+use crate::model::{chat::PinCause, hash::ContextHash, snapshot::SnapshotId};
 use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::PgConnection;
+use std::collections::HashMap;
 use uuid::Uuid;
 
 /// A chat and its pin, as one statement saw them.
@@ -83,46 +84,53 @@ impl From<&StoredPin> for PinHead {
     }
 }
 
-/// What a chat is moored to: one indexed read, of three rows.
-pub async fn mooring(connection: &mut PgConnection, key: &Key) -> Result<Option<Mooring>, StoreError> {
-    const NAME: &str = "db.context.mooring";
-    let row = sqlx::query!(
+/// What chats of a namespace are moored to, by name, those that are there: one indexed read, of three rows a chat.
+pub async fn moorings(
+    connection: &mut PgConnection,
+    namespace: &str,
+    names: &[String],
+) -> Result<HashMap<String, Mooring>, StoreError> {
+    const NAME: &str = "db.context.moorings";
+    let rows = sqlx::query!(
         r#"
-        SELECT c.id, c.owner, c.rv, c.pin_cause, c.pinned_at AS "pinned_at: jiff_sqlx::Timestamp",
+        SELECT c.name, c.id, c.owner, c.rv, c.pin_cause, c.pinned_at AS "pinned_at: jiff_sqlx::Timestamp",
                s.id AS "s_id?", s.rv AS "s_rv?", s.name AS "s_name?", s.context_hash AS "s_hash?", s.error AS "s_error?",
                s.resource_count AS "s_count?", s.agent_id AS "s_agent_id?", s.agent_name AS "s_agent_name?",
                a.live_resources AS "live?", a.live_revision AS "live_revision?"
         FROM chats c
         LEFT JOIN snapshots s ON s.namespace = c.namespace AND s.id = c.snapshot_id
         LEFT JOIN agents a ON a.namespace = s.namespace AND a.id = s.agent_id
-        WHERE c.namespace = $1 AND c.name = $2
+        WHERE c.namespace = $1 AND c.name = ANY($2)
         "#,
-        key.namespace,
-        key.name
+        namespace,
+        names
     )
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .named(NAME)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    let at = At { table: "chats", namespace: &key.namespace, name: &key.name };
-    let pin = match (row.s_id, row.s_rv, row.s_name, row.s_hash, row.s_count, row.s_agent_id, row.s_agent_name) {
-        (Some(id), Some(rv), Some(snapshot_name), Some(hash), Some(resource_count), Some(agent_id), Some(agent_name)) => {
-            let pin = PinHead {
-                snapshot: SnapshotId(id),
-                snapshot_name,
-                hash: at.hash("context_hash", &hash)?,
-                resource_count,
-                error: row.s_error.unwrap_or_default(),
-                agent_id,
-                agent_name,
-                cause: at.word("pin_cause", row.pin_cause.as_deref().unwrap_or_default())?,
-                at: row.pinned_at.ok_or_else(|| at.bad("pinned_at", "a pin without its time"))?.to_jiff(),
-                live: row.live.unwrap_or_else(|| Value::Array(Vec::new())),
-                live_revision: row.live_revision.unwrap_or(0),
-            };
-            Some((pin, rv))
-        }
-        _ => None,
-    };
-    Ok(Some(Mooring { chat_id: row.id, owner: row.owner, rv: row.rv, pin }))
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let at = At { table: "chats", namespace, name: &row.name };
+        let pin = match (row.s_id, row.s_rv, row.s_name, row.s_hash, row.s_count, row.s_agent_id, row.s_agent_name) {
+            (Some(id), Some(rv), Some(snapshot_name), Some(hash), Some(resource_count), Some(agent_id), Some(agent_name)) => {
+                let pin = PinHead {
+                    snapshot: SnapshotId(id),
+                    snapshot_name,
+                    hash: at.hash("context_hash", &hash)?,
+                    resource_count,
+                    error: row.s_error.unwrap_or_default(),
+                    agent_id,
+                    agent_name,
+                    cause: at.word("pin_cause", row.pin_cause.as_deref().unwrap_or_default())?,
+                    at: row.pinned_at.ok_or_else(|| at.bad("pinned_at", "a pin without its time"))?.to_jiff(),
+                    live: row.live.unwrap_or_else(|| Value::Array(Vec::new())),
+                    live_revision: row.live_revision.unwrap_or(0),
+                };
+                Some((pin, rv))
+            }
+            _ => None,
+        };
+        found.insert(row.name, Mooring { chat_id: row.id, owner: row.owner, rv: row.rv, pin });
+    }
+    Ok(found)
 }
