@@ -178,18 +178,18 @@ fn answer_json(key: &Key, (id, rv): (Uuid, i64), pin: PinHead, bodies: bool, res
         resource_count: pin.resource_count,
         error: pin.error,
     };
-    let mut before = encode(&ChatContext::new(metadata, pinned, Vec::new(), live))?;
+    let around = encode(&ChatContext::new(metadata, pinned, Vec::new(), live))?;
     // Quotes within a string are escaped, so this is the field and nothing that somebody wrote.
-    let hole = before.windows(HOLE.len()).position(|window| window == HOLE.as_bytes()).ok_or_else(ApiError::internal)?;
-    let after = before.split_off(hole + HOLE.len());
-    before.truncate(hole + HOLE.len() - "[]".len());
-    let pieces = Pieces::new([before.into(), resources, after.into()]);
+    let hole = around.find(HOLE).ok_or_else(ApiError::internal)? + HOLE.len();
+    let around = Bytes::from(around);
+    let (before, after) = (around.slice(..hole - "[]".len()), around.slice(hole..));
+    let pieces = Pieces::new([before, resources, after]);
     let type_ = HeaderValue::from_static("application/json");
     Ok(([(header::ETAG, tag.1), (header::CONTENT_TYPE, type_)], Body::new(pieces)).into_response())
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(value).map_err(|error| {
+fn encode<T: Serialize>(value: &T) -> Result<String, ApiError> {
+    serde_json::to_string(value).map_err(|error| {
         tracing::error!(%error, "a context could not be encoded");
         ApiError::internal()
     })

@@ -1,8 +1,8 @@
 //! Looking up what chats are moored to, as many as are asked for at once in one statement. Speed only.
 //!
-//! A request puts its chat on the list, and a look takes the whole list of one namespace. So nobody waits for company (a
-//! request that is alone is looked up at once), and whoever asks while others are being looked up shares the next statement. A
-//! statement only ever answers those that asked before it began, so that each sees every write that was done before it asked.
+//! A request puts its chat on its namespace's list, and the look of that namespace takes the whole list. So nobody waits for
+//! company (a request that is alone is looked up at once), and those that ask while a statement is under way share the next
+//! one. A statement only ever answers those that asked before it began: each sees every write that was done before it asked.
 
 use crate::{
     model::object::Key,
@@ -10,28 +10,22 @@ use crate::{
 };
 use sqlx::PgPool;
 use std::{
-    collections::VecDeque,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::oneshot;
 
-/// How many looks may be under way at once: one on its way and one being made.
-const LOOKS: usize = 2;
-/// How many chats one statement looks up at most.
-const CHATS_MAX: usize = 256;
+/// How many requests one statement answers at most.
+const TAKEN_MAX: usize = 256;
 
-/// The list, and how many look.
+/// Who waits, by namespace. A namespace is in it exactly while somebody looks for it.
+type Waiting = HashMap<String, Vec<Asked>>;
+
+/// The lists, and how to look.
 #[derive(Clone, Debug)]
 pub struct Moorings {
     pool: PgPool,
     waiting: Arc<Mutex<Waiting>>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    /// By namespace, the one that waits longest first; none is empty.
-    asked: VecDeque<(String, Vec<Asked>)>,
-    looks: usize,
 }
 
 #[derive(Debug)]
@@ -49,9 +43,9 @@ impl Moorings {
     /// What a chat is moored to; none when it is not there.
     pub async fn find(&self, key: &Key) -> Result<Option<Mooring>, StoreError> {
         let (answer, found) = oneshot::channel();
-        if self.lock().ask(&key.namespace, Asked { name: key.name.clone(), answer }) {
+        if self.ask(&key.namespace, Asked { name: key.name.clone(), answer }) {
             // A task of its own: whoever asked may go away, and others wait for it.
-            tokio::spawn(self.clone().look());
+            tokio::spawn(Look { moorings: self.clone(), namespace: key.namespace.clone(), active: true }.run());
         }
         match found.await {
             Ok(found) => found,
@@ -60,42 +54,21 @@ impl Moorings {
         }
     }
 
+    /// Puts somebody on the list. Whether nobody looks for that yet.
+    fn ask(&self, namespace: &str, asked: Asked) -> bool {
+        let mut waiting = self.lock();
+        if let Some(all) = waiting.get_mut(namespace) {
+            all.push(asked);
+            return false;
+        }
+        waiting.insert(namespace.to_owned(), vec![asked]);
+        true
+    }
+
     async fn find_alone(&self, key: &Key) -> Result<Option<Mooring>, StoreError> {
         let mut connection = store::acquire(&self.pool).await?;
         let names = [key.name.clone()];
         Ok(store::context::moorings(&mut connection, &key.namespace, &names).await?.remove(&key.name))
-    }
-
-    /// Looks until nobody waits.
-    async fn look(self) {
-        let looking = Looking(&self);
-        let mut connection = match store::acquire(&self.pool).await {
-            Ok(connection) => connection,
-            Err(error) => {
-                tracing::debug!(%error, "no connection to look up contexts on");
-                for Asked { answer, .. } in looking.give_up() {
-                    answer.send(Err(StoreError::Database { query: "db.acquire", source: sqlx::Error::PoolTimedOut })).ok();
-                }
-                return;
-            }
-        };
-        while let Some((namespace, mut asked)) = self.take() {
-            let mut names: Vec<String> = asked.iter().map(|asked| asked.name.clone()).collect();
-            names.sort_unstable();
-            names.dedup();
-            let Ok(mut found) = store::context::moorings(&mut connection, &namespace, &names).await else { return };
-            let last = asked.pop();
-            for Asked { name, answer } in asked {
-                answer.send(Ok(found.get(&name).cloned())).ok();
-            }
-            if let Some(Asked { name, answer }) = last {
-                answer.send(Ok(found.remove(&name))).ok();
-            }
-        }
-    }
-
-    fn take(&self) -> Option<(String, Vec<Asked>)> {
-        self.lock().take()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -103,45 +76,74 @@ impl Moorings {
     }
 }
 
-impl Waiting {
-    /// Puts somebody on the list. Whether somebody else must look.
-    fn ask(&mut self, namespace: &str, asked: Asked) -> bool {
-        match self.asked.iter_mut().find(|(of, _)| of == namespace) {
-            Some((_, all)) => all.push(asked),
-            None => self.asked.push_back((namespace.to_owned(), vec![asked])),
+/// Who looks for a namespace. However it ends, its list is gone with it, so that the next to ask begins another.
+struct Look {
+    moorings: Moorings,
+    namespace: String,
+    /// Whether the list is its own: it is, until it found that nobody waits.
+    active: bool,
+}
+
+impl Look {
+    /// Looks until nobody waits.
+    async fn run(mut self) {
+        loop {
+            // The connection first: whoever asks while we wait for it is in time. And a new one each time, in turn with others.
+            let mut connection = match store::acquire(&self.moorings.pool).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    tracing::debug!(%error, "no connection to look up contexts on");
+                    let asked = self.moorings.lock().get_mut(&self.namespace).map(std::mem::take);
+                    for Asked { answer, .. } in asked.into_iter().flatten() {
+                        answer.send(Err(StoreError::Database { query: "db.acquire", source: sqlx::Error::PoolTimedOut })).ok();
+                    }
+                    return;
+                }
+            };
+            let Some(mut asked) = self.take() else { return };
+            let mut names: Vec<String> = asked.iter().map(|asked| asked.name.clone()).collect();
+            names.sort_unstable();
+            names.dedup();
+            let Ok(mut found) = store::context::moorings(&mut connection, &self.namespace, &names).await else { return };
+            drop(connection);
+            let last = asked.pop();
+            for Asked { name, answer } in asked {
+                answer.send(Ok(found.get(&name).cloned())).ok();
+            }
+            if let Some(Asked { name, answer }) = last {
+                answer.send(Ok(found.remove(&name))).ok();
+            }
+            if self.ended() {
+                return;
+            }
         }
-        let look = self.looks < LOOKS;
-        self.looks += usize::from(look);
-        look
     }
 
-    /// Those that wait in the namespace that waits longest.
-    fn take(&mut self) -> Option<(String, Vec<Asked>)> {
-        let (namespace, mut asked) = self.asked.pop_front()?;
-        let later = asked.split_off(asked.len().min(CHATS_MAX));
-        if !later.is_empty() {
-            self.asked.push_back((namespace.clone(), later));
+    /// Those that wait, the longest first.
+    fn take(&self) -> Option<Vec<Asked>> {
+        let mut waiting = self.moorings.lock();
+        let all = waiting.get_mut(&self.namespace).filter(|all| !all.is_empty())?;
+        let taken = all.len().min(TAKEN_MAX);
+        Some(all.drain(..taken).collect())
+    }
+
+    /// Whether nobody waits any more; then, in the same moment, nobody looks either.
+    fn ended(&mut self) -> bool {
+        let mut waiting = self.moorings.lock();
+        let ended = waiting.get(&self.namespace).is_none_or(Vec::is_empty);
+        if ended {
+            waiting.remove(&self.namespace);
+            self.active = false;
         }
-        Some((namespace, asked))
+        ended
     }
 }
 
-/// A look that is under way. However it ends, nobody is left on the list without somebody who looks.
-struct Looking<'a>(&'a Moorings);
-
-impl Looking<'_> {
-    fn give_up(&self) -> Vec<Asked> {
-        std::mem::take(&mut self.0.lock().asked).into_iter().flat_map(|(_, asked)| asked).collect()
-    }
-}
-
-impl Drop for Looking<'_> {
+impl Drop for Look {
     fn drop(&mut self) {
-        let mut waiting = self.0.lock();
-        waiting.looks -= 1;
-        if waiting.looks == 0 {
-            // Whoever came in between is told by this to look alone.
-            waiting.asked.clear();
+        // Ended early. Whoever is still on the list sees that nobody will answer, and looks alone.
+        if self.active {
+            self.moorings.lock().remove(&self.namespace);
         }
     }
 }
