@@ -8,6 +8,7 @@ mod api_push;
 mod auth;
 mod bad_input;
 mod context_hash;
+mod context_read;
 mod database_away;
 mod dev;
 mod diff;

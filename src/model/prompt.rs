@@ -92,8 +92,9 @@ pub fn sanitise(text: &str) -> String {
 pub const fn unseen(c: char) -> bool {
     match c {
         '\t' | '\n' => false,
-        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => true,
-        '\u{ad}'
+        '\0'..='\u{1f}'
+        | '\u{7f}'..='\u{9f}'
+        | '\u{ad}'
         | '\u{34f}'
         | '\u{61c}'
         | '\u{115f}'..='\u{1160}'
