@@ -148,7 +148,9 @@ async fn moored(pool: &PgPool, clock: &Clock) -> anyhow::Result<()> {
         transact(pool, clock, &create).await?;
     }
     let reconciler = Reconciler::new(pool.clone(), clock.clone());
-    while reconciler.converge_due(NAMESPACE).await?.seen > 0 || reconciler.fan_out(NAMESPACE).await?.is_some() {}
+    while reconciler.converge_due(NAMESPACE).await?.seen > 0 || reconciler.fan_out(NAMESPACE, uuid::Uuid::nil()).await?.is_some()
+    {
+    }
     Ok(())
 }
 
