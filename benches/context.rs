@@ -192,12 +192,15 @@ async fn measure(
         (0..CHATS).map(|n| format!("GET {} HTTP/1.1\r\nhost: {address}\r\n{header}\r\n", path(n))).collect();
     tokio::task::spawn_blocking(move || {
         let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+        // Connections and buffers are made before the clock begins.
+        let made = (0..connections).map(|_| Client::new(address)).collect::<anyhow::Result<Vec<_>>>()?;
         std::thread::scope(|scope| {
-            let clients: Vec<_> = (0..connections)
-                .map(|first| {
+            let clients: Vec<_> = made
+                .into_iter()
+                .enumerate()
+                .map(|(first, mut client)| {
                     let (requests, stop, count) = (&requests, &stop, &count);
                     scope.spawn(move || {
-                        let mut client = Client::new(address)?;
                         for request in requests.iter().cycle().skip(first * CHATS / connections) {
                             if stop.load(Ordering::Relaxed) {
                                 break;
@@ -245,7 +248,7 @@ impl Client {
     fn new(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: vec![0; 1 << 20], end: 0, size: 0 })
+        Ok(Self { stream, buffer: vec![0; 1 << 18], end: 0, size: 0 })
     }
 
     /// Asks, and reads the whole answer. Returns its head.

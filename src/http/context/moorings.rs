@@ -100,18 +100,18 @@ impl Look {
                     return;
                 }
             };
-            let Some(mut asked) = self.take() else { return };
+            // Requests that have arrived, and wait only for their turn to be read, come along.
+            tokio::task::yield_now().await;
+            let Some(asked) = self.take() else { return };
             let mut names: Vec<String> = asked.iter().map(|asked| asked.name.clone()).collect();
             names.sort_unstable();
             names.dedup();
             let Ok(mut found) = store::context::moorings(&mut connection, &self.namespace, &names).await else { return };
             drop(connection);
-            let last = asked.pop();
+            let all_differ = names.len() == asked.len();
             for Asked { name, answer } in asked {
-                answer.send(Ok(found.get(&name).cloned())).ok();
-            }
-            if let Some(Asked { name, answer }) = last {
-                answer.send(Ok(found.remove(&name))).ok();
+                let found = if all_differ { found.remove(&name) } else { found.get(&name).cloned() };
+                answer.send(Ok(found)).ok();
             }
             if self.ended() {
                 return;
