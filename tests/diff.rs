@@ -6,6 +6,7 @@ use crate::support::{
     until::until,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use moorline::{model::object::Key, store};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -211,10 +212,9 @@ async fn only_who_may_read_a_chat_gets_its_diff() {
 }
 
 #[tokio::test]
-async fn pin_latest_and_bodies_are_of_one_moment_while_all_of_them_move() {
+async fn pin_and_latest_fit_the_bodies_while_all_of_them_move() {
     let db = database().await;
     let (api, run) = moored(&db, json!([file("AGENTS.md", "version 1\n")])).await;
-    // Only what a chat or the agent points at is kept, so that what a late look asks for is soon gone.
     let mut versions = HashMap::from([(api.chat("fix").await["status"]["pinned"]["hash"].clone(), 1)]);
     let mut answers = Vec::new();
     for n in 2..40 {
@@ -248,6 +248,23 @@ async fn pin_latest_and_bodies_are_of_one_moment_while_all_of_them_move() {
         without_changes(&diff(&api).await).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn bodies_are_of_the_moment_of_the_pin_whatever_retention_takes_meanwhile() {
+    let db = database().await;
+    let (api, run) = moored(&db, json!([file("AGENTS.md", "a\n")])).await;
+    api.pushed(&run, 2, json!([file("AGENTS.md", "b\n")])).await;
+    settled(&db).await;
+    let mut tx = store::one_moment(&db.pool).await.expect("a transaction");
+    let ends = store::diff::ends(&mut tx, &Key::new("team-a", "fix")).await.expect("a read").expect("the chat");
+    sqlx::query("DELETE FROM blobs").execute(&db.pool).await.expect("deleting");
+    for (end, body) in [(ends.pinned, "a\n"), (ends.latest, "b\n")] {
+        let end = end.expect("an end");
+        let hashes: Vec<_> = end.manifest.iter().filter_map(|resource| resource.content_hash).collect();
+        let bodies = store::snapshots::bodies(&mut tx, "team-a", end.agent_id, &hashes).await.expect("a read");
+        assert_eq!(bodies.get(&hashes[0]).map(Vec::as_slice), Some(body.as_bytes()));
+    }
 }
 
 #[tokio::test]
