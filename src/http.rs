@@ -8,6 +8,7 @@ pub mod agents;
 pub mod auth;
 pub mod chats;
 pub mod context;
+pub mod diff;
 pub mod discovery;
 pub mod health;
 pub mod negotiate;
@@ -58,6 +59,8 @@ struct Shared {
     authentication: Authentication,
     started: AtomicBool,
     pushes: Arc<Semaphore>,
+    contexts: context::Cache,
+    moorings: context::Moorings,
     stopping: CancellationToken,
 }
 
@@ -65,12 +68,14 @@ impl AppState {
     /// Shares these.
     pub fn new(pool: PgPool, clock: Clock, wake: Wake, authentication: Authentication) -> Self {
         Self(Arc::new(Shared {
+            moorings: context::Moorings::new(pool.clone()),
             pool,
             clock,
             wake,
             authentication,
             started: AtomicBool::new(false),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
+            contexts: context::Cache::default(),
             stopping: CancellationToken::new(),
         }))
     }
@@ -94,6 +99,14 @@ impl AppState {
     /// Room for the body of one more push; none when as many as fit are being taken: the agent is asked to slow down.
     fn room_for_a_push(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.pushes).try_acquire_owned().ok()
+    }
+
+    fn contexts(&self) -> &context::Cache {
+        &self.0.contexts
+    }
+
+    fn moorings(&self) -> &context::Moorings {
+        &self.0.moorings
     }
 
     fn has_started(&self) -> bool {
@@ -128,6 +141,7 @@ pub fn routes() -> Routes {
         )
         .route(&of("/namespaces/{namespace}/chats/{name}/status"), get(chats::get).patch(chats::patch_status))
         .route(&of("/namespaces/{namespace}/chats/{name}/context"), get(context::get).put(context::refresh))
+        .route(&of("/namespaces/{namespace}/chats/{name}/diff"), get(diff::get))
         .route(&of("/namespaces/{namespace}/agents"), get(agents::list).post(agents::create))
         .route(
             &of("/namespaces/{namespace}/agents/{name}"),

@@ -8,7 +8,9 @@
 pub mod across;
 pub mod agents;
 pub mod chats;
+pub mod context;
 pub mod converge;
+pub mod diff;
 pub mod error;
 pub mod events;
 pub mod fanout;
@@ -23,9 +25,12 @@ pub mod transaction;
 
 pub use error::{Retry, StoreError};
 pub use rows::deleted::Deleted;
-pub use transaction::{Write, rehearse, transact};
+pub use transaction::{Write, one_moment, rehearse, transact};
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{
+    Connection as _,
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+};
 use std::time::Duration;
 
 /// The migrations, in the binary.
@@ -43,12 +48,25 @@ pub fn session(options: PgConnectOptions) -> PgConnectOptions {
         .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION), ("statement_timeout", STATEMENT_TIMEOUT)])
 }
 
+/// A connection that was idle for longer is asked whether it lives before it is used again. One that was used just now is
+/// taken at its word: asking is a round trip, and what broke since then is found by the statement that comes.
+const TRUSTED: Duration = Duration::from_secs(1);
+
 /// A pool of at most `size` connections. Connects lazily: a database that is away does not keep a process from starting.
 pub fn pool(options: PgConnectOptions, size: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(Duration::from_secs(3))
         .after_connect(|connection, _| Box::pin(log::on_connect(connection)))
+        .test_before_acquire(false)
+        .before_acquire(|connection, used| {
+            Box::pin(async move {
+                if used.idle_for > TRUSTED {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .connect_lazy_with(session(options))
 }
 

@@ -238,7 +238,7 @@ async fn readers_that_race_retention_get_everything_or_expired_and_never_a_hole(
                                 }
                                 Some(last) => {
                                     cursor = last.cursor;
-                                    seen.extend(events.into_iter().map(|event| event.name));
+                                    seen.extend(batch.events.into_iter().map(|event| event.name));
                                 }
                             },
                         }

@@ -111,10 +111,11 @@ pub async fn get(
     Path((namespace, name)): Names,
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
-    let mut connection = store::acquire(state.pool()).await?;
-    let view = find(&mut connection, &key).await?;
+    let mut tx = store::one_moment(state.pool()).await?;
+    let view = find(&mut tx, &key).await?;
     identity.check(&asked("get", None, &key), Some(&view.chat.spec.owner))?;
-    let detail = detail(&mut connection, view).await?;
+    let detail = detail(&mut tx, view).await?;
+    drop(tx);
     let chat = Chat::from_detail(&detail, object_version(detail.view.chat.meta.rv));
     form.answer(RESOURCE, &chat, state.clock().now())
 }

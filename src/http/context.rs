@@ -1,5 +1,12 @@
 //! `…/chats/{name}/context`: what a chat is moored to, and asking it to move.
 
+mod cache;
+mod moorings;
+mod pieces;
+
+pub use cache::Cache;
+pub use moorings::Moorings;
+
 use super::{
     AppState,
     address::{Path, Query},
@@ -11,8 +18,8 @@ use super::{
     wait::{self, Patience, Seen},
 };
 use crate::{
-    model::{fault::Fault, object::Key, resource::ResourceMeta},
-    store::{self, chats::StoredPin, rehearse, transact},
+    model::{fault::Fault, hash::ContentHash, object::Key, prompt, resource::ResourceMeta},
+    store::{self, chats::StoredPin, context::PinHead, rehearse, transact},
     v1alpha1::{
         Chat,
         chat::Pinned,
@@ -22,16 +29,19 @@ use crate::{
     writes::chats::RefreshChat,
 };
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use cache::Name;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use pieces::Pieces;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 const RESOURCE: Resource = Resource::Chats;
 type Names = Path<(String, String)>;
@@ -47,20 +57,34 @@ pub struct ContextQuery {
     format: Option<String>,
 }
 
+/// The form in which a context is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// As a `ChatContext`.
+    Json { bodies: bool },
+    /// As one text for a model.
+    Prompt,
+}
+
 impl ContextQuery {
-    fn bodies(&self) -> Result<bool, ApiError> {
-        if let Some(format) = self.format.as_deref().filter(|format| !matches!(*format, "" | "json")) {
-            return Err(ApiError::bad_request(format!("format: only json is served by this version, got {format:?}")));
-        }
-        match self.bodies.as_deref() {
-            None | Some("" | "true" | "1") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(other) => Err(ApiError::bad_request(format!("bodies: must be true or false, got {other:?}"))),
+    fn form(&self) -> Result<Form, ApiError> {
+        let bodies = match self.bodies.as_deref() {
+            None | Some("" | "true" | "1") => true,
+            Some("false" | "0") => false,
+            Some(other) => return Err(ApiError::bad_request(format!("bodies: must be true or false, got {other:?}"))),
+        };
+        match self.format.as_deref() {
+            None | Some("" | "json") => Ok(Form::Json { bodies }),
+            Some("prompt") if bodies => Ok(Form::Prompt),
+            Some("prompt") => {
+                Err(ApiError::bad_request("bodies: a prompt is made of bodies, so it cannot be had with bodies=false"))
+            }
+            Some(other) => Err(ApiError::bad_request(format!("format: must be json or prompt, got {other:?}"))),
         }
     }
 }
 
-/// What a chat is moored to. One indexed read.
+/// What a chat is moored to. One indexed read; a second when the resources are wanted and were not read lately.
 pub async fn get(
     State(state): State<AppState>,
     identity: Identity,
@@ -69,49 +93,125 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
-    let bodies = query.bodies()?;
+    let form = query.form()?;
+    let found = state.moorings().find(&key).await?;
+    let mooring = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
+    identity.check(&asked("get", &key), Some(&mooring.owner))?;
+    let Some((pin, rv)) = mooring.pin else { return Err(ApiError::not_pinned(&key.name)) };
+    let cached = Name { namespace: key.namespace.clone(), id: pin.snapshot, rv, hash: pin.hash };
+    let bodies = match form {
+        Form::Json { bodies } => {
+            let tag = Tag::of(&pin)?;
+            if tag.is_known(&headers) {
+                return Ok(tag.not_modified());
+            }
+            if let Some(resources) = state.contexts().get(&cached).filter(|_| bodies) {
+                return answer_json(&key, (mooring.chat_id, mooring.rv), pin, true, resources);
+            }
+            bodies
+        }
+        Form::Prompt => true,
+    };
+    // Read whole, in one statement: what was read before may have moved meanwhile.
     let mut connection = store::acquire(state.pool()).await?;
     let found = store::chats::context(&mut connection, &key, bodies).await?;
     drop(connection);
     let context = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
     identity.check(&asked("get", &key), Some(&context.owner))?;
     let Some(pin) = context.pin else { return Err(ApiError::not_pinned(&key.name)) };
-    let etag = format!("\"{}.{}\"", hex::encode(pin.hash.as_bytes()), pin.live_revision);
-    let tag = HeaderValue::from_str(&etag).map_err(|_| ApiError::internal())?;
-    if negotiate::none_match(&headers, &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+    if form == Form::Prompt {
+        return prompt_answer(&headers, pin).await;
     }
+    let head = PinHead::from(&pin);
+    let of = |meta: &ResourceMeta| ContextResource::new(meta, meta.content_hash.and_then(|hash| pin.bodies.get(&hash).cloned()));
+    let resources: Vec<ContextResource> = pin.manifest.iter().map(of).collect();
+    let resources = Bytes::from(encode(&resources)?);
+    if bodies && head.snapshot == cached.id {
+        state.contexts().put(cached, resources.clone());
+    }
+    answer_json(&key, (context.chat_id, context.rv), head, bodies, resources)
+}
+
+/// The tag of a context as JSON: the pinned hash with the live revision.
+struct Tag(String, HeaderValue);
+
+impl Tag {
+    fn of(pin: &PinHead) -> Result<Self, ApiError> {
+        Self::new(format!("\"{}.{}\"", hex::encode(pin.hash.as_bytes()), pin.live_revision))
+    }
+
+    fn new(tag: String) -> Result<Self, ApiError> {
+        let value = HeaderValue::from_str(&tag).map_err(|_| ApiError::internal())?;
+        Ok(Self(tag, value))
+    }
+
+    fn is_known(&self, headers: &HeaderMap) -> bool {
+        negotiate::none_match(headers, &self.0)
+    }
+
+    fn not_modified(self) -> Response {
+        (StatusCode::NOT_MODIFIED, [(header::ETAG, self.1)]).into_response()
+    }
+}
+
+/// A `ChatContext` around resources that are encoded already, in three pieces, so that the large one is not copied.
+fn answer_json(key: &Key, (id, rv): (Uuid, i64), pin: PinHead, bodies: bool, resources: Bytes) -> Result<Response, ApiError> {
+    const HOLE: &str = "\"resources\":[]";
+    let tag = Tag::of(&pin)?;
     let metadata = ObjectMeta {
         namespace: Some(key.namespace.clone()),
         name: Some(key.name.clone()),
-        uid: Some(context.chat_id.to_string()),
-        resource_version: Some(object_version(context.rv)),
+        uid: Some(id.to_string()),
+        resource_version: Some(object_version(rv)),
         ..ObjectMeta::default()
     };
-    let context = shown(metadata, pin, bodies)?;
-    Ok(([(header::ETAG, tag)], axum::Json(context)).into_response())
-}
-
-fn shown(metadata: ObjectMeta, pin: StoredPin, bodies: bool) -> Result<ChatContext, ApiError> {
-    let StoredPin {
-        snapshot: _, snapshot_name, hash, error, agent_id, agent_name, cause, at, manifest, bodies: kept, live, ..
-    } = pin;
-    let pinned = Pinned {
-        snapshot: snapshot_name,
-        hash: hash.to_string(),
-        agent: AgentIdentity::new(&agent_name, agent_id),
-        cause: cause.into(),
-        at: meta::time(at),
-        resource_count: i32::try_from(manifest.len()).unwrap_or(i32::MAX),
-        error,
-    };
-    let resource = |meta: &ResourceMeta| ContextResource::new(meta, meta.content_hash.and_then(|hash| kept.get(&hash).cloned()));
-    let live = live.as_array().into_iter().flatten().map(|value| live_resource(value, bodies)).collect::<Result<_, _>>();
+    let live = pin.live.as_array().into_iter().flatten().map(|value| live_resource(value, bodies)).collect::<Result<_, _>>();
     let live = live.map_err(|error| {
-        tracing::error!(%error, agent = %agent_name, "the live resources of an agent do not have their form");
+        tracing::error!(%error, agent = %pin.agent_name, "the live resources of an agent do not have their form");
         ApiError::internal()
     })?;
-    Ok(ChatContext::new(metadata, pinned, manifest.iter().map(resource).collect(), live))
+    let pinned = Pinned {
+        snapshot: pin.snapshot_name,
+        hash: pin.hash.to_string(),
+        agent: AgentIdentity::new(&pin.agent_name, pin.agent_id),
+        cause: pin.cause.into(),
+        at: meta::time(pin.at),
+        resource_count: pin.resource_count,
+        error: pin.error,
+    };
+    let around = encode(&ChatContext::new(metadata, pinned, Vec::new(), live))?;
+    // Quotes within a string are escaped, so this is the field and nothing that somebody wrote.
+    let hole = around.find(HOLE).ok_or_else(ApiError::internal)? + HOLE.len();
+    let around = Bytes::from(around);
+    let (before, after) = (around.slice(..hole - "[]".len()), around.slice(hole..));
+    let pieces = Pieces::new([before, resources, after]);
+    let type_ = HeaderValue::from_static("application/json");
+    Ok(([(header::ETAG, tag.1), (header::CONTENT_TYPE, type_)], Body::new(pieces)).into_response())
+}
+
+fn encode<T: Serialize>(value: &T) -> Result<String, ApiError> {
+    serde_json::to_string(value).map_err(|error| {
+        tracing::error!(%error, "a context could not be encoded");
+        ApiError::internal()
+    })
+}
+
+/// The pinned instruction files and skills as one text. Its tag is of the text itself: what it is made of may be the same and
+/// the rules it is made by others.
+async fn prompt_answer(headers: &HeaderMap, pin: StoredPin) -> Result<Response, ApiError> {
+    // Up to 4 MiB, character by character: not on a thread that serves others.
+    let made = tokio::task::spawn_blocking(move || prompt::prompt(&pin.manifest, |hash| pin.bodies.get(hash).map(Vec::as_slice)));
+    let text = made.await.map_err(|error| {
+        tracing::error!(%error, "a prompt could not be made");
+        ApiError::internal()
+    })?;
+    let etag = format!("\"prompt.{}\"", hex::encode(ContentHash::of(text.as_bytes()).as_bytes()));
+    let tag = Tag::new(etag)?;
+    if tag.is_known(headers) {
+        return Ok(tag.not_modified());
+    }
+    let type_ = HeaderValue::from_static("text/markdown; charset=utf-8");
+    Ok(([(header::ETAG, tag.1), (header::CONTENT_TYPE, type_)], text).into_response())
 }
 
 fn live_resource(value: &Value, bodies: bool) -> Result<ContextResource, serde_json::Error> {

@@ -52,6 +52,7 @@ pub const TABLE: &[Entry] = &[
         verbs: &["create", "delete", "get", "list", "patch", "update"],
     },
     Entry { name: "chats/context", kind: "ChatContext", singular: "", short: &[], verbs: &["get", "update"] },
+    Entry { name: "chats/diff", kind: "ChatDiff", singular: "", short: &[], verbs: &["get"] },
     Entry { name: "chats/status", kind: "Chat", singular: "", short: &[], verbs: &["get", "patch"] },
 ];
 

@@ -1,8 +1,13 @@
-//! How two contexts differ, resource by resource. Bodies are not looked at: their hashes are.
+//! How two contexts differ, counted and with the first names: what events and `status.drift` carry. What counts as a
+//! change is `diff`'s to say.
 
-use super::{resource::ResourceMeta, word::word_enum};
+use super::{
+    diff::{Step, steps},
+    resource::ResourceMeta,
+    word::word_enum,
+};
 use serde::{Deserialize, Serialize};
-use std::{cmp::Ordering, fmt};
+use std::fmt;
 
 /// How many differing resources a drift names.
 pub const DRIFT_NAMES_MAX: usize = 20;
@@ -46,28 +51,18 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// How `to` differs from `from`; both in (kind, source) order, as manifests are.
+    /// How `to` differs from `from`; both in (kind, source) order, as manifests are. A renamed resource counts as one that
+    /// went and one that came.
     pub fn between(from: &[ResourceMeta], to: &[ResourceMeta]) -> Self {
         let mut drift = Self::default();
-        let (mut from, mut to) = (from.iter().peekable(), to.iter().peekable());
-        loop {
-            let order = match (from.peek(), to.peek()) {
-                (None, None) => return drift,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(a), Some(b)) => a.key().cmp(&b.key()),
-            };
-            match order {
-                Ordering::Less => drift.note(from.next(), ChangeKind::Removed),
-                Ordering::Greater => drift.note(to.next(), ChangeKind::Added),
-                Ordering::Equal => {
-                    let (a, b) = (from.next(), to.next());
-                    if a.map(content) != b.map(content) {
-                        drift.note(b, ChangeKind::Changed);
-                    }
-                }
+        for step in steps(from, to) {
+            match step {
+                Step::Removed(resource) => drift.note(resource, ChangeKind::Removed),
+                Step::Added(resource) => drift.note(resource, ChangeKind::Added),
+                Step::Changed(_, resource) => drift.note(resource, ChangeKind::Changed),
             }
         }
+        drift
     }
 
     /// How many resources differ.
@@ -75,8 +70,7 @@ impl Drift {
         self.added + self.changed + self.removed
     }
 
-    fn note(&mut self, resource: Option<&ResourceMeta>, change: ChangeKind) {
-        let Some(resource) = resource else { return };
+    fn note(&mut self, resource: &ResourceMeta, change: ChangeKind) {
         match change {
             ChangeKind::Added => self.added += 1,
             ChangeKind::Changed => self.changed += 1,
@@ -88,11 +82,6 @@ impl Drift {
             self.truncated = true;
         }
     }
-}
-
-/// What the context hash sees of a resource beside its identity.
-fn content(resource: &ResourceMeta) -> (super::resource::ResourceStatus, Option<super::hash::ContentHash>) {
-    (resource.status, resource.content_hash)
 }
 
 /// `3 resources changed: AGENTS.md, skills/tdd, skills/plans`; at most five names.

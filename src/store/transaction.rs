@@ -73,3 +73,9 @@ async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error>
         }
     }
 }
+
+/// A transaction that reads, and whose statements all see one moment: for reads of more than one statement whose answers
+/// must fit together. Dropping it ends it.
+pub async fn one_moment(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
+    pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").named("db.begin_one_moment").await
+}

@@ -6,6 +6,7 @@ use crate::v1alpha1::{
     Agent, AgentSnapshot, Chat,
     chat::{DriftSummary, Latest},
     context::ChatContext,
+    diff::ChatDiff,
     push::{PushRequest, PushResponse, RunResponse},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
@@ -46,7 +47,7 @@ pub fn components(listed: &[&str]) -> Map<String, Value> {
     for kind in ["Chat", "Agent", "AgentSnapshot"] {
         add_object_fields(&mut schemas, kind);
     }
-    for kind in ["ChatContext", "AgentRun", "AgentSnapshotPush"] {
+    for kind in ["ChatContext", "ChatDiff", "AgentRun", "AgentSnapshotPush"] {
         mark(&mut schemas, &format!("{PREFIX}{kind}"), json!([group_version_kind(kind)]));
     }
     for (field, kind, about) in READ_ALONE {
@@ -105,6 +106,7 @@ fn register(generator: &mut SchemaGenerator) {
     generator.subschema_for::<Agent>();
     generator.subschema_for::<AgentSnapshot>();
     generator.subschema_for::<ChatContext>();
+    generator.subschema_for::<ChatDiff>();
     generator.subschema_for::<RefreshRequest>();
     generator.subschema_for::<RunResponse>();
     generator.subschema_for::<PushRequest>();
