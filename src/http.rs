@@ -24,6 +24,7 @@ pub mod table;
 pub mod tail;
 pub mod telemetry;
 pub mod wait;
+pub mod watch;
 
 use crate::{clock::Clock, wake::Wake};
 use auth::{Authentication, Identity};
@@ -46,6 +47,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How many pushes are taken at once: with bodies of at most 8 MiB each, what they may hold of memory.
 const PUSHES_MAX: usize = 64;
+/// How many watchers at most read the database at once, for what they begin with.
+const WATCH_READS_MAX: usize = 3;
 
 /// What every handler shares.
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ struct Shared {
     pushes: Arc<Semaphore>,
     contexts: context::Cache,
     moorings: context::Moorings,
+    tail: tail::Tail,
+    watch_reads: Semaphore,
     stopping: CancellationToken,
 }
 
@@ -76,6 +81,8 @@ impl AppState {
             started: AtomicBool::new(false),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
             contexts: context::Cache::default(),
+            tail: tail::Tail::default(),
+            watch_reads: Semaphore::new(WATCH_READS_MAX),
             stopping: CancellationToken::new(),
         }))
     }
@@ -99,6 +106,16 @@ impl AppState {
     /// Room for the body of one more push; none when as many as fit are being taken: the agent is asked to slow down.
     fn room_for_a_push(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.pushes).try_acquire_owned().ok()
+    }
+
+    /// The tail of the event log, which watchers share. Somebody has to run it.
+    pub fn tail(&self) -> &tail::Tail {
+        &self.0.tail
+    }
+
+    /// Turns at reading what watchers begin with: many may begin at once, and others need connections too.
+    fn watch_reads(&self) -> &Semaphore {
+        &self.0.watch_reads
     }
 
     fn contexts(&self) -> &context::Cache {

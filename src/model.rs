@@ -17,6 +17,7 @@ pub mod object;
 pub mod prompt;
 pub mod push;
 pub mod resource;
+pub mod selector;
 pub mod snapshot;
 pub mod target;
 pub mod unified;

@@ -114,6 +114,7 @@ impl Server {
                     return Err(error.into());
                 }
                 state.started();
+                tasks.spawn(state.tail().clone().run(pool.clone(), wake.clone(), clock.clone(), stop.clone()));
                 if config.listen_notify == ListenNotify::On {
                     let (wake, options, clock, stop) = (wake.clone(), store::session(options), clock.clone(), stop.clone());
                     tasks.spawn(async move { wake.run(options, clock, stop).await });

@@ -278,6 +278,11 @@ async fn discovery_and_open_api_know_of_diffs() {
     let path = &document["paths"]["/apis/moorline.dev/v1alpha1/namespaces/{namespace}/chats/{name}/diff"]["get"];
     let schema = path["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].as_str().expect("a schema");
     let schema = &document["components"]["schemas"][schema.rsplit('/').next().expect("a name")];
-    assert_eq!(schema["properties"]["renamed"]["items"]["required"], json!(["from", "kind", "to"]));
-    assert!(schema["properties"]["changed"]["items"]["properties"]["unified"]["description"].as_str().is_some());
+    let item = |of: &str| {
+        let items = &schema["properties"][of]["items"];
+        let named = items["$ref"].as_str().map(|name| name.rsplit('/').next().expect("a name"));
+        named.map_or(items, |name| &document["components"]["schemas"][name]).clone()
+    };
+    assert_eq!(item("renamed")["required"], json!(["kind", "from", "to"]));
+    assert!(item("changed")["properties"]["unified"]["description"].as_str().is_some());
 }

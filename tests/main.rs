@@ -37,3 +37,4 @@ mod schema;
 mod store_smoke;
 mod support;
 mod tables;
+mod watch;

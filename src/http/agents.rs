@@ -11,6 +11,7 @@ use super::{
     status::{ApiError, Resource},
     table::Form,
     wait::{self, Patience, Seen},
+    watch::{self, IfWatch},
 };
 use crate::{
     metrics::METRICS,
@@ -50,26 +51,34 @@ fn wire(view: &AgentView) -> Agent {
     Agent::from_view(view, object_version(view.agent.meta.rv))
 }
 
-/// Of every namespace.
+/// Of every namespace: the list, or a watch.
 pub async fn list_all(
-    state: State<AppState>,
+    State(state): State<AppState>,
     identity: Identity,
-    form: Form,
+    IfWatch(watch): IfWatch,
+    form: Result<Form, ApiError>,
     query: Query<ListQuery>,
 ) -> Result<Response, ApiError> {
-    page(&state, &identity, form, None, query.0).await
+    match watch {
+        Some(watch) => watch::serve(&state, &identity, RESOURCE, None, watch).await,
+        None => page(&state, &identity, form?, None, query.0).await,
+    }
 }
 
-/// Of one namespace.
+/// Of one namespace: the list, or a watch.
 pub async fn list(
-    state: State<AppState>,
+    State(state): State<AppState>,
     identity: Identity,
-    form: Form,
+    IfWatch(watch): IfWatch,
+    form: Result<Form, ApiError>,
     Path(namespace): Path<String>,
     query: Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     objects::check_namespace(RESOURCE, &namespace)?;
-    page(&state, &identity, form, Some(&namespace), query.0).await
+    match watch {
+        Some(watch) => watch::serve(&state, &identity, RESOURCE, Some(&namespace), watch).await,
+        None => page(&state, &identity, form?, Some(&namespace), query.0).await,
+    }
 }
 
 async fn page(

@@ -298,9 +298,10 @@ const fn cause(kind: FaultKind) -> &'static str {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let Inner { code, reason, message, name, kind, causes, retry_after, headers } = *self.0;
+impl ApiError {
+    /// As a `Status` object.
+    pub fn to_status(&self) -> Value {
+        let Inner { code, reason, message, name, kind, causes, retry_after, headers: _ } = &*self.0;
         let mut details = Map::new();
         if !kind.is_empty() {
             details.insert("name".into(), json!(name));
@@ -308,14 +309,14 @@ impl IntoResponse for ApiError {
             details.insert("kind".into(), json!(kind));
         }
         if !causes.is_empty() {
-            let cause = |(reason, field, message): (String, String, String)| {
+            let cause = |(reason, field, message): &(String, String, String)| {
                 let mut cause = json!({"reason": reason, "message": message});
                 if !field.is_empty() {
                     cause["field"] = json!(field);
                 }
                 cause
             };
-            details.insert("causes".into(), causes.into_iter().map(cause).collect());
+            details.insert("causes".into(), causes.iter().map(cause).collect());
         }
         if let Some(seconds) = retry_after {
             details.insert("retryAfterSeconds".into(), json!(seconds));
@@ -327,6 +328,14 @@ impl IntoResponse for ApiError {
         if !details.is_empty() {
             body["details"] = Value::Object(details);
         }
+        body
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = self.to_status();
+        let Inner { code, retry_after, headers, .. } = *self.0;
         let mut response = (code, Json(body)).into_response();
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

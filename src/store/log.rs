@@ -56,6 +56,27 @@ pub async fn list_version(connection: &mut PgConnection) -> Result<i64, StoreErr
     .await
 }
 
+/// The versions that a reader may start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The lowest.
+    pub floor: i64,
+    /// No transaction has a later one yet. Beyond the horizon: a client may start from the object that it has just created.
+    pub newest: i64,
+}
+
+/// The versions that a reader may start from.
+pub async fn bounds(connection: &mut PgConnection) -> Result<Bounds, StoreError> {
+    const NAME: &str = "db.log.bounds";
+    sqlx::query_as!(
+        Bounds,
+        r#"SELECT floor, epoch << 44 | pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS "newest!" FROM log_state"#
+    )
+    .fetch_one(connection)
+    .named(NAME)
+    .await
+}
+
 /// The lowest version a reader may start from. Check it *after* the rows are read.
 pub async fn floor(connection: &mut PgConnection) -> Result<i64, StoreError> {
     const NAME: &str = "db.log.floor";

@@ -1,0 +1,389 @@
+//! Watching a kind: the objects there are, then what becomes of them, as JSON lines or as Server-Sent Events. The rules, each with
+//! the failure that forced it, are in docs/event-log.md; docs/watch.md is for who uses it.
+//!
+//! A watcher keeps its place in the process's one tail of the log; one that starts before what that keeps reads history from
+//! the database first. It holds at most one piece of the stream: the client's pace is its pace, and when it falls behind the
+//! tail it is cut off, and resumes.
+
+mod asked;
+mod frame;
+
+use super::{
+    AppState,
+    auth::Identity,
+    page::{list_version, object_version},
+    status::{ApiError, Resource},
+    tail::{
+        self, Part, Watching,
+        change::{Before, Change, Missed, Object, Told},
+        ring::{Entry, Place, Progress, Taken},
+    },
+};
+use crate::{
+    model::{access::Reach, object::Key, snapshot::SnapshotWithManifest},
+    store::{
+        self, StoreError,
+        across::objects::{self, OwnedSnapshot},
+        events::Cursor,
+        lists::Slice,
+        log,
+    },
+};
+pub use asked::{Asked, IfWatch};
+use asked::{Selection, Start};
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use frame::Frames;
+use futures::stream;
+use sqlx::PgConnection;
+use std::time::Duration;
+use tokio::{sync::watch, time::Instant};
+
+/// How many objects of the first list are read at once.
+const PIECE: i64 = 200;
+/// How many entries of the tail are taken at once.
+const TAKE: usize = 256;
+/// How often a bookmark is sent to whoever wants them; to Server-Sent Events, else, a comment, so that proxies keep the stream.
+const BOOKMARK: Duration = Duration::from_mins(1);
+/// A watch without `timeoutSeconds` lasts at least this, and at most twice as long, as with a kube-apiserver.
+const TIMEOUT: Duration = Duration::from_mins(30);
+
+/// Answers with the stream.
+pub async fn serve(
+    state: &AppState,
+    identity: &Identity,
+    resource: Resource,
+    namespace: Option<&str>,
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    let selection = asked.selection(resource, namespace)?;
+    let start = asked.start()?;
+    let frames = Frames::new(resource, asked.style);
+    let watching = state.tail().watch(); // before it looks, so that the tail does not begin after what it sees
+    let mut connection = store::acquire(state.pool()).await?;
+    let bounds = log::bounds(&mut connection).await?;
+    drop(connection);
+    let (phase, cursor) = match start {
+        Start::Everything { since } if since.is_none_or(|since| since <= bounds.newest) => (Phase::Listing(None), None),
+        Start::After(cursor) if (bounds.floor..=bounds.newest).contains(&cursor.rv) => (Phase::Replaying, Some(cursor)),
+        Start::Everything { .. } | Start::After(_) => (Phase::Expired, None),
+    };
+    let now = Instant::now();
+    let patience = asked.timeout.unwrap_or_else(|| TIMEOUT.mul_f64(1.0 + state.clock().random()));
+    let watcher = Watcher {
+        state: state.clone(),
+        reach: identity.reach(),
+        resource,
+        selection,
+        frames,
+        bookmarks: asked.bookmarks,
+        tells_end: asked.sends_initial(),
+        waits_for: if let Start::Everything { since } = start { since } else { None },
+        phase,
+        cursor: cursor.unwrap_or(Cursor { rv: 0, seq: 0 }),
+        missed: Missed::default(),
+        progress: state.tail().ring().progress(),
+        deadline: now + patience,
+        bookmark_at: now + BOOKMARK.mul_f64(0.5 + state.clock().random() / 2.0),
+        _watching: watching,
+    };
+    let media = frames.media();
+    let pieces = stream::unfold(watcher, |mut watcher| async move {
+        let piece = watcher.next().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(piece), watcher))
+    });
+    let mut response = Body::from_stream(pieces).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+/// Where a watcher is in its life.
+enum Phase {
+    /// It sends the objects there are; the last one sent.
+    Listing(Option<Key>),
+    /// It reads what happened before the tail's newest part.
+    Replaying,
+    /// It has its place in the tail.
+    Live(Place),
+    /// It began too early, or in the future: it is told so.
+    Expired,
+    /// Nothing more comes.
+    Over,
+}
+
+struct Watcher {
+    state: AppState,
+    reach: Reach,
+    resource: Resource,
+    selection: Selection,
+    frames: Frames,
+    bookmarks: bool,
+    tells_end: bool,
+    /// The list must be at least as new as this.
+    waits_for: Option<i64>,
+    phase: Phase,
+    /// What it has been told, up to here.
+    cursor: Cursor,
+    missed: Missed,
+    progress: watch::Receiver<Progress>,
+    deadline: Instant,
+    bookmark_at: Instant,
+    _watching: Watching,
+}
+
+impl Watcher {
+    /// The next piece of the stream; none when it is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if Instant::now() >= self.deadline {
+                self.phase = Phase::Over;
+            }
+            // What is rare is boxed: ten thousand watchers wait, each with the memory of the largest thing it may come to do.
+            let piece = match &self.phase {
+                Phase::Over => return None,
+                Phase::Expired => {
+                    self.phase = Phase::Over;
+                    let error = ApiError::expired("too old resource version: list again, and watch from there");
+                    Some(self.frames.error(&error))
+                }
+                Phase::Listing(_) => Box::pin(self.list()).await,
+                Phase::Replaying => Box::pin(self.replay()).await,
+                Phase::Live(place) => {
+                    let place = *place;
+                    self.live(place).await
+                }
+            };
+            if let Some(piece) = piece {
+                return Some(piece);
+            }
+        }
+    }
+
+    /// Ends with an error that the client may try again after.
+    fn failed(&mut self, error: StoreError) -> Bytes {
+        self.phase = Phase::Over;
+        tracing::warn!(%error, "a watch ends, because the database failed it");
+        self.frames.error(&ApiError::from(error))
+    }
+
+    async fn list(&mut self) -> Option<Bytes> {
+        let Phase::Listing(after) = &self.phase else { return None };
+        let after = after.clone();
+        let state = self.state.clone();
+        let _turn = state.watch_reads().acquire().await.ok()?;
+        let first = after.is_none() && self.cursor.rv == 0;
+        let read = async {
+            let mut connection = store::acquire(state.pool()).await?;
+            if first {
+                let version = log::list_version(&mut connection).await?; // before the rows
+                if self.waits_for.is_some_and(|wanted| version < wanted) {
+                    return Ok(None);
+                }
+                self.cursor = Cursor::through(version);
+            }
+            list_piece(&mut connection, self.resource, &self.reach, self.selection.namespace(), after.as_ref()).await.map(Some)
+        };
+        let objects = match read.await {
+            Ok(Some(objects)) => objects,
+            Ok(None) => {
+                // A writer that began earlier is still open: the list would not yet show what the client has seen.
+                tokio::select! {
+                    () = state.stopping().cancelled() => self.phase = Phase::Over,
+                    () = tokio::time::sleep_until(self.deadline.min(Instant::now() + Duration::from_millis(50))) => {}
+                    _ = self.progress.changed() => {}
+                }
+                return None;
+            }
+            Err(error) => return Some(self.failed(error)),
+        };
+        let done = i64::try_from(objects.len()).is_ok_and(|found| found < PIECE);
+        let mut piece = Vec::new();
+        for object in objects.iter().filter(|object| self.sees(&object.look())) {
+            self.frames.object(&mut piece, Told::Added, &object.json(object.rv()), None, self.state.clock().now());
+        }
+        if done {
+            self.phase = Phase::Replaying;
+            let version = list_version(self.cursor.rv);
+            if self.tells_end {
+                self.frames.bookmark(&mut piece, &version, true);
+            } else {
+                self.frames.mark(&mut piece, &version);
+            }
+        } else {
+            self.phase = Phase::Listing(objects.last().map(Object::key));
+        }
+        (!piece.is_empty()).then(|| piece.into())
+    }
+
+    /// Reads history until the tail has all that follows.
+    async fn replay(&mut self) -> Option<Bytes> {
+        if let Some(place) = self.state.tail().ring().join(self.cursor) {
+            self.phase = Phase::Live(place);
+            return None;
+        }
+        let state = self.state.clone();
+        let _turn = state.watch_reads().acquire().await.ok()?;
+        let read = async {
+            let mut connection = store::acquire(state.pool()).await?;
+            tail::read(&mut connection, self.cursor, &mut self.missed).await
+        };
+        match read.await {
+            Ok(Part::Expired) => {
+                self.phase = Phase::Expired;
+                None
+            }
+            Ok(Part::Entries { entries, through, exhausted }) => {
+                let mut piece = Vec::new();
+                for entry in &entries {
+                    self.tell(&mut piece, entry, &[]);
+                }
+                self.cursor = self.cursor.max(through);
+                if exhausted && self.state.tail().ring().join(self.cursor).is_none() {
+                    // The tail begins in a moment.
+                    tokio::select! {
+                        () = state.stopping().cancelled() => self.phase = Phase::Over,
+                        () = tokio::time::sleep_until(self.deadline.min(Instant::now() + Duration::from_millis(50))) => {}
+                        _ = self.progress.changed() => {}
+                    }
+                }
+                (!piece.is_empty()).then(|| piece.into())
+            }
+            Err(error) => Some(self.failed(error)),
+        }
+    }
+
+    async fn live(&mut self, mut place: Place) -> Option<Bytes> {
+        let progress = *self.progress.borrow_and_update(); // before it looks
+        let entries = match self.state.tail().ring().take(&mut place, TAKE) {
+            Taken::Entries(entries) => entries,
+            Taken::TooSlow => {
+                tracing::debug!("a watcher was too slow and is cut off; it can resume");
+                self.phase = Phase::Over;
+                return None;
+            }
+            Taken::Restarted => {
+                self.phase = Phase::Expired;
+                return None;
+            }
+        };
+        self.phase = Phase::Live(place);
+        if !entries.is_empty() {
+            let mut piece = Vec::new();
+            for entry in &entries {
+                if entry.event.cursor <= self.cursor {
+                    continue; // the client began after it
+                }
+                let missed = entry.change.as_ref().map(|change| self.missed.take(&change.id)).unwrap_or_default();
+                self.tell(&mut piece, entry, &missed);
+                self.cursor = entry.event.cursor;
+            }
+            return (!piece.is_empty()).then(|| piece.into());
+        }
+        // Everything up to here has been taken, so a bookmark may say so.
+        if let Some(through) = progress.through.filter(|through| *through > self.cursor) {
+            self.cursor = through;
+        }
+        if Instant::now() >= self.bookmark_at && self.cursor.seq == i32::MAX {
+            self.bookmark_at = Instant::now() + BOOKMARK;
+            let mut piece = Vec::new();
+            let version = list_version(self.cursor.rv);
+            if self.bookmarks {
+                self.frames.bookmark(&mut piece, &version, false);
+            } else {
+                self.frames.mark(&mut piece, &version);
+            }
+            if !piece.is_empty() {
+                return Some(piece.into());
+            }
+        }
+        let until = self.deadline.min(self.bookmark_at.max(Instant::now() + Duration::from_secs(1)));
+        let stopping = self.state.stopping();
+        let stopped = tokio::select! {
+            () = stopping.cancelled() => true,
+            () = tokio::time::sleep_until(until) => false,
+            changed = self.progress.changed() => changed.is_err(),
+        };
+        if stopped {
+            self.phase = Phase::Over;
+        }
+        None
+    }
+
+    fn sees(&self, look: &tail::change::Look) -> bool {
+        self.reach.covers(look.owner.as_deref()) && self.selection.matches(look)
+    }
+
+    fn tell(&self, piece: &mut Vec<u8>, entry: &Entry, missed: &[Before]) {
+        let Some(change) = entry.change.as_ref().filter(|change| change.resource == self.resource) else { return };
+        if !self.selection.is_of(&change.key.namespace) {
+            return;
+        }
+        let Some(told) = change.told(missed, |look| self.sees(look)) else { return };
+        let version = object_version(entry.event.cursor.rv);
+        let now = self.state.clock().now();
+        if told == Told::Deleted && !self.reach.covers(change.look.owner.as_deref()) {
+            // Whoever may see it no more learns that it went, not what it has become.
+            self.frames.object(piece, told, &bare(change, &version), Some(&version), now);
+        } else {
+            self.frames.object(piece, told, &change.json, Some(&version), now);
+        }
+    }
+}
+
+/// An object of which only its identity is told.
+fn bare(change: &Change, version: &str) -> Bytes {
+    let object = serde_json::json!({
+        "apiVersion": crate::v1alpha1::API_VERSION,
+        "kind": change.resource.kind(),
+        "metadata": {"namespace": change.key.namespace, "name": change.key.name, "resourceVersion": version},
+        "spec": {},
+    });
+    object.to_string().into()
+}
+
+/// The next objects of a kind, in the order of their keys.
+async fn list_piece(
+    connection: &mut PgConnection,
+    resource: Resource,
+    reach: &Reach,
+    namespace: Option<&str>,
+    after: Option<&Key>,
+) -> Result<Vec<Object>, StoreError> {
+    let slice = Slice { namespace, name: None, after, limit: PIECE };
+    Ok(match resource {
+        Resource::Chats => {
+            let rows = store::lists::chats(connection, reach, &slice).await?;
+            rows.into_iter().map(|view| Object::Chat(Box::new(view))).collect()
+        }
+        Resource::Agents => {
+            let rows = store::lists::agents(connection, reach, &slice).await?;
+            rows.into_iter().map(|view| Object::Agent(Box::new(view))).collect()
+        }
+        Resource::AgentSnapshots => {
+            let rows = store::lists::snapshots(connection, reach, &slice).await?;
+            let keys: Vec<Key> = rows.iter().map(|row| Key::new(&row.namespace, &row.name)).collect();
+            let mut whole = objects::snapshots(connection, &keys).await?;
+            whole.sort_by(|a, b| {
+                Key::new(&a.found.snapshot.namespace, &a.found.snapshot.name)
+                    .cmp(&Key::new(&b.found.snapshot.namespace, &b.found.snapshot.name))
+            });
+            // One that retention took between the two statements is kept as the list found it, so that a piece stays whole.
+            let found = rows.into_iter().map(|row| {
+                let key = Key::new(&row.namespace, &row.name);
+                whole
+                    .iter()
+                    .find(|owned| Key::new(&owned.found.snapshot.namespace, &owned.found.snapshot.name) == key)
+                    .cloned()
+                    .unwrap_or_else(|| OwnedSnapshot {
+                        found: SnapshotWithManifest { snapshot: row, manifest: Vec::new() },
+                        service_account: reach.user().map(ToOwned::to_owned),
+                    })
+            });
+            found.map(|owned| Object::Snapshot(Box::new(owned))).collect()
+        }
+    })
+}

@@ -1,0 +1,103 @@
+//! How a watch is written: JSON lines, or Server-Sent Events.
+
+use super::asked::Style;
+use crate::{
+    http::{
+        status::{ApiError, Resource},
+        table::{Form, Wanted},
+        tail::change::Told,
+    },
+    v1alpha1::API_VERSION,
+};
+use axum::body::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Writes the pieces of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Frames {
+    resource: Resource,
+    style: Style,
+}
+
+impl Frames {
+    /// Of one kind.
+    pub fn new(resource: Resource, style: Style) -> Self {
+        Self { resource, style }
+    }
+
+    /// The media type of the stream.
+    pub fn media(self) -> &'static str {
+        match self.style {
+            Style::Lines(_) => "application/json",
+            Style::Events => "text/event-stream",
+        }
+    }
+
+    /// An object. `resumes` is the version that a stream cut off after it resumes from; none within the first list, in the middle
+    /// of which nobody can resume.
+    pub fn object(self, piece: &mut Vec<u8>, told: Told, json: &Bytes, resumes: Option<&str>, now: Timestamp) {
+        match self.style {
+            Style::Lines(Form { wanted: Wanted::Json, .. }) | Style::Events => {
+                self.frame(piece, told.as_str(), json, resumes);
+            }
+            Style::Lines(form) => {
+                let object: Value = serde_json::from_slice(json).expect("it was written here");
+                self.frame(piece, told.as_str(), form.object(self.resource, object, now).to_string().as_bytes(), resumes);
+            }
+        }
+    }
+
+    /// A bookmark: everything up to a version has been told; `end` says that the first list has.
+    pub fn bookmark(self, piece: &mut Vec<u8>, version: &str, end: bool) {
+        let mut metadata = json!({"resourceVersion": version, "creationTimestamp": null});
+        if end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let bookmark = match self.style {
+            Style::Lines(Form { wanted: Wanted::PartialObjectMetadata, .. }) => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Style::Lines(Form { wanted: Wanted::Table, .. }) => json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": version},
+                "columnDefinitions": [],
+                "rows": [{"cells": [], "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}],
+            }),
+            Style::Lines(Form { wanted: Wanted::Json, .. }) | Style::Events => {
+                json!({"kind": self.resource.kind(), "apiVersion": API_VERSION, "metadata": metadata, "spec": {}})
+            }
+        };
+        self.frame(piece, "BOOKMARK", bookmark.to_string().as_bytes(), Some(version));
+    }
+
+    /// For whoever did not ask for bookmarks: Server-Sent Events learn where to resume, and proxies see that the stream lives.
+    pub fn mark(self, piece: &mut Vec<u8>, version: &str) {
+        match self.style {
+            Style::Lines(_) => {}
+            Style::Events => piece.extend_from_slice(format!("id: {version}\n\n").as_bytes()),
+        }
+    }
+
+    /// The last thing of a stream that cannot go on.
+    pub fn error(self, error: &ApiError) -> Bytes {
+        let mut piece = Vec::new();
+        self.frame(&mut piece, "ERROR", error.to_status().to_string().as_bytes(), None);
+        piece.into()
+    }
+
+    fn frame(self, piece: &mut Vec<u8>, kind: &str, object: &[u8], resumes: Option<&str>) {
+        if let (Style::Events, Some(version)) = (self.style, resumes) {
+            piece.extend_from_slice(format!("id: {version}\n").as_bytes());
+        }
+        if self.style == Style::Events {
+            piece.extend_from_slice(b"data: ");
+        }
+        piece.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+        piece.extend_from_slice(object);
+        piece.extend_from_slice(b"}\n");
+        if self.style == Style::Events {
+            piece.extend_from_slice(b"\n");
+        }
+    }
+}
