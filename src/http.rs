@@ -8,6 +8,7 @@ pub mod agents;
 pub mod auth;
 pub mod chats;
 pub mod context;
+pub mod contextevents;
 pub mod diff;
 pub mod discovery;
 pub mod health;
@@ -151,6 +152,8 @@ pub fn routes() -> Routes {
         .route(&of("/chats"), get(chats::list_all))
         .route(&of("/agents"), get(agents::list_all))
         .route(&of("/agentsnapshots"), get(snapshots::list_all))
+        .route(&of("/contextevents"), get(contextevents::list_all))
+        .route(&of("/namespaces/{namespace}/contextevents"), get(contextevents::list))
         .route(&of("/namespaces/{namespace}/chats"), get(chats::list).post(chats::create))
         .route(
             &of("/namespaces/{namespace}/chats/{name}"),

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod chat;
 pub mod context;
 pub mod diff;
+pub mod event;
 pub mod meta;
 pub mod push;
 pub mod snapshot;

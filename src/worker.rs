@@ -254,9 +254,10 @@ impl Worker {
         METRICS.depth(Lane::Chats.label(), depth.chats);
         METRICS.depth(Lane::Agents.label(), depth.agents);
         if log::partitions_missing(&mut connection, across::PARTITIONS_AHEAD).await? {
-            match log::make_partitions(&mut connection, across::PARTITIONS_AHEAD).await? {
-                Some(made) => tracing::info!(made, "made partitions of the event log ahead"),
-                None => tracing::info!("somebody holds the event log; its partitions are made at the next look"),
+            if let Some(made) = log::make_partitions(&mut connection, across::PARTITIONS_AHEAD).await? {
+                tracing::info!(made, "made partitions of the event log ahead");
+            } else {
+                tracing::info!("somebody holds the event log; its partitions are made at the next look");
             }
         }
         let rows = log::default_partition_rows(&mut connection).await?;

@@ -4,7 +4,7 @@
 //! Clients ask for aggregated discovery first; plain JSON is what they fall back to.
 
 use super::{
-    objects, openapi,
+    contextevents, objects, openapi,
     routes::{Routes, get},
     status::{ApiError, Resource},
 };
@@ -54,17 +54,21 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "chats/context", kind: "ChatContext", singular: "", short: &[], verbs: &["get", "update"] },
     Entry { name: "chats/diff", kind: "ChatDiff", singular: "", short: &[], verbs: &["get"] },
     Entry { name: "chats/status", kind: "Chat", singular: "", short: &[], verbs: &["get", "patch"] },
+    Entry { name: "contextevents", kind: "ContextEvent", singular: "contextevent", short: &[], verbs: &["list", "watch"] },
 ];
 
 /// The paths of discovery and of OpenAPI.
 pub fn routes() -> Routes {
     Routes::new()
         .route("/version", get(version))
-        .route("/api", get(async || Json(json!({"kind": "APIVersions", "versions": [], "serverAddressByClientCIDRs": []}))))
+        .route("/api", get(async || Json(json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}))))
         .route("/apis", get(async || Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": [group()]}))))
         .route("/apis/moorline.dev", get(async || Json(group_alone())))
         .route("/apis/moorline.dev/v1alpha1", get(async || Json(resources())))
-        .route("/api/v1/namespaces/{name}", get(namespace))
+        .route("/api/v1", get(async || Json(core_resources())))
+        .route("/api/v1/events", get(contextevents::core_all))
+        .route("/api/v1/namespaces/{namespace}/events", get(contextevents::core_of))
+        .route("/api/v1/namespaces/{namespace}", get(namespace))
         .route("/openapi/v3", get(openapi::index))
         .route("/openapi/v3/{*document}", get(openapi::document))
 }
@@ -87,6 +91,14 @@ async fn namespace(Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
         "kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name, "labels": labels},
         "spec": {}, "status": {"phase": "Active"},
     })))
+}
+
+/// What little of core/v1 there is: where `kubectl describe` and `kubectl events` look.
+fn core_resources() -> Value {
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": [
+        {"name": "events", "singularName": "event", "namespaced": true, "kind": "Event", "shortNames": ["ev"], "verbs": ["list", "watch"]},
+        {"name": "namespaces", "singularName": "namespace", "namespaced": false, "kind": "Namespace", "shortNames": ["ns"], "verbs": ["get"]},
+    ]})
 }
 
 fn group() -> Value {

@@ -29,13 +29,14 @@ use crate::{
         log,
     },
 };
-pub use asked::{Asked, IfWatch};
+pub use asked::{Asked, IfWatch, Style};
 use asked::{Selection, Start};
 use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
+pub use frame::EventFrames;
 use frame::Frames;
 use futures::stream;
 use sqlx::PgConnection;

@@ -240,6 +240,77 @@ pub async fn read_some_after(
     Ok(Read::Batch(Batch { events, horizon, exhausted }))
 }
 
+/// Which objects' events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About<'a> {
+    /// Of one namespace; none means of every one.
+    pub namespace: Option<&'a str>,
+    /// Of the object of this name.
+    pub name: Option<&'a str>,
+    /// Of the object with this uid.
+    pub subject: Option<Uuid>,
+}
+
+/// The newest events about some objects, the oldest of them first, of what is within `reach`. What is not yet below the horizon
+/// is left out.
+pub async fn newest(
+    connection: &mut PgConnection,
+    about: &About<'_>,
+    reach: &Reach,
+    limit: i64,
+) -> Result<Vec<Logged>, StoreError> {
+    const NAME: &str = "db.events.newest";
+    let horizon = super::log::horizon(connection).await?;
+    let About { namespace, name, subject } = about;
+    macro_rules! about_some {
+        ($which:literal $(, $more:expr)*) => {
+            event_query!(
+                "WHERE e.rv < $1 AND ($3::text IS NULL OR coalesce(
+                     (SELECT c.owner FROM chats c WHERE c.namespace = e.namespace AND c.id = e.chat_id),
+                     (SELECT d.payload -> 'chat' ->> 'owner' FROM events d
+                      WHERE d.namespace = e.namespace AND d.name = e.name AND d.chat_id = e.chat_id AND d.kind = 'ChatDeleted'),
+                     (SELECT a.service_account FROM agents a
+                      WHERE e.chat_id IS NULL AND a.namespace = e.namespace AND a.id = e.agent_id),
+                     (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
+                      WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.agent_id = e.agent_id AND d.kind = 'AgentDeleted')
+                 ) = $3) AND ($4::uuid IS NULL OR e.subject = $4) AND " + $which + " ORDER BY e.rv DESC, e.seq DESC LIMIT $2",
+                horizon,
+                limit,
+                reach.user(),
+                *subject
+                $(, $more)*
+            )
+            .fetch_all(&mut *connection)
+            .named(NAME)
+            .await?
+        };
+    }
+    let mut rows = match (namespace, name) {
+        (Some(namespace), Some(name)) => about_some!("e.namespace = $5 AND e.name = $6", namespace, name),
+        (Some(namespace), None) => about_some!("e.namespace = $5", namespace),
+        (None, Some(name)) => about_some!("e.name = $5", name),
+        (None, None) => about_some!("true"),
+    };
+    rows.reverse();
+    rows.into_iter().map(Logged::try_from).collect()
+}
+
+/// The agents that have or had a name.
+pub async fn agents_named(connection: &mut PgConnection, namespace: Option<&str>, name: &str) -> Result<Vec<Uuid>, StoreError> {
+    const NAME: &str = "db.events.agents_named";
+    sqlx::query_scalar!(
+        r#"SELECT a.id AS "id!" FROM agents a WHERE a.name = $1 AND ($2::text IS NULL OR a.namespace = $2)
+           UNION
+           SELECT d.agent_id FROM events d
+           WHERE d.name = $1 AND d.kind = 'AgentDeleted' AND d.agent_id IS NOT NULL AND ($2::text IS NULL OR d.namespace = $2)"#,
+        name,
+        namespace
+    )
+    .fetch_all(connection)
+    .named(NAME)
+    .await
+}
+
 /// The place before everything that is still in the log.
 pub async fn beginning(connection: &mut PgConnection) -> Result<Cursor, StoreError> {
     Ok(Cursor { rv: super::log::floor(connection).await?, seq: 0 })

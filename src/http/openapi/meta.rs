@@ -17,7 +17,28 @@ const READS: &[(&str, &str, &str, &str, Option<&str>)] = &[
         None,
     ),
     ("api", "/api", "getCoreAPIVersions", "The versions of the core group.", Some("APIVersions")),
-    ("api/v1", "/api/v1/namespaces/{name}", "readCoreV1Namespace", "A namespace. Each is there: it needs no creating.", None),
+    ("api/v1", "/api/v1", "getCoreV1APIResources", "What is served of the core group.", Some("APIResourceList")),
+    (
+        "api/v1",
+        "/api/v1/events",
+        "listCoreV1EventForAllNamespaces",
+        "What happened, as core/v1 Events: the newest 500 that fieldSelector selects; a projection of contextevents, read-only.",
+        None,
+    ),
+    (
+        "api/v1",
+        "/api/v1/namespaces/{namespace}/events",
+        "listCoreV1NamespacedEvent",
+        "What happened in a namespace, as core/v1 Events.",
+        None,
+    ),
+    (
+        "api/v1",
+        "/api/v1/namespaces/{namespace}",
+        "readCoreV1Namespace",
+        "A namespace. Each is there: it needs no creating.",
+        None,
+    ),
     ("apis", "/apis", "getAPIVersions", "The groups that are served.", Some("APIGroupList")),
     ("apis/moorline.dev", "/apis/moorline.dev", "getMoorlineDevAPIGroup", "The group and its versions.", Some("APIGroup")),
 ];
@@ -26,9 +47,12 @@ const READS: &[(&str, &str, &str, &str, Option<&str>)] = &[
 pub fn documents() -> Vec<(&'static str, Map<String, Value>)> {
     let mut documents: Vec<(&'static str, Map<String, Value>)> = Vec::new();
     for (document, path, id, about, schema) in READS {
-        let mut paths = Map::new();
-        insert(&mut paths, path, "get", read(id, about, *schema));
-        documents.push((document, paths));
+        if documents.last().is_none_or(|(last, _)| last != document) {
+            documents.push((document, Map::new()));
+        }
+        if let Some((_, paths)) = documents.last_mut() {
+            insert(paths, path, "get", read(id, about, *schema));
+        }
     }
     documents
 }

@@ -48,6 +48,10 @@ pub fn of(entry: &Entry, verb: &str) -> Vec<Value> {
                 "An ETag of before: 304 when the pin and the live resources are still what they were.",
             ));
         }
+        ("contextevents", "list") => {
+            all.extend(events());
+            all.extend(watch());
+        }
         (_, "list") => {
             all.extend(list());
             if entry.verbs.contains(&"watch") {
@@ -65,6 +69,22 @@ pub fn of(entry: &Entry, verb: &str) -> Vec<Value> {
 fn include_object() -> Value {
     let about = "How much of an object stands in each row of a Table (see Accept): None, Metadata (default) or Object.";
     query("includeObject", &words(&["None", "Metadata", "Object"]), about)
+}
+
+fn events() -> Vec<Value> {
+    let limit = json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": 500});
+    vec![
+        query("chat", &text(), "Only events of the chat of this name."),
+        query("agent", &text(), "Only events that concern the agent of this name."),
+        query("limit", &limit, "At most so many events, 500 at most and when absent."),
+        query(
+            "cursor",
+            &text(),
+            "Only what comes after this metadata.name of an event; a list's metadata.continue is one. Absent: from the beginning of \
+             what is kept. 410 Expired when what came after it may be gone.",
+        ),
+        query("continue", &text(), "The same as cursor."),
+    ]
 }
 
 fn list() -> Vec<Value> {

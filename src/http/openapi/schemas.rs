@@ -7,6 +7,7 @@ use crate::v1alpha1::{
     chat::{DriftSummary, Latest},
     context::ChatContext,
     diff::ChatDiff,
+    event::ContextEvent,
     push::{PushRequest, PushResponse, RunResponse},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
@@ -47,7 +48,7 @@ pub fn components(listed: &[&str]) -> Map<String, Value> {
     for kind in ["Chat", "Agent", "AgentSnapshot"] {
         add_object_fields(&mut schemas, kind);
     }
-    for kind in ["ChatContext", "ChatDiff", "AgentRun", "AgentSnapshotPush"] {
+    for kind in ["ChatContext", "ChatDiff", "ContextEvent", "AgentRun", "AgentSnapshotPush"] {
         mark(&mut schemas, &format!("{PREFIX}{kind}"), json!([group_version_kind(kind)]));
     }
     for (field, kind, about) in READ_ALONE {
@@ -75,6 +76,7 @@ pub fn of_discovery() -> Map<String, Value> {
     generator.subschema_for::<APIVersions>();
     generator.subschema_for::<APIGroup>();
     generator.subschema_for::<APIGroupList>();
+    generator.subschema_for::<APIResourceList>();
     plain::components(generator.take_definitions(true), published)
 }
 
@@ -107,6 +109,7 @@ fn register(generator: &mut SchemaGenerator) {
     generator.subschema_for::<AgentSnapshot>();
     generator.subschema_for::<ChatContext>();
     generator.subschema_for::<ChatDiff>();
+    generator.subschema_for::<ContextEvent>();
     generator.subschema_for::<RefreshRequest>();
     generator.subschema_for::<RunResponse>();
     generator.subschema_for::<PushRequest>();

@@ -42,6 +42,10 @@ pub struct Look {
     pub owner: Option<String>,
 }
 
+/// Whose an object was: nobody's, perhaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Whose(Option<String>);
+
 /// What one transaction changed of an object's [`Look`], as it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Before {
@@ -49,7 +53,7 @@ pub struct Before {
     anything: bool,
     labels: Option<TextMap>,
     fields: BTreeMap<&'static str, String>,
-    owner: Option<Option<String>>,
+    owner: Option<Whose>,
 }
 
 /// An object as it stands or stood.
@@ -208,7 +212,7 @@ impl Before {
                     continue;
                 }
                 "serviceAccount" => {
-                    before.owner = Some(value.as_str().map(ToOwned::to_owned));
+                    before.owner = Some(Whose(value.as_str().map(ToOwned::to_owned)));
                     continue;
                 }
                 "agent" => "spec.agentRef.name",
@@ -232,7 +236,7 @@ impl Before {
         if let Some(labels) = &self.labels {
             look.labels.clone_from(labels);
         }
-        if let Some(owner) = &self.owner {
+        if let Some(Whose(owner)) = &self.owner {
             look.owner.clone_from(owner);
         }
         for (field, value) in &self.fields {
@@ -339,7 +343,7 @@ impl Missed {
 
 /// Resolves a part of the log: for each row what is to be told of its object, if anything. `objects` are as they stand, read
 /// after the rows; `gone` is what an event says is gone.
-pub fn resolve(
+pub(super) fn resolve(
     event: &Logged,
     gone: Option<Object>,
     horizon: i64,

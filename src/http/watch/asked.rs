@@ -137,6 +137,16 @@ impl Asked {
         matches!(flag("", self.query.send_initial_events.as_deref()), Ok(Some(true)))
     }
 
+    /// What the client has last heard of, when it resumes Server-Sent Events.
+    pub fn last_event_id(&self) -> Option<&str> {
+        self.last_event.as_deref()
+    }
+
+    /// The place after the version that it asks for; none when it asks for none.
+    pub fn after(&self) -> Result<Option<Cursor>, ApiError> {
+        self.query.resource_version.as_deref().filter(|version| !matches!(*version, "" | "0")).map(place).transpose()
+    }
+
     /// Where it starts.
     pub fn start(&self) -> Result<Start, ApiError> {
         let version = self.last_event.as_deref().or(self.query.resource_version.as_deref());

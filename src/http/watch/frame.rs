@@ -13,6 +13,15 @@ use axum::body::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+/// How a watch of events is written.
+#[derive(Clone, Copy, Debug)]
+pub struct EventFrames {
+    /// The style of the stream.
+    pub style: Style,
+    /// As core/v1 Events.
+    pub core: bool,
+}
+
 /// Writes the pieces of a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Frames {

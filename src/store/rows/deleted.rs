@@ -84,7 +84,7 @@ pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SqlTs, 
 
 /// A time that may be null or absent.
 pub(super) fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SqlTs>, D::Error> {
-    Ok(Option::<jiff::Timestamp>::deserialize(deserializer)?.map(|time| time.to_sqlx()))
+    Ok(Option::<jiff::Timestamp>::deserialize(deserializer)?.map(jiff_sqlx::ToSqlx::to_sqlx))
 }
 
 /// Bytes as PostgreSQL writes them into JSON: `\x` and hexadecimal digits.
