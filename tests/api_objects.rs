@@ -322,7 +322,7 @@ async fn lists_come_in_full_pages_of_one_version() {
         "continue=e30",
         "limit=-1",
         "limit=many",
-        "labelSelector=a%3Db",
+        "labelSelector=a%20b",
         "fieldSelector=spec.nothing%3Dx",
         "fieldSelector=nonsense",
     ] {

@@ -34,6 +34,7 @@ mod retention;
 mod retention_events;
 mod scan;
 mod schema;
+mod selectors;
 mod store_smoke;
 mod support;
 mod tables;

@@ -3,16 +3,18 @@
 //! A version `rv` of the store is `2·rv` on an object and `2·rv + 1` on a list: the odd form says "complete through rv", so that
 //! a watch from a list begins after it and a watch from an object begins with it (docs/event-log.md).
 
-use super::status::ApiError;
+use super::status::{ApiError, Resource};
 use crate::{
     model::{
         fault::{Fault, FaultKind},
         object::Key,
+        selector::{FieldSelector, LabelSelector},
     },
     store,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
 /// The version of an object, on the wire.
@@ -44,7 +46,6 @@ pub struct ListQuery {
     continue_: Option<String>,
     field_selector: Option<String>,
     label_selector: Option<String>,
-    watch: Option<String>,
     order_by: Option<String>,
 }
 
@@ -55,10 +56,50 @@ pub struct Wanted {
     pub limit: Option<i64>,
     /// The version of the first page, and what comes after which object.
     pub continued: Option<Continue>,
-    /// Only the object of this name.
-    pub name: Option<String>,
-    /// Only objects of this namespace, by field selector.
-    pub namespace: Option<String>,
+    /// Only objects with such labels.
+    pub labels: LabelSelector,
+    /// Only objects with such fields.
+    pub fields: FieldSelector,
+    /// Tells these selectors from others, in a continue token.
+    selects: String,
+}
+
+impl Wanted {
+    /// The namespace to read: the path's, or the one that the field selector wants.
+    pub fn namespace<'a>(&'a self, of_path: Option<&'a str>) -> Option<&'a str> {
+        of_path.or_else(|| self.fields.wants("metadata.namespace"))
+    }
+}
+
+/// The fields that a selector may name.
+pub const fn selectable(resource: Resource) -> &'static [&'static str] {
+    match resource {
+        Resource::Chats => &[
+            "metadata.name",
+            "metadata.namespace",
+            "spec.owner",
+            "spec.agentRef.name",
+            "spec.workspaceRef.name",
+            "spec.archived",
+            "status.state",
+            "status.dirty",
+        ],
+        Resource::Agents => &["metadata.name", "metadata.namespace", "spec.workspace"],
+        Resource::AgentSnapshots => &["metadata.name", "metadata.namespace", "spec.agentRef.name"],
+    }
+}
+
+/// Reads the selectors of a list or a watch.
+pub fn selectors(
+    resource: Resource,
+    labels: Option<&str>,
+    fields: Option<&str>,
+) -> Result<(LabelSelector, FieldSelector), ApiError> {
+    let labels = LabelSelector::parse(labels.unwrap_or_default())
+        .map_err(|error| ApiError::bad_request(format!("labelSelector: {error}")))?;
+    let fields = FieldSelector::parse(fields.unwrap_or_default(), selectable(resource))
+        .map_err(|error| ApiError::bad_request(format!("fieldSelector: {error}")))?;
+    Ok((labels, fields))
 }
 
 /// Where the next page begins.
@@ -73,12 +114,15 @@ pub struct Continue {
     ns: String,
     /// The name of the last object.
     name: String,
+    /// Which selectors the list has; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    selects: String,
 }
 
 impl Continue {
-    /// After `last`, of a list whose first page had version `rv`.
-    pub fn after(last: &Key, rv: i64) -> Self {
-        Self { v: 1, rv, ns: last.namespace.clone(), name: last.name.clone() }
+    /// After `last`, of the list that was `wanted`, whose first page had version `rv`.
+    pub fn after(last: &Key, rv: i64, wanted: &Wanted) -> Self {
+        Self { v: 1, rv, ns: last.namespace.clone(), name: last.name.clone(), selects: wanted.selects.clone() }
     }
 
     /// The last object of the page before.
@@ -100,14 +144,9 @@ impl Continue {
 
 impl ListQuery {
     /// Reads it. What is not served yet is refused, never ignored.
-    pub fn read(self) -> Result<Wanted, ApiError> {
-        let Self { limit, continue_, field_selector, label_selector, watch, order_by } = self;
-        if watch.is_some_and(|watch| !matches!(watch.as_str(), "" | "0" | "false")) {
-            return Err(ApiError::bad_request("watch: is not served by this version; poll the list instead"));
-        }
-        if label_selector.is_some_and(|selector| !selector.is_empty()) {
-            return Err(ApiError::bad_request("labelSelector: is not served by this version"));
-        }
+    pub fn read(self, resource: Resource) -> Result<Wanted, ApiError> {
+        let Self { limit, continue_, field_selector, label_selector, order_by } = self;
+        let (labels, fields) = selectors(resource, label_selector.as_deref(), field_selector.as_deref())?;
         if order_by.is_some_and(|order| order != "name") {
             return Err(ApiError::bad_request("orderBy: only name is served by this version"));
         }
@@ -124,35 +163,25 @@ impl ListQuery {
                 ApiError::bad_request("continue: is not a token of this server; start the list again without it")
             })?),
         };
-        let mut wanted = Wanted { limit, continued, ..Wanted::default() };
-        for term in field_selector.iter().flat_map(|selector| selector.split(',')).filter(|term| !term.is_empty()) {
-            wanted.select(term)?;
+        if let Some(continued) = &continued
+            && continued.selects != fingerprint(label_selector.as_deref(), field_selector.as_deref())
+        {
+            return Err(ApiError::bad_request(
+                "continue: is of a list with other selectors; send them as they were, or start again",
+            ));
         }
-        Ok(wanted)
+        let selects = fingerprint(label_selector.as_deref(), field_selector.as_deref());
+        Ok(Wanted { limit, continued, labels, fields, selects })
     }
 }
 
-impl Wanted {
-    fn select(&mut self, term: &str) -> Result<(), ApiError> {
-        let refuse = |message: String| Err(ApiError::bad_request(message));
-        if term.contains("!=") {
-            return refuse(format!("fieldSelector: only = and == are served by this version, got {term:?}"));
-        }
-        let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')) else {
-            return refuse(format!("fieldSelector: must be FIELD=VALUE terms joined by commas, got {term:?}"));
-        };
-        let slot = match field.trim() {
-            "metadata.name" => &mut self.name,
-            "metadata.namespace" => &mut self.namespace,
-            other => {
-                return refuse(format!(
-                    "fieldSelector: field label not supported: {other}; this version serves metadata.name and metadata.namespace"
-                ));
-            }
-        };
-        *slot = Some(value.trim().to_owned());
-        Ok(())
+/// Tells the selectors of one list from another's.
+fn fingerprint(labels: Option<&str>, fields: Option<&str>) -> String {
+    let (labels, fields) = (labels.unwrap_or_default(), fields.unwrap_or_default());
+    if labels.is_empty() && fields.is_empty() {
+        return String::new();
     }
+    hex::encode(&Sha256::digest(format!("{labels}\n{fields}"))[..8])
 }
 
 /// A list without a limit is complete; it is read in pieces of this many rows.
@@ -193,12 +222,12 @@ mod tests {
 
     fn query(pairs: &[(&str, &str)]) -> Result<Wanted, ApiError> {
         let map: serde_json::Map<_, _> = pairs.iter().map(|(key, value)| ((*key).to_owned(), serde_json::json!(value))).collect();
-        serde_json::from_value::<ListQuery>(serde_json::Value::Object(map)).expect("a query").read()
+        serde_json::from_value::<ListQuery>(serde_json::Value::Object(map)).expect("a query").read(Resource::Chats)
     }
 
     #[test]
     fn a_token_leads_to_what_comes_after_the_last_object_and_carries_the_first_pages_version() {
-        let token = Continue::after(&Key::new("team-a", "fix"), 17 << 44).encode();
+        let token = Continue::after(&Key::new("team-a", "fix"), 17 << 44, &Wanted::default()).encode();
         let wanted = query(&[("limit", "2"), ("continue", &token)]).expect("a page");
         let continued = wanted.continued.expect("the token");
         assert_eq!((continued.key(), continued.rv), (Key::new("team-a", "fix"), 17 << 44));
@@ -207,10 +236,8 @@ mod tests {
     #[test]
     fn what_is_not_served_is_refused_and_never_ignored() {
         for (key, value) in [
-            ("watch", "1"),
-            ("labelSelector", "a=b"),
-            ("fieldSelector", "spec.owner=alice"),
-            ("fieldSelector", "metadata.name!=x"),
+            ("labelSelector", "a b"),
+            ("fieldSelector", "spec.title=x"),
             ("fieldSelector", "nonsense"),
             ("limit", "-1"),
             ("limit", "many"),
@@ -220,7 +247,11 @@ mod tests {
             let refused = query(&[(key, value)]).expect_err(value);
             assert!(refused.message().starts_with(key), "{}", refused.message());
         }
-        assert_eq!(query(&[("fieldSelector", "metadata.name=x")]).expect("a name").name.as_deref(), Some("x"));
+        assert_eq!(query(&[("fieldSelector", "metadata.name=x")]).expect("a name").fields.wants("metadata.name"), Some("x"));
+        let token = Continue::after(&Key::new("team-a", "fix"), 1, &query(&[("labelSelector", "a=b")]).expect("a list")).encode();
+        assert!(query(&[("labelSelector", "a=b"), ("continue", &token)]).is_ok());
+        let refused = query(&[("labelSelector", "a=c"), ("continue", &token)]).expect_err("of another list");
+        assert!(refused.message().starts_with("continue: is of a list with other selectors"));
     }
 
     #[test]

@@ -64,16 +64,16 @@ async fn page(
     namespace: Option<&str>,
     query: ListQuery,
 ) -> Result<Response, ApiError> {
-    let wanted = query.read()?;
+    let wanted = query.read(RESOURCE)?;
     let mut connection = store::acquire(state.pool()).await?;
     let version = page::first_version(&mut connection, &wanted).await?;
-    let namespace = namespace.or(wanted.namespace.as_deref());
+    let namespace = wanted.namespace(namespace);
     let reach = identity.reach();
     let mut items: Vec<AgentSnapshot> = Vec::new();
     let mut after = wanted.continued.as_ref().map(Continue::key);
     let more = loop {
         let limit = page::next(wanted.limit, items.len());
-        let slice = Slice { namespace, name: wanted.name.as_deref(), after: after.as_ref(), limit: limit + 1 };
+        let slice = Slice { namespace, labels: &wanted.labels, fields: &wanted.fields, after: after.as_ref(), limit: limit + 1 };
         let mut rows = store::lists::snapshots(&mut connection, &reach, &slice).await?;
         let more = page::cut(&mut rows, limit);
         if let Some(last) = rows.last() {
@@ -84,7 +84,7 @@ async fn page(
             break more;
         }
     };
-    let continued = after.filter(|_| more).map(|last| Continue::after(&last, version).encode());
+    let continued = after.filter(|_| more).map(|last| Continue::after(&last, version, &wanted).encode());
     let list = objects::list(RESOURCE.kind(), &items, &page::list_version(version), continued);
     Ok(form.answer_list(RESOURCE, list, state.clock().now()))
 }

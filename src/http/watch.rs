@@ -186,7 +186,7 @@ impl Watcher {
                 }
                 self.cursor = Cursor::through(version);
             }
-            list_piece(&mut connection, self.resource, &self.reach, self.selection.namespace(), after.as_ref()).await.map(Some)
+            list_piece(&mut connection, self.resource, &self.reach, &self.selection, after.as_ref()).await.map(Some)
         };
         let objects = match read.await {
             Ok(Some(objects)) => objects,
@@ -351,10 +351,11 @@ async fn list_piece(
     connection: &mut PgConnection,
     resource: Resource,
     reach: &Reach,
-    namespace: Option<&str>,
+    selection: &Selection,
     after: Option<&Key>,
 ) -> Result<Vec<Object>, StoreError> {
-    let slice = Slice { namespace, name: None, after, limit: PIECE };
+    let namespace = selection.namespace();
+    let slice = Slice { namespace, labels: selection.labels(), fields: selection.fields(), after, limit: PIECE };
     Ok(match resource {
         Resource::Chats => {
             let rows = store::lists::chats(connection, reach, &slice).await?;

@@ -443,7 +443,7 @@ impl TryFrom<AgentRow> for AgentView {
 
 /// `query_as!` of a whole chat: what it is, what it is pinned to, and the agent it names now. The tail says which.
 macro_rules! chat_query {
-    ($tail:tt $(, $arg:expr)* $(,)?) => {
+    ($tail:tt $(+ $more:literal)* $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             crate::store::rows::ChatRow,
             r#"
@@ -470,7 +470,7 @@ macro_rules! chat_query {
                  WHERE a.namespace = c.namespace AND a.workspace = c.workspace AND a.deletion_timestamp IS NULL
                  ORDER BY a.build DESC NULLS LAST, a.created_at, a.id LIMIT 1)
             ) t ON true
-            "# + $tail
+            "# + $tail $(+ $more)*
             $(, $arg)*
         )
     };
@@ -478,7 +478,7 @@ macro_rules! chat_query {
 
 /// `query_as!` of a whole agent with the snapshot it points at. The tail says which.
 macro_rules! agent_query {
-    ($tail:tt $(, $arg:expr)* $(,)?) => {
+    ($tail:tt $(+ $more:literal)* $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             crate::store::rows::AgentRow,
             r#"
@@ -494,7 +494,7 @@ macro_rules! agent_query {
                    s.size_bytes AS "s_size_bytes?", s.created_at AS "s_created_at?: _", s.rv AS "s_rv?"
             FROM agents a
             LEFT JOIN snapshots s ON s.namespace = a.namespace AND s.id = a.latest_snapshot_id
-            "# + $tail
+            "# + $tail $(+ $more)*
             $(, $arg)*
         )
     };
@@ -502,14 +502,14 @@ macro_rules! agent_query {
 
 /// `query_as!` of snapshots without their manifests. The tail says which.
 macro_rules! snapshot_query {
-    ($tail:tt $(, $arg:expr)* $(,)?) => {
+    ($tail:tt $(+ $more:literal)* $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             crate::store::rows::SnapshotRow,
             r#"
             SELECT s.namespace, s.id, s.agent_id, s.agent_name, s.name, s.revision, s.context_hash, s.error,
                    s.resource_count, s.degraded_count, s.size_bytes, s.created_at AS "created_at: _", s.rv
             FROM snapshots s
-            "# + $tail
+            "# + $tail $(+ $more)*
             $(, $arg)*
         )
     };

@@ -4,6 +4,7 @@ use crate::{
     http::{
         address::Query,
         negotiate::accept,
+        page::selectors,
         status::{ApiError, Resource},
         table::Form,
         tail::change::Look,
@@ -84,6 +85,16 @@ impl Selection {
         self.namespace.as_deref().or_else(|| self.fields.wants("metadata.namespace"))
     }
 
+    /// What it selects by label.
+    pub fn labels(&self) -> &LabelSelector {
+        &self.labels
+    }
+
+    /// What it selects by field.
+    pub fn fields(&self) -> &FieldSelector {
+        &self.fields
+    }
+
     /// Whether it is of this namespace.
     pub fn is_of(&self, namespace: &str) -> bool {
         self.namespace.as_deref().is_none_or(|own| own == namespace)
@@ -92,24 +103,6 @@ impl Selection {
     /// Whether it selects what looks like this.
     pub fn matches(&self, look: &Look) -> bool {
         self.labels.matches(&look.labels) && self.fields.matches(|field| look.fields.get(field).map_or("", String::as_str))
-    }
-}
-
-/// The fields that may be selected by.
-pub const fn fields(resource: Resource) -> &'static [&'static str] {
-    match resource {
-        Resource::Chats => &[
-            "metadata.name",
-            "metadata.namespace",
-            "spec.owner",
-            "spec.agentRef.name",
-            "spec.workspaceRef.name",
-            "spec.archived",
-            "status.state",
-            "status.dirty",
-        ],
-        Resource::Agents => &["metadata.name", "metadata.namespace", "spec.workspace"],
-        Resource::AgentSnapshots => &["metadata.name", "metadata.namespace", "spec.agentRef.name"],
     }
 }
 
@@ -125,10 +118,7 @@ fn flag(name: &str, value: Option<&str>) -> Result<Option<bool>, ApiError> {
 impl Asked {
     /// What it sees.
     pub fn selection(&self, resource: Resource, namespace: Option<&str>) -> Result<Selection, ApiError> {
-        let labels = LabelSelector::parse(self.query.label_selector.as_deref().unwrap_or_default())
-            .map_err(|error| ApiError::bad_request(format!("labelSelector: {error}")))?;
-        let fields = FieldSelector::parse(self.query.field_selector.as_deref().unwrap_or_default(), fields(resource))
-            .map_err(|error| ApiError::bad_request(format!("fieldSelector: {error}")))?;
+        let (labels, fields) = selectors(resource, self.query.label_selector.as_deref(), self.query.field_selector.as_deref())?;
         Ok(Selection { namespace: namespace.map(ToOwned::to_owned), labels, fields })
     }
 
