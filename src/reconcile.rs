@@ -101,6 +101,8 @@ impl Reconciler {
             Err(failure) => failure,
         };
         match error.error.retry() {
+            // One of them is the trouble, or they change faster than all of them can be written at once.
+            Retry::Poison | Retry::Transaction if error.ids.len() > 1 => self.one_by_one(namespace, &error).await,
             Retry::Poison if !error.ids.is_empty() => self.one_by_one(namespace, &error).await,
             Retry::Poison | Retry::Transaction | Retry::Later | Retry::AfterBump => Err(error.error),
         }
@@ -108,13 +110,24 @@ impl Reconciler {
 
     async fn one_by_one(&self, namespace: &str, failure: &BatchFailure) -> Result<Batch, StoreError> {
         let mut batch = Batch::default();
+        let mut failed = None;
         for id in &failure.ids {
             let one = DueChats { reconciler: self, namespace, claim: Claim::One(*id) };
             let done = match transact(&self.pool, &self.clock, &one).await {
                 Ok(done) => self.set_aside_bad(namespace, done).await?,
                 Err(BatchFailure { error, .. }) if error.retry() == Retry::Poison => {
-                    poison::chat(&self.pool, &self.clock, namespace, *id, &error).await?;
-                    Batch { seen: 1, poisoned: 1, ..Batch::default() }
+                    // One that cannot even be set aside does not keep the others waiting.
+                    match poison::chat(&self.pool, &self.clock, namespace, *id, &error).await {
+                        Ok(()) => Batch { seen: 1, poisoned: 1, ..Batch::default() },
+                        Err(error) => {
+                            failed = Some(error);
+                            continue;
+                        }
+                    }
+                }
+                Err(BatchFailure { error, .. }) if error.retry() == Retry::Transaction => {
+                    failed = Some(error);
+                    continue;
                 }
                 Err(BatchFailure { error, .. }) => return Err(error),
             };
@@ -123,7 +136,10 @@ impl Reconciler {
             batch.poisoned += done.poisoned;
             batch.hydrated.extend(done.hydrated);
         }
-        Ok(batch)
+        match failed {
+            Some(error) if batch.seen == 0 => Err(error),
+            Some(_) | None => Ok(batch),
+        }
     }
 
     async fn set_aside_bad(&self, namespace: &str, done: Done) -> Result<Batch, StoreError> {
@@ -137,7 +153,7 @@ impl Reconciler {
 
     /// Tells up to a batch of chats the news of one agent of the namespace that is due: the first after the agent `after`,
     /// or else the first, so that agents take turns. None when no agent is due that nobody else has in hand.
-    pub async fn fan_out(&self, namespace: &str, after: Uuid) -> Result<Option<Told>, StoreError> {
+    pub async fn fan_out(&self, namespace: &str, after: Uuid) -> Result<Option<Told>, NotTold> {
         let (mut from, mut first_round) = (after, !after.is_nil());
         loop {
             match self.fan_out_after(namespace, from).await? {
@@ -149,25 +165,44 @@ impl Reconciler {
         }
     }
 
-    async fn fan_out_after(&self, namespace: &str, after: Uuid) -> Result<Turn, StoreError> {
+    async fn fan_out_after(&self, namespace: &str, after: Uuid) -> Result<Turn, NotTold> {
         let first = FanOut { reconciler: self, namespace, after, how: HowToTell::Write };
         match transact(&self.pool, &self.clock, &first).await {
             Ok(done) => Ok(done),
-            Err(failure) if failure.error.retry() == Retry::Poison => {
-                // One of the chats is the trouble. Make them due: the chat lane takes them one by one.
+            Err(failure) if matches!(failure.error.retry(), Retry::Poison | Retry::Transaction) => {
+                // One of the chats is the trouble, or they change faster than a page of them can be written. Make them due,
+                // which touches no version: the chat lane takes them, one by one if need be.
                 let second = FanOut { reconciler: self, namespace, after, how: HowToTell::MakeDue };
                 match transact(&self.pool, &self.clock, &second).await {
                     Ok(done) => Ok(done),
                     Err(failure) if failure.error.retry() == Retry::Poison => {
-                        let Some(agent) = failure.ids.first().copied() else { return Err(failure.error) };
-                        poison::agent(&self.pool, &self.clock, namespace, agent, &failure.error).await?;
+                        let Some(agent) = failure.ids.first().copied() else { return Err(failure.into()) };
+                        let aside = poison::agent(&self.pool, &self.clock, namespace, agent, &failure.error).await;
+                        aside.map_err(|error| NotTold { agent: Some(agent), error })?;
                         Ok(Turn::Told(Told { agent, batch: Batch { seen: 1, poisoned: 1, ..Batch::default() } }))
                     }
-                    Err(failure) => Err(failure.error),
+                    Err(failure) => Err(failure.into()),
                 }
             }
-            Err(failure) => Err(failure.error),
+            Err(failure) => Err(failure.into()),
         }
+    }
+}
+
+/// A page of an agent's lap that failed, and is tried again.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotTold {
+    /// Whose, if one was claimed: the others' turns come first.
+    pub agent: Option<Uuid>,
+    /// Why.
+    #[source]
+    pub error: StoreError,
+}
+
+impl From<BatchFailure> for NotTold {
+    fn from(failure: BatchFailure) -> Self {
+        Self { agent: failure.ids.first().copied(), error: failure.error }
     }
 }
 
@@ -252,6 +287,22 @@ fn sort_out(rows: Vec<Row>) -> (Vec<converge::Loaded>, Vec<(Uuid, StoreError)>) 
     (chats, bad)
 }
 
+/// What the chats of a lap name.
+struct Names<'a> {
+    agent: &'a str,
+    workspaces: &'a [&'a str],
+}
+
+impl Names<'_> {
+    fn has(&self, reference: Option<&str>) -> bool {
+        match reference.and_then(|reference| reference.split_once(' ')) {
+            Some(("agent", name)) => name == self.agent,
+            Some(("workspace", name)) => self.workspaces.contains(&name),
+            Some(_) | None => false,
+        }
+    }
+}
+
 /// How the chats of a page are told.
 #[derive(Clone, Copy)]
 enum HowToTell {
@@ -308,8 +359,11 @@ impl Write for FanOut<'_> {
             HowToTell::Write if !wanted.is_empty() => {
                 let locked = crate::store::chats::lock_all(tx, namespace, &wanted).await.map_err(fail())?; // locks
                 let rows = converge::load(tx, namespace, &locked).await.map_err(fail())?; // reads again, after the locks
-                let (chats, bad) = sort_out(rows);
+                let (mut chats, bad) = sort_out(rows);
                 due.extend(bad.into_iter().map(|(id, _)| id));
+                // One that names somebody else by now is not this lap's to decide; whoever changed that made it due.
+                let own = Names { agent: &agent.name, workspaces: &workspaces };
+                chats.retain(|chat| own.has(chat.reference.as_deref()));
                 decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads
                 let outcomes = decider.decide(&chats, now); // pure
                 if !outcomes.chats.is_empty() {

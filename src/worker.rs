@@ -195,9 +195,12 @@ impl Worker {
         let batch = match lane {
             Lane::Chats => self.bumped(self.reconciler.converge_due(namespace).await).await?,
             Lane::Agents => {
-                let Some(told) = self.bumped(self.reconciler.fan_out(namespace, standing.agent).await).await? else {
-                    return Ok(0);
-                };
+                let told = self.reconciler.fan_out(namespace, standing.agent).await.map_err(|failed| {
+                    // The others' turns come before it is tried again.
+                    standing.agent = failed.agent.unwrap_or(standing.agent);
+                    failed.error
+                });
+                let Some(told) = self.bumped(told).await? else { return Ok(0) };
                 standing.agent = told.agent;
                 told.batch
             }

@@ -275,3 +275,44 @@ async fn kubectl_explains_every_field_with_its_words_and_checks_fields_strictly(
     let warned = kubectl.run(&["patch", "chat", "fix", "--type", "merge", "-p", patch]).await;
     assert!(warned.ok && warned.err.contains("unknown field \"spec.titel\""), "{warned:?}");
 }
+
+#[tokio::test]
+async fn kubectl_waits_watches_selects_and_tells_the_story() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let kubectl = Kubectl::new(&api);
+    let run = api.running_agent("ws").await;
+    api.create_chat("fix", json!({"agentRef": {"name": "ws"}})).await;
+    api.create_chat("other", json!({})).await;
+    kubectl.run(&["label", "chat", "fix", "colour=red"]).await.out();
+    // It waits for what comes only after it has begun to: the push is sent when its watch is open.
+    let (waited, ()) = tokio::join!(kubectl.run(&["wait", "chat/fix", "--for=condition=Ready", "--timeout=25s"]), async {
+        crate::support::until::until("kubectl watches", || async {
+            let metrics = reqwest::get(format!("{}/metrics", api.url)).await.unwrap().text().await.unwrap();
+            metrics.lines().any(|line| line.starts_with("moorline_watchers ") && !line.ends_with(" 0")).then_some(())
+        })
+        .await;
+        api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
+    });
+    assert!(waited.out().contains("chat.moorline.dev/fix condition met"));
+    api.pushed(&run, 2, json!([file("AGENTS.md", "two")])).await;
+    crate::support::until::until("the chat has drifted and the log says so", || async {
+        let told = kubectl.run(&["describe", "chat", "fix"]).await.out();
+        told.contains("ContextDrifted").then_some(told)
+    })
+    .await;
+    let told = kubectl.run(&["describe", "chat", "fix"]).await.out();
+    for words in ["ContextHydrated", "1 resource changed: AGENTS.md", "moorline"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let events = kubectl.run(&["events", "--for", "chat/fix"]).await.out();
+    assert!(events.contains("ContextDrifted") && !events.contains("AgentCreated"), "{events}");
+    assert_eq!(kubectl.run(&["get", "chats", "-l", "colour=red", "-o", "name"]).await.out(), "chat.moorline.dev/fix\n");
+    let dirty = kubectl.run(&["get", "chats", "--field-selector", "status.dirty=true", "-o", "name"]).await.out();
+    assert_eq!(dirty, "chat.moorline.dev/fix\n");
+    // A watch that ends by itself: what there is, and no row twice.
+    let watched = kubectl.run(&["get", "chats", "-w", "--request-timeout=3s", "--no-headers"]).await;
+    let rows: Vec<&str> = watched.out.lines().collect();
+    assert_eq!(rows.len(), 2, "{watched:?}");
+    kubectl.run(&["delete", "chat", "fix", "--wait"]).await.out();
+}

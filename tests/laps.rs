@@ -297,3 +297,72 @@ async fn whoever_connects_to_a_copy_of_the_database_begins_a_new_epoch() {
     let pool = moorline::store::pool(db.options.clone().database(&copy), 2);
     assert_eq!(epoch(&pool).await, before + 1);
 }
+
+#[tokio::test]
+async fn an_agent_whose_page_fails_does_not_keep_its_neighbours_from_their_turn() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agents = Vec::new();
+    for name in ["ws-1", "ws-2"] {
+        let mut agent = world.agent(name).running().await;
+        agent.push(vec![file("AGENTS.md", "one")]).await;
+        world.chat(&format!("of-{name}")).of_agent(name).create().await;
+        agents.push(agent);
+    }
+    world.settle().await;
+    db.pool
+        .execute(
+            "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = 'disk_full'; END $$;
+             CREATE TRIGGER no_room BEFORE UPDATE ON chats FOR EACH ROW WHEN (NEW.name = 'of-ws-1') EXECUTE FUNCTION no_room()",
+        )
+        .await
+        .expect("a trigger");
+    for agent in &mut agents {
+        agent.push(vec![file("AGENTS.md", "two")]).await;
+    }
+    let worker = Worker {
+        reconciler: world.reconciler.clone(),
+        pool: db.pool.clone(),
+        clock: world.clock.clone(),
+        wake: Wake::default(),
+        poll: Duration::from_millis(20),
+    };
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(worker.run(stop.clone()));
+    until("the neighbour has heard", || async { world.look("of-ws-2").await.chat.dirty_since.map(drop) }).await;
+    assert_eq!(world.look("of-ws-1").await.chat.dirty_since, None, "its own page fails");
+    stop.cancel();
+    running.await.expect("the task").expect("the lanes end well");
+}
+
+#[tokio::test]
+async fn a_chat_that_moved_away_while_its_page_waited_is_not_the_laps_to_decide() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut one = world.agent("ws-1").running().await;
+    one.push(vec![file("AGENTS.md", "one")]).await;
+    let mut two = world.agent("ws-2").running().await;
+    two.push(vec![file("AGENTS.md", "left")]).await;
+    world.chat("moves").of_agent("ws-1").create().await;
+    world.settle().await;
+    one.push(vec![file("AGENTS.md", "two")]).await;
+    // The page of ws-1 finds that the chat has drifted, and waits for whoever moves it.
+    let mut moving = db.pool.begin().await.expect("a session");
+    moving.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.expect("patience");
+    moving
+        .execute("UPDATE chats SET agent = 'ws-2', revision = revision + 1, generation = generation + 1, rv = log_rv()")
+        .await
+        .expect("moving");
+    let telling = tokio::spawn({
+        let world = world.clone();
+        async move { world.reconciler.fan_out("team-a", Uuid::nil()).await }
+    });
+    until_waiting(&db.pool, 1).await;
+    moving.commit().await.expect("moved");
+    telling.await.expect("the task").expect("telling");
+    let story = world.story("moves").await;
+    assert_eq!(story, ["ChatCreated", "ContextHydrated"], "the lap of ws-1 has left it alone");
+    world.settle().await;
+    assert_eq!(world.look("moves").await.pinned.expect("a pin").agent_name, "ws-2");
+}

@@ -1,5 +1,5 @@
 //! Accepting connections, with the patience that a server on the open may have: a client that does not finish its request's
-//! head within ten seconds is let go.
+//! head within ten seconds is let go, and so is one that takes none of its answer for a minute: a watcher that stands still, say.
 
 use axum::Router;
 use hyper_util::{
@@ -9,10 +9,13 @@ use hyper_util::{
 };
 use std::{io, time::Duration};
 use tokio::net::TcpListener;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 /// How long a client may take over the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what is sent to it.
+const WRITE_TIME: Duration = Duration::from_mins(1);
 /// How long to wait when no connection can be accepted: the process is out of file descriptors, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long requests in hand may take at shutdown.
@@ -39,8 +42,10 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         };
         // Small answers go out at once.
         stream.set_nodelay(true).ok();
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(WRITE_TIME));
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(Box::pin(stream)), service).into_owned();
         let watched = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = watched.await {

@@ -257,3 +257,14 @@ pub async fn accept(tx: &mut PgConnection, namespace: &str, id: Uuid, push: &Acc
     .await?;
     expect_rows(NAME, 1, done.rows_affected())
 }
+
+/// How many workspaces an agent that is locked has left whose chats have not all been told.
+pub async fn former_workspaces(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<i32, StoreError> {
+    const NAME: &str = "db.agents.former_workspaces";
+    let count = sqlx::query_scalar!(
+        r#"SELECT cardinality(former_workspaces) AS "count!" FROM agents WHERE namespace = $1 AND id = $2"#,
+        namespace,
+        id
+    );
+    count.fetch_one(tx).named(NAME).await
+}

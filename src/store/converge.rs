@@ -539,8 +539,12 @@ pub struct Poison<'a> {
 /// How often the loop has failed on a chat in a row; locks it. None when it is gone.
 pub async fn lock_poisoned(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Option<(i32, Value)>, StoreError> {
     const NAME: &str = "db.chats.lock_poisoned";
-    let row =
-        sqlx::query!("SELECT attempts, conditions FROM chats WHERE namespace = $1 AND id = $2 FOR NO KEY UPDATE", namespace, id);
+    let row = sqlx::query!(
+        "SELECT attempts, conditions FROM chats WHERE namespace = $1 AND id = $2 AND converged_revision < revision
+             FOR NO KEY UPDATE",
+        namespace,
+        id
+    );
     Ok(row.fetch_optional(tx).named(NAME).await?.map(|row| (row.attempts, row.conditions)))
 }
 

@@ -134,6 +134,8 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Du
     .named(NAME)
     .await?;
     let at = At { table: "agents", namespace, name: &row.name };
+    // One that an older binary began does not say what it began with: it begins again.
+    let running = row.fanout_revision.is_some() && row.fanout_generation.is_some();
     let lap = match row.fanout_revision.zip(row.fanout_generation) {
         Some((revision, generation)) => {
             Lap { revision, refresh: row.fanout_refresh, reconcile: row.fanout_reconcile, generation }
@@ -158,7 +160,7 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Du
         observed_generation: row.observed_generation,
         revision: row.revision,
         lap,
-        cursor: row.fanout_cursor.unwrap_or_default(),
+        cursor: row.fanout_cursor.filter(|_| running).unwrap_or_default(),
         conditions: at.conditions(&row.conditions)?,
         name: row.name,
     })
@@ -277,11 +279,15 @@ pub async fn remove(tx: &mut PgConnection, namespace: &str, id: Uuid, log: &mut 
     expect_rows(NAME, 1, done.rows_affected())
 }
 
-/// How often the loop has failed on an agent in a row; locks it. None when it is gone.
+/// How often the loop has failed on an agent in a row; locks it. None when it is gone, or when somebody has converged it.
 pub async fn lock_poisoned(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Option<(i32, Value)>, StoreError> {
     const NAME: &str = "db.agents.lock_poisoned";
-    let row =
-        sqlx::query!("SELECT attempts, conditions FROM agents WHERE namespace = $1 AND id = $2 FOR NO KEY UPDATE", namespace, id);
+    let row = sqlx::query!(
+        "SELECT attempts, conditions FROM agents WHERE namespace = $1 AND id = $2 AND converged_revision < revision
+             FOR NO KEY UPDATE",
+        namespace,
+        id
+    );
     Ok(row.fetch_optional(tx).named(NAME).await?.map(|row| (row.attempts, row.conditions)))
 }
 

@@ -125,6 +125,12 @@ impl Write for UpdateAgent<'_> {
         if (&spec.workspace, spec.build) != (&wanted.spec.workspace, wanted.spec.build) {
             may_join(tx, reach, &key.namespace, wanted.spec.workspace.as_deref()).await?;
         }
+        if spec.workspace != wanted.spec.workspace && agents::former_workspaces(tx, &key.namespace, meta.id).await? >= FORMER_MAX
+        {
+            let message =
+                format!("may change again when the chats of the {FORMER_MAX} workspaces that it has left know; try again");
+            return Err(WriteError::Invalid(vec![Fault::new("spec.workspace", FaultKind::Forbidden, message)]));
+        }
         let spec_changed = *spec != wanted.spec;
         if spec_changed {
             check_owner("Agent", meta, old.agent.source, *asks)?;
@@ -172,6 +178,9 @@ fn before_of(old: &Agent, new: &Agent) -> Value {
     }
     Value::Object(before)
 }
+
+/// Most workspaces that an agent may have left whose chats have not all been told.
+const FORMER_MAX: i32 = 32;
 
 /// Asks for an agent's deletion: the loop lets its chats go, which keep their pins, then removes the row.
 pub struct DeleteAgent<'a> {

@@ -164,3 +164,68 @@ impl Ring {
         self.inner.write().expect("no holder of this lock panics")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::EventKind;
+
+    fn entry(rv: i64) -> Entry {
+        let event = Logged {
+            cursor: Cursor { rv, seq: 1 },
+            namespace: "team-a".into(),
+            kind: EventKind::ChatUpdated,
+            subject: None,
+            name: "fix".into(),
+            chat: None,
+            agent: None,
+            payload: serde_json::Value::Null,
+            at: jiff::Timestamp::UNIX_EPOCH,
+        };
+        Entry { event, owner: None, change: None }
+    }
+
+    fn taken(ring: &Ring, place: &mut Place) -> Option<Vec<i64>> {
+        match ring.take(place, 10) {
+            Taken::Entries(entries) => Some(entries.iter().map(|entry| entry.event.cursor.rv).collect()),
+            Taken::TooSlow | Taken::Restarted => None,
+        }
+    }
+
+    #[test]
+    fn a_watcher_joins_where_all_that_follows_is_here_and_takes_each_entry_once() {
+        let ring = Ring::with_room_for(10);
+        assert!(ring.join(Cursor::through(5)).is_none(), "nobody reads yet");
+        ring.begin(Cursor::through(5), false);
+        ring.extend(vec![entry(6), entry(7)], Cursor::through(7));
+        assert!(ring.join(Cursor::through(4)).is_none(), "what follows 4 may be missing");
+        let mut place = ring.join(Cursor::through(6)).expect("a place");
+        assert_eq!(taken(&ring, &mut place), Some(vec![7]));
+        assert_eq!(taken(&ring, &mut place), Some(vec![]));
+        ring.extend(vec![entry(8)], Cursor::through(8));
+        assert_eq!(taken(&ring, &mut place), Some(vec![8]));
+    }
+
+    #[test]
+    fn who_is_too_slow_is_cut_off_and_who_keeps_up_is_not() {
+        let ring = Ring::with_room_for(3);
+        ring.begin(Cursor::through(0), false);
+        let (mut slow, mut quick) =
+            (ring.join(Cursor::through(0)).expect("a place"), ring.join(Cursor::through(0)).expect("a place"));
+        for rv in 1..=4 {
+            ring.extend(vec![entry(rv)], Cursor::through(rv));
+            assert_eq!(taken(&ring, &mut quick), Some(vec![rv]));
+        }
+        assert!(matches!(ring.take(&mut slow, 10), Taken::TooSlow));
+        assert!(ring.join(Cursor::through(0)).is_none() && ring.join(Cursor::through(1)).is_some());
+    }
+
+    #[test]
+    fn when_the_log_begins_anew_everybody_has_to() {
+        let ring = Ring::with_room_for(3);
+        ring.begin(Cursor::through(0), false);
+        let mut place = ring.join(Cursor::through(0)).expect("a place");
+        ring.begin(Cursor::through(9), true);
+        assert!(matches!(ring.take(&mut place, 10), Taken::Restarted));
+    }
+}
