@@ -5,6 +5,7 @@ use crate::support::{
     postgres::database,
 };
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 const BASE: &str = "/apis/moorline.dev/v1alpha1";
 
@@ -14,7 +15,11 @@ fn names(list: &Value) -> Vec<&str> {
 
 /// A selector as it stands in an address.
 fn escaped(selector: &str) -> String {
-    selector.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let mut text = String::new();
+    for byte in selector.bytes() {
+        write!(text, "%{byte:02X}").unwrap();
+    }
+    text
 }
 
 #[tokio::test]
