@@ -20,9 +20,10 @@ $(EXAMPLE):
 	@mkdir -p $(@D) && rm -rf $@.new && cp -R examples/workspace $@.new && mv $@.new $@
 	@echo "A workspace to play with: $@ (change a file in it and watch a chat drift)"
 
-test: ## Run every test, on a real PostgreSQL and with a real kubectl
+test: ## Run every test, on a real PostgreSQL, with real clients, and beside a real kube-apiserver
 	@scripts/ensure-postgres >/dev/null
-	@kubectl=$$(scripts/ensure-kubectl) && echo "cargo test" && MOORLINE_TEST_KUBECTL=$$kubectl cargo test
+	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && echo "cargo test" && \
+		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest cargo test
 
 check: ## Format, lints, docs, generated files, dependencies: everything but the tests
 	cargo fmt --check
