@@ -1,9 +1,14 @@
 //! What the promises are tested with.
 
 pub mod api;
+pub mod caches;
+pub mod envtest;
+pub mod hostile;
 pub mod plan_words;
 pub mod postgres;
+pub mod proxy;
 pub mod serve;
+pub mod supervised;
 pub mod trace;
 pub mod until;
 pub mod world;
