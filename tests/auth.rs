@@ -3,6 +3,7 @@
 use crate::support::{
     api::{Api, BASE, digest, file, settings, settled},
     postgres::database,
+    until::until,
 };
 use moorline::{
     clock, config,
@@ -34,6 +35,7 @@ async fn nobody_unknown_gets_in_whatever_the_path() {
         }
     }
     api.post("chats", &json!({"metadata": {"name": "x"}})).await.refused(401, "Unauthorized");
+    until("the server is ready", || async { (api.get("/readyz").await.status == 200).then_some(()) }).await;
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(api.get(path).await.status, 200, "{path} is for probes, which have no token");
     }
