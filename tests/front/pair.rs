@@ -15,6 +15,7 @@ use crate::support::{
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 use std::{fs, time::Duration};
+use tokio::sync::Mutex;
 
 /// How long a watching command is given to say what it should.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,7 +64,7 @@ impl Pair {
         let file = format!("said-{}", self.steps.len());
         let mut both = [self.ours.begin(line, &file), self.theirs.begin(line, &file)];
         said(&mut both, begun).await;
-        other(&Watched { pair: self }).await;
+        other(&Watched { pair: self, story: Mutex::new(Story::from_now(self).await) }).await;
         said(&mut both, whole).await;
         let [ours, theirs] = both;
         let (ours, theirs) = (ours.end().await, theirs.end().await);
@@ -160,6 +161,41 @@ async fn said(both: &mut [Running<'_>; 2], lines: usize) {
 /// The two, while something watches them.
 pub struct Watched<'a> {
     pair: &'a Pair,
+    story: Mutex<Story>,
+}
+
+/// What Moorline's watchers have been given: a watch of every event, from the same tail of the log.
+struct Story {
+    response: reqwest::Response,
+    read: String,
+}
+
+impl Story {
+    async fn from_now(pair: &Pair) -> Self {
+        let version = pair.api.get("chats?limit=1").await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        let path = format!("contextevents?watch=1&resourceVersion={version}");
+        let response = pair.api.request(reqwest::Method::GET, &path).send().await.unwrap();
+        Self { response, read: String::new() }
+    }
+
+    /// Waits until the watchers have been given everything that is in the log now. What becomes of an object twice before
+    /// anybody looks is told once: objects are told as levels.
+    async fn catch_up(&mut self, pair: &Pair) {
+        let last: Option<(i64, i32)> = sqlx::query_as("SELECT e.rv, e.seq FROM events e ORDER BY e.rv DESC, e.seq DESC LIMIT 1")
+            .fetch_optional(&pair.db.pool)
+            .await
+            .unwrap();
+        let Some((rv, seq)) = last else { return };
+        let cursor = format!("\"name\":\"{rv}-{seq}\"");
+        let told = async {
+            while !self.read.contains(&cursor) {
+                let chunk = self.response.chunk().await.unwrap().expect("the watch goes on");
+                self.read.push_str(&String::from_utf8_lossy(&chunk));
+            }
+        };
+        // In vain: nothing is new since the watch began.
+        tokio::time::timeout(PATIENCE, told).await.ok();
+    }
 }
 
 impl Watched<'_> {
@@ -167,6 +203,7 @@ impl Watched<'_> {
     pub async fn types(&self, line: &str) {
         tokio::join!(self.pair.ours.run(line), self.pair.theirs.run(line));
         self.pair.mirror().await;
+        self.story.lock().await.catch_up(self.pair).await;
     }
 
     /// Ours, to push to.
