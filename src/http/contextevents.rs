@@ -349,7 +349,7 @@ impl Watcher {
                 return None;
             }
             Taken::Restarted => {
-                self.phase = Phase::Expired;
+                self.phase = Phase::Reading; // which finds out whether the log has it still
                 return None;
             }
         };

@@ -1,7 +1,7 @@
 //! `…/chats/{name}/diff`: what would change if a chat moved to what its agent has now.
 //!
 //! Both ends and the bodies are of one moment; what is compared is compared beside the server's other work, as many at once
-//! as [`AT_ONCE`], each within the limits of [`unified`](crate::model::unified).
+//! as `AT_ONCE`, each within the limits of [`unified`](crate::model::unified).
 
 use super::{
     AppState,

@@ -267,7 +267,7 @@ impl Watcher {
                 return None;
             }
             Taken::Restarted => {
-                self.phase = Phase::Expired;
+                self.phase = Phase::Replaying; // which finds out whether the log has it still
                 return None;
             }
         };

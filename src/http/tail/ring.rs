@@ -31,7 +31,7 @@ impl Entry {
 /// How far the tail has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Counts the times that the tail had to begin anew, because the log did.
+    /// Counts the times that the tail began again.
     pub generation: u64,
     /// Everything up to this has been read; none before the first read.
     pub through: Option<Cursor>,
@@ -51,7 +51,7 @@ pub enum Taken {
     Entries(Vec<Arc<Entry>>),
     /// It was too slow: what it has not taken is not here any more.
     TooSlow,
-    /// The log begins anew.
+    /// The ring was begun again: what lies between is to be read from the database, if the log still has it.
     Restarted,
 }
 
@@ -103,6 +103,7 @@ impl Ring {
     /// Nobody reads on: nobody may join until it begins again.
     pub fn pause(&self) {
         let mut inner = self.write();
+        inner.generation += 1; // a watcher that came in between has a place to which nothing would be added
         inner.start = None;
         inner.first += inner.entries.len() as u64;
         inner.entries.clear();
@@ -218,6 +219,16 @@ mod tests {
         }
         assert!(matches!(ring.take(&mut slow, 10), Taken::TooSlow));
         assert!(ring.join(Cursor::through(0)).is_none() && ring.join(Cursor::through(1)).is_some());
+    }
+
+    #[test]
+    fn whoever_joins_just_before_the_tail_pauses_finds_out_that_it_began_again() {
+        let ring = Ring::with_room_for(3);
+        ring.begin(Cursor::through(0), false);
+        let mut place = ring.join(Cursor::through(0)).expect("a place");
+        ring.pause();
+        ring.begin(Cursor::through(9), false);
+        assert!(matches!(ring.take(&mut place, 10), Taken::Restarted), "what came between 0 and 9 is not here");
     }
 
     #[test]
