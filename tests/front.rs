@@ -298,9 +298,11 @@ async fn watches(pair: &mut Pair) {
     pair.file("watched.yaml", &CHATS[CHATS.rfind("apiVersion").unwrap()..].replace("loose", "seen"));
     pair.types("kubectl get chats --sort-by=.metadata.name").await;
     pair.types_and("kubectl get chats -w", (4, 10), &change).await;
-    pair.types_and("kubectl get chats --watch-only -o name", (0, 6), &change).await;
+    pair.types_and("kubectl get chats -w -o name", (3, 9), &change).await;
     pair.types_and("kubectl get chat fix -w -o wide", (2, 6), &change).await;
-    pair.types_and("kubectl get chats -w --output-watch-events -l watched", (0, 9), &create_too).await;
+    // One that is there from the start, so that it can be seen that the watch has begun.
+    pair.types("kubectl label chat loose watched=zero").await;
+    pair.types_and("kubectl get chats -w --output-watch-events -l watched", (2, 11), &create_too).await;
     pair.types_and(
         "kubectl get chats -w -o jsonpath='{.metadata.name}{\"\\n\"}' --field-selector metadata.name=fix",
         (1, 5),
