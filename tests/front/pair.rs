@@ -68,6 +68,8 @@ impl Pair {
         said(&mut both, whole).await;
         let [ours, theirs] = both;
         let (ours, theirs) = (ours.end().await, theirs.end().await);
+        let said = theirs.len();
+        assert!(said >= whole, "the kube-apiserver is waited for in vain: {line} is to say {whole} lines, and says {said}");
         self.compare(line, &theirs, &ours);
         self.mirror().await;
     }
