@@ -27,14 +27,18 @@ pub fn list_version(rv: i64) -> String {
     (2 * i128::from(rv) + 1).to_string()
 }
 
-/// Reads the version of an object that a client gives.
+/// The version of no object.
+const NO_OBJECT: i64 = -1;
+
+/// Reads the version of an object that a client gives. A number that this server never gave to an object is the version of
+/// none, so that whoever sends it is told of a conflict, as with a kube-apiserver, and reads again.
 pub fn parse_object_version(text: &str) -> Result<i64, Fault> {
-    let canonical = text.parse::<i128>().ok().filter(|number| number.to_string() == text && *number >= 0);
-    let rv = canonical.filter(|number| number % 2 == 0).and_then(|number| i64::try_from(number / 2).ok());
-    rv.ok_or_else(|| {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         let message = format!("must be a version that this server gave to an object, got {text:?}");
-        Fault::new("metadata.resourceVersion", FaultKind::Invalid, message)
-    })
+        return Err(Fault::new("metadata.resourceVersion", FaultKind::Invalid, message));
+    }
+    let given = text.parse::<i128>().ok().filter(|number| number % 2 == 0 && number.to_string() == text);
+    Ok(given.and_then(|number| i64::try_from(number / 2).ok()).unwrap_or(NO_OBJECT))
 }
 
 /// The query of a list.
@@ -258,8 +262,11 @@ mod tests {
     fn versions_are_even_on_objects_and_odd_on_lists() {
         assert_eq!((object_version(5), list_version(5)), ("10".into(), "11".into()));
         assert_eq!(parse_object_version("10"), Ok(5));
-        for bad in ["11", "010", "-2", "x", "", "1e3", "+10"] {
+        for bad in ["-2", "x", "", "1e3", "+10"] {
             assert!(parse_object_version(bad).is_err(), "{bad}");
+        }
+        for strange in ["1", "11", "010", &u64::MAX.to_string(), &"9".repeat(99)] {
+            assert_eq!(parse_object_version(strange), Ok(NO_OBJECT), "{strange}");
         }
         assert_eq!(parse_object_version(&object_version(i64::MAX)), Ok(i64::MAX));
     }
