@@ -17,6 +17,7 @@ pub mod objects;
 pub mod openapi;
 pub mod page;
 pub mod patch;
+pub mod records;
 pub mod routes;
 pub mod serve;
 pub mod snapshots;
@@ -27,7 +28,11 @@ pub mod telemetry;
 pub mod wait;
 pub mod watch;
 
-use crate::{clock::Clock, wake::Wake};
+use crate::{
+    clock::Clock,
+    model::{agent::AgentView, chat::ChatView},
+    wake::Wake,
+};
 use auth::{Authentication, Identity};
 use axum::{
     Router,
@@ -157,15 +162,15 @@ pub fn routes() -> Routes {
         .route(&of("/namespaces/{namespace}/chats"), get(chats::list).post(chats::create))
         .route(
             &of("/namespaces/{namespace}/chats/{name}"),
-            get(chats::get).put(chats::update).patch(chats::patch).delete(chats::delete),
+            get(records::get::<ChatView>).put(records::update::<ChatView>).patch(records::patch::<ChatView>).delete(chats::delete),
         )
-        .route(&of("/namespaces/{namespace}/chats/{name}/status"), get(chats::get).patch(chats::patch_status))
+        .route(&of("/namespaces/{namespace}/chats/{name}/status"), get(records::get::<ChatView>).patch(chats::patch_status))
         .route(&of("/namespaces/{namespace}/chats/{name}/context"), get(context::get).put(context::refresh))
         .route(&of("/namespaces/{namespace}/chats/{name}/diff"), get(diff::get))
         .route(&of("/namespaces/{namespace}/agents"), get(agents::list).post(agents::create))
         .route(
             &of("/namespaces/{namespace}/agents/{name}"),
-            get(agents::get).put(agents::update).patch(agents::patch).delete(agents::delete),
+            get(records::get::<AgentView>).put(records::update::<AgentView>).patch(records::patch::<AgentView>).delete(agents::delete),
         )
         .route(&of("/namespaces/{namespace}/agents/{name}/runs"), post(agents::register_run))
         .route(&of("/namespaces/{namespace}/agents/{name}/snapshot"), put(agents::push))

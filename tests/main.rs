@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
 
 mod agent;
+mod answers;
 mod api_objects;
 mod api_push;
 mod auth;

@@ -3,11 +3,11 @@
 use super::{
     AppState,
     address::{Path, Query},
-    auth::{Asked, Identity},
+    auth::Identity,
     negotiate::{self, Json, NulAllowed},
-    objects::{self, PATCH_TRIES, WriteQuery, answer},
+    objects::{self, WriteQuery, answer},
     page::{self, Continue, ListQuery, object_version},
-    patch::Patch,
+    records::{self, How, Record, Update, asked, find_now, settle, write},
     status::{ApiError, Resource},
     table::Form,
     wait::{self, Patience, Seen},
@@ -18,10 +18,10 @@ use crate::{
     model::{
         agent::AgentView,
         fault::Fault,
-        object::{Key, Source},
+        object::{Key, Metadata, Progress, Source},
         push::Push,
     },
-    store::{self, Write, lists::Slice, rehearse, transact},
+    store::{self, StoreError, Write, lists::Slice, rehearse, transact},
     v1alpha1::{
         Agent,
         push::{PushRequest, PushResponse, RunResponse, SnapshotRef},
@@ -35,17 +35,13 @@ use crate::{
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use sqlx::PgConnection;
 
 const RESOURCE: Resource = Resource::Agents;
 type Names = Path<(String, String)>;
-
-fn asked<'a>(verb: &'static str, subresource: Option<&'static str>, key: &'a Key) -> Asked<'a> {
-    Asked { verb, resource: RESOURCE, subresource, namespace: &key.namespace, name: &key.name }
-}
 
 fn wire(view: &AgentView) -> Agent {
     Agent::from_view(view, object_version(view.agent.meta.rv))
@@ -112,53 +108,52 @@ async fn page(
     Ok(form.answer_list(RESOURCE, list, state.clock().now()))
 }
 
-/// One agent.
-pub async fn get(
-    state: State<AppState>,
-    identity: Identity,
-    form: Form,
-    Path((namespace, name)): Names,
-) -> Result<Response, ApiError> {
-    let key = Key::new(namespace, name);
-    let view = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-    identity.check(&asked("get", None, &key), view.agent.spec.service_account.as_deref())?;
-    form.answer(RESOURCE, &wire(&view), state.clock().now())
-}
+impl Record for AgentView {
+    const RESOURCE: Resource = RESOURCE;
+    type Wire = Agent;
+    type Wanted = Wanted;
 
-async fn find(connection: &mut PgConnection, key: &Key) -> Result<AgentView, ApiError> {
-    store::agents::get(connection, key).await?.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))
-}
-
-/// Does a write, or rehearses it, and tells the loop.
-async fn write<W: Write<Error = WriteError>>(
-    state: &AppState,
-    name: &str,
-    rehearsal: bool,
-    write: &W,
-) -> Result<W::Output, ApiError> {
-    let result = if rehearsal { rehearse(state.pool(), write).await } else { transact(state.pool(), state.clock(), write).await };
-    let output = result.map_err(|error| ApiError::from_write(RESOURCE, name, error))?;
-    if !rehearsal {
-        state.wake().work();
-        state.wake().events();
+    fn meta(&self) -> &Metadata {
+        &self.agent.meta
     }
-    Ok(output)
-}
 
-/// Waits for the end of the lap that an agent's change begins, when the client asked to.
-async fn settle(
-    state: &AppState,
-    headers: &HeaderMap,
-    view: AgentView,
-) -> Result<(AgentView, Option<(HeaderName, HeaderValue)>), ApiError> {
-    let meta = &view.agent.meta;
-    let (key, id, revision) = (Key::new(&meta.namespace, &meta.name), meta.id, view.agent.progress.revision);
-    wait::wait(state, Patience::of(headers, None), view, || async {
-        let mut connection = store::acquire(state.pool()).await?;
-        let seen = store::agents::get(&mut connection, &key).await?.filter(|view| view.agent.meta.id == id);
-        Ok(seen.map(|record| Seen { converged: record.agent.progress.converged_revision >= revision, record }))
-    })
-    .await
+    fn progress(&self) -> &Progress {
+        &self.agent.progress
+    }
+
+    fn user(&self) -> Option<&str> {
+        self.agent.spec.service_account.as_deref()
+    }
+
+    fn wire(&self) -> Agent {
+        wire(self)
+    }
+
+    async fn read(connection: &mut PgConnection, key: &Key) -> Result<Option<Self>, StoreError> {
+        store::agents::get(connection, key).await
+    }
+
+    /// It has nothing that lists do not have.
+    async fn detailed(&self, _: &mut PgConnection) -> Result<Agent, StoreError> {
+        Ok(wire(self))
+    }
+
+    fn wanted(&self, object: &Agent) -> Result<Wanted, Vec<Fault>> {
+        let desired = object.desired()?;
+        Ok(Wanted { spec: desired.spec, labels: desired.labels, annotations: desired.annotations })
+    }
+
+    fn user_after<'a>(&'a self, wanted: &'a Wanted) -> Option<&'a str> {
+        wanted.spec.service_account.as_deref()
+    }
+
+    fn update<'a>(
+        update: &'a Update<'a>,
+        known: Preconditions,
+        wanted: &'a Wanted,
+    ) -> impl Write<Output = Self, Error = WriteError> + 'a {
+        UpdateAgent { key: update.key, known, wanted, reach: update.reach, asks: Source::Api }
+    }
 }
 
 /// Creates an agent.
@@ -186,7 +181,7 @@ pub async fn create(
             return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults));
         }
     };
-    identity.check(&asked("create", None, &key), desired.spec.service_account.as_deref())?;
+    identity.check(&asked::<AgentView>("create", None, &key), desired.spec.service_account.as_deref())?;
     let create = CreateAgent {
         clock: state.clock(),
         key: &key,
@@ -196,87 +191,9 @@ pub async fn create(
         reach: &identity.reach(),
         source: Source::Api,
     };
-    let view = write(&state, &key.name, rehearsal, &create).await?;
-    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, view).await? };
-    Ok(answer(StatusCode::CREATED, &wire(&view), warnings, applied))
-}
-
-/// What an object asks of an agent that exists; all faults of it. The caller must reach the agent as it is and as it would be.
-fn read_update(identity: &Identity, asked: &Asked<'_>, key: &Key, agent: &Agent) -> Result<(Wanted, Preconditions), ApiError> {
-    let known = objects::known(key, &agent.metadata)?;
-    match (agent.desired(), known) {
-        (Ok(desired), Ok(known)) => {
-            identity.check(asked, desired.spec.service_account.as_deref())?;
-            let wanted = Wanted { spec: desired.spec, labels: desired.labels, annotations: desired.annotations };
-            Ok((wanted, known))
-        }
-        (desired, known) => {
-            let faults: Vec<Fault> = desired.err().into_iter().flatten().chain(known.err()).collect();
-            Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults))
-        }
-    }
-}
-
-/// Replaces an agent's desired columns.
-pub async fn update(
-    State(state): State<AppState>,
-    identity: Identity,
-    Path((namespace, name)): Names,
-    Query(query): Query<WriteQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let key = Key::new(namespace, name);
-    let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
-    let (agent, warnings) = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
-    let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-    let asked = asked("update", None, &key);
-    identity.check(&asked, old.agent.spec.service_account.as_deref())?;
-    let (wanted, known) = read_update(&identity, &asked, &key, &agent)?;
-    let known = known.or_the_same(old.agent.meta.id);
-    let update = UpdateAgent { key: &key, known, wanted: &wanted, reach: &identity.reach(), asks: Source::Api };
-    let view = write(&state, &key.name, rehearsal, &update).await?;
-    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, view).await? };
-    Ok(answer(StatusCode::OK, &wire(&view), warnings, applied))
-}
-
-/// Applies a patch to an agent's desired columns. Unless the patch names a version, it is tried again when the agent
-/// changes under it.
-pub async fn patch(
-    State(state): State<AppState>,
-    identity: Identity,
-    Path((namespace, name)): Names,
-    Query(query): Query<WriteQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let key = Key::new(namespace, name);
-    let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
-    let patch = Patch::read(&headers, body).await?;
-    let asked = asked("patch", None, &key);
-    let mut tries = 0;
-    loop {
-        let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-        identity.check(&asked, old.agent.spec.service_account.as_deref())?;
-        let (agent, warnings) = patch.apply(RESOURCE, &key.name, &wire(&old), validation)?;
-        let (wanted, known) = read_update(&identity, &asked, &key, &agent)?;
-        let known = known.or_as_seen(old.agent.meta.id, old.agent.meta.rv);
-        let update = UpdateAgent { key: &key, known, wanted: &wanted, reach: &identity.reach(), asks: Source::Api };
-        tries += 1;
-        let result =
-            if rehearsal { rehearse(state.pool(), &update).await } else { transact(state.pool(), state.clock(), &update).await };
-        let view = match result {
-            Err(WriteError::Changed) if !patch.versioned && tries < PATCH_TRIES => continue,
-            result => result.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?,
-        };
-        if rehearsal {
-            return Ok(answer(StatusCode::OK, &wire(&view), warnings, None));
-        }
-        state.wake().work();
-        state.wake().events();
-        let (view, applied) = settle(&state, &headers, view).await?;
-        return Ok(answer(StatusCode::OK, &wire(&view), warnings, applied));
-    }
+    let view = write(&state, rehearsal, &create).await.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
+    let how = How { rehearsal, headers: &headers, unasked: None };
+    records::answer(&state, how, StatusCode::CREATED, view, None, warnings).await
 }
 
 /// Asks for an agent's deletion. It is shown with a deletion timestamp until the loop has let its chats go; they keep their pins.
@@ -290,12 +207,15 @@ pub async fn delete(
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
     let deletion = objects::read_deletion(RESOURCE, &key.name, &query, &headers, body).await?;
-    let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-    identity.check(&asked("delete", None, &key), old.agent.spec.service_account.as_deref())?;
+    let old: AgentView = find_now(&state, &key).await?;
+    identity.check(&asked::<AgentView>("delete", None, &key), old.user())?;
     let known = deletion.known.or_the_same(old.agent.meta.id);
     let delete = DeleteAgent { clock: state.clock(), key: &key, known, asks: Source::Api };
-    let view = write(&state, &key.name, deletion.rehearsal, &delete).await?;
-    if !deletion.rehearsal {
+    let deleted = write(&state, deletion.rehearsal, &delete).await;
+    let mut view = deleted.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
+    if deletion.rehearsal {
+        view.agent.meta.rv = old.agent.meta.rv; // it was given none
+    } else {
         // Most agents are gone within milliseconds; whoever asks again next then sees that at once.
         let id = view.agent.meta.id;
         let patience = Patience::of(&headers, Some(wait::UNASKED));
@@ -322,9 +242,10 @@ pub async fn register_run(
     let rehearsal = query.rehearsal()?;
     negotiate::expect_json(&headers)?;
     negotiate::read_body(&headers, body, negotiate::BODY_MAX).await.and_then(|bytes| Json::parse(&bytes, NulAllowed::Nowhere))?;
-    let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-    identity.check(&asked("create", Some("runs"), &key), old.agent.spec.service_account.as_deref())?;
-    let run = write(&state, &key.name, rehearsal, &RegisterRun { clock: state.clock(), key: &key }).await?;
+    let old: AgentView = find_now(&state, &key).await?;
+    identity.check(&asked::<AgentView>("create", Some("runs"), &key), old.user())?;
+    let registered = write(&state, rehearsal, &RegisterRun { clock: state.clock(), key: &key }).await;
+    let run = registered.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
     Ok((StatusCode::CREATED, axum::Json(RunResponse::new(run.id, run.epoch))).into_response())
 }
 
@@ -364,9 +285,8 @@ async fn take_push(
     let json = Json::parse(&bytes, NulAllowed::InResourceBodies).map_err(refused)?;
     drop(bytes);
     let (request, warnings) = json.into_type::<PushRequest>(validation).map_err(refused)?;
-    let found = async { find(&mut *store::acquire(state.pool()).await?, key).await };
-    let old = found.await.map_err(|error: ApiError| (error, "failed"))?;
-    identity.check(&asked("update", Some("snapshot"), key), old.agent.spec.service_account.as_deref()).map_err(refused)?;
+    let old: AgentView = find_now(state, key).await.map_err(|error| (error, "failed"))?;
+    identity.check(&asked::<AgentView>("update", Some("snapshot"), key), old.user()).map_err(refused)?;
     let push = Push::try_from(request).map_err(|faults| refused(ApiError::invalid(RESOURCE.kind(), &key.name, &faults)))?;
     let accept = AcceptPush { clock: state.clock(), key, push: &push };
     let answered =
@@ -399,13 +319,13 @@ async fn take_push(
     let applied = match Patience::of(headers, None) {
         Patience::None => None,
         Patience::Some { .. } if rehearsal => None,
-        Patience::Some { .. } => {
-            let view = async { find(&mut *store::acquire(state.pool()).await?, key).await };
-            match view.await {
-                Ok(view) => settle(state, headers, view).await.ok().and_then(|(_, applied)| applied),
-                Err(_) => None,
+        Patience::Some { .. } => match find_now::<AgentView>(state, key).await {
+            Ok(view) => {
+                let how = How { rehearsal, headers, unasked: None };
+                settle(state, how, view).await.ok().and_then(|(_, applied)| applied)
             }
-        }
+            Err(_) => None,
+        },
     };
     Ok((answer(StatusCode::OK, &PushResponse::accepted(answered.changed, snapshot), warnings, applied), label))
 }

@@ -3,14 +3,15 @@
 use super::{
     AppState,
     address::{Path, Query},
-    auth::{Asked, Identity},
+    auth::Identity,
     negotiate::Warnings,
-    objects::{self, PATCH_TRIES, WriteQuery, answer},
+    objects::{self, PATCH_TRIES, WriteQuery},
     page::{self, Continue, ListQuery, object_version},
     patch::Patch,
+    records::{self, How, Record, Update, asked, find_now, find_shown, write},
     status::{ApiError, Resource},
     table::Form,
-    wait::{self, Patience, Seen},
+    wait,
     watch::{self, IfWatch},
 };
 use crate::{
@@ -18,16 +19,17 @@ use crate::{
         chat::{ChatDetail, ChatView, Reference},
         drift::Drift,
         fault::{Fault, FaultKind},
-        object::{Key, Source},
+        object::{Key, Metadata, Progress, Source},
+        snapshot::Snapshot,
     },
-    store::{self, Write, lists::Slice, rehearse, transact},
+    store::{self, StoreError, Write, lists::Slice},
     v1alpha1::{
         Chat,
         chat::{LAST_ERROR_MAX, State as WireState},
         meta::length_fault,
     },
     writes::{
-        WriteError,
+        Preconditions, WriteError,
         chats::{CreateChat, DeleteChat, Propagation, ReportChat, UpdateChat, Wanted},
     },
 };
@@ -38,14 +40,9 @@ use axum::{
     response::Response,
 };
 use sqlx::PgConnection;
-use std::time::Duration;
 
 const RESOURCE: Resource = Resource::Chats;
 type Names = Path<(String, String)>;
-
-fn asked<'a>(verb: &'static str, subresource: Option<&'static str>, key: &'a Key) -> Asked<'a> {
-    Asked { verb, resource: RESOURCE, subresource, namespace: &key.namespace, name: &key.name }
-}
 
 fn wire(view: &ChatView) -> Chat {
     Chat::from_view(view, object_version(view.chat.meta.rv))
@@ -112,33 +109,63 @@ async fn page(
     Ok(form.answer_list(RESOURCE, list, state.clock().now()))
 }
 
-/// One chat, with what its agent points at and how that differs, as of now.
-pub async fn get(
-    state: State<AppState>,
-    identity: Identity,
-    form: Form,
-    Path((namespace, name)): Names,
-) -> Result<Response, ApiError> {
-    let key = Key::new(namespace, name);
-    let mut tx = store::one_moment(state.pool()).await?;
-    let view = find(&mut tx, &key).await?;
-    identity.check(&asked("get", None, &key), Some(&view.chat.spec.owner))?;
-    let detail = detail(&mut tx, view).await?;
-    drop(tx);
-    let chat = Chat::from_detail(&detail, object_version(detail.view.chat.meta.rv));
-    form.answer(RESOURCE, &chat, state.clock().now())
+impl Record for ChatView {
+    const RESOURCE: Resource = RESOURCE;
+    type Wire = Chat;
+    type Wanted = Wanted;
+
+    fn meta(&self) -> &Metadata {
+        &self.chat.meta
+    }
+
+    fn progress(&self) -> &Progress {
+        &self.chat.progress
+    }
+
+    fn user(&self) -> Option<&str> {
+        Some(&self.chat.spec.owner)
+    }
+
+    fn wire(&self) -> Chat {
+        wire(self)
+    }
+
+    async fn read(connection: &mut PgConnection, key: &Key) -> Result<Option<Self>, StoreError> {
+        store::chats::get(connection, key).await
+    }
+
+    /// With what its agent points at and how that differs.
+    async fn detailed(&self, connection: &mut PgConnection) -> Result<Chat, StoreError> {
+        let (latest, drift) = drift(connection, self).await?;
+        Ok(Chat::from_detail(&ChatDetail { view: self.clone(), latest, drift }, object_version(self.chat.meta.rv)))
+    }
+
+    fn wanted(&self, object: &Chat) -> Result<Wanted, Vec<Fault>> {
+        let desired = object.desired(&self.chat.spec.owner)?;
+        Ok(Wanted { spec: desired.spec, labels: desired.labels, annotations: desired.annotations })
+    }
+
+    /// Its owner is immutable.
+    fn user_after<'a>(&'a self, _: &'a Wanted) -> Option<&'a str> {
+        self.user()
+    }
+
+    fn update<'a>(
+        update: &'a Update<'a>,
+        known: Preconditions,
+        wanted: &'a Wanted,
+    ) -> impl Write<Output = Self, Error = WriteError> + 'a {
+        UpdateChat { clock: update.clock, key: update.key, known, wanted, asks: Source::Api }
+    }
 }
 
-pub(super) async fn find(connection: &mut PgConnection, key: &Key) -> Result<ChatView, ApiError> {
-    store::chats::get(connection, key).await?.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))
-}
-
-async fn detail(connection: &mut PgConnection, view: ChatView) -> Result<ChatDetail, ApiError> {
-    let namespace = view.chat.meta.namespace.clone();
+/// What a chat's agent points at, and how that differs from the pin.
+async fn drift(connection: &mut PgConnection, view: &ChatView) -> Result<(Option<Snapshot>, Option<Drift>), StoreError> {
+    let namespace = view.chat.meta.namespace.as_str();
     let target = match &view.chat.spec.reference {
         Reference::Unbound => None,
-        Reference::Agent(name) => store::agents::get(connection, &Key::new(&namespace, name)).await?,
-        Reference::Workspace(workspace) => store::agents::current(connection, &namespace, workspace).await?,
+        Reference::Agent(name) => store::agents::get(connection, &Key::new(namespace, name)).await?,
+        Reference::Workspace(workspace) => store::agents::current(connection, namespace, workspace).await?,
     };
     let latest = target.filter(|target| target.agent.deletion_timestamp.is_none()).and_then(|target| target.latest);
     let differs = view.pinned.as_ref().zip(latest.as_ref());
@@ -146,44 +173,11 @@ async fn detail(connection: &mut PgConnection, view: ChatView) -> Result<ChatDet
     let drift = match differs {
         None => None,
         Some((pinned, latest)) => {
-            let manifests = store::snapshots::manifests(connection, &namespace, &[pinned.id, latest.id]).await?;
+            let manifests = store::snapshots::manifests(connection, namespace, &[pinned.id, latest.id]).await?;
             manifests.get(&pinned.id).zip(manifests.get(&latest.id)).map(|(from, to)| Drift::between(from, to))
         }
     };
-    Ok(ChatDetail { view, latest, drift })
-}
-
-/// Waits for the loop, then answers with the chat.
-async fn settle(
-    state: &AppState,
-    headers: &HeaderMap,
-    unasked: Option<Duration>,
-    view: ChatView,
-) -> Result<(ChatView, Option<(axum::http::HeaderName, axum::http::HeaderValue)>), ApiError> {
-    let meta = &view.chat.meta;
-    let (key, id, revision) = (Key::new(&meta.namespace, &meta.name), meta.id, view.chat.progress.revision);
-    wait::wait(state, Patience::of(headers, unasked), view, || async {
-        let mut connection = store::acquire(state.pool()).await?;
-        let seen = store::chats::get(&mut connection, &key).await?.filter(|view| view.chat.meta.id == id);
-        Ok(seen.map(|record| Seen { converged: record.chat.progress.converged_revision >= revision, record }))
-    })
-    .await
-}
-
-/// Does a write, or rehearses it, and tells the loop.
-async fn write<W: Write<Error = WriteError>>(
-    state: &AppState,
-    name: &str,
-    rehearsal: bool,
-    write: &W,
-) -> Result<W::Output, ApiError> {
-    let result = if rehearsal { rehearse(state.pool(), write).await } else { transact(state.pool(), state.clock(), write).await };
-    let output = result.map_err(|error| ApiError::from_write(RESOURCE, name, error))?;
-    if !rehearsal {
-        state.wake().work();
-        state.wake().events();
-    }
-    Ok(output)
+    Ok((latest, drift))
 }
 
 /// Creates a chat; unless told otherwise answers when it is pinned.
@@ -196,6 +190,7 @@ pub async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
+    let how = How { rehearsal, headers: &headers, unasked: Some(wait::UNASKED) };
     let (chat, warnings) = objects::read_object::<Chat>(RESOURCE, &headers, body, validation).await?;
     objects::check_namespace(RESOURCE, &namespace)?;
     let generated = chat.metadata.name.as_deref().is_none_or(str::is_empty);
@@ -209,7 +204,7 @@ pub async fn create(
                 return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults));
             }
         };
-        identity.check(&asked("create", None, &key), Some(&desired.spec.owner))?;
+        identity.check(&asked::<ChatView>("create", None, &key), Some(&desired.spec.owner))?;
         let create = CreateChat {
             clock: state.clock(),
             key: &key,
@@ -220,89 +215,13 @@ pub async fn create(
             reach: &identity.reach(),
             source: Source::Api,
         };
-        let view = match write(&state, &key.name, rehearsal, &create).await {
-            Err(error) if generated && !last && error.code() == StatusCode::CONFLICT => continue,
-            result => result?,
-        };
-        let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, Some(wait::UNASKED), view).await? };
-        return Ok(answer(StatusCode::CREATED, &wire(&view), warnings, applied));
+        match write(&state, rehearsal, &create).await {
+            Err(WriteError::AlreadyExists) if generated && !last => {}
+            Err(error) => return Err(ApiError::from_write(RESOURCE, &key.name, error)),
+            Ok(view) => return records::answer(&state, how, StatusCode::CREATED, view, None, warnings).await,
+        }
     }
     Err(ApiError::internal())
-}
-
-/// Replaces a chat's desired columns.
-pub async fn update(
-    State(state): State<AppState>,
-    identity: Identity,
-    Path((namespace, name)): Names,
-    Query(query): Query<WriteQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let key = Key::new(namespace, name);
-    let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
-    let (chat, warnings) = objects::read_object::<Chat>(RESOURCE, &headers, body, validation).await?;
-    let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-    identity.check(&asked("update", None, &key), Some(&old.chat.spec.owner))?;
-    let (wanted, known) = read_update(&key, &chat, &old)?;
-    let known = known.or_the_same(old.chat.meta.id);
-    let update = UpdateChat { clock: state.clock(), key: &key, known, wanted: &wanted, asks: Source::Api };
-    let view = write(&state, &key.name, rehearsal, &update).await?;
-    let (view, applied) = if rehearsal { (view, None) } else { settle(&state, &headers, None, view).await? };
-    Ok(answer(StatusCode::OK, &wire(&view), warnings, applied))
-}
-
-/// What an object asks of a chat that exists; all faults of it.
-fn read_update(key: &Key, chat: &Chat, old: &ChatView) -> Result<(Wanted, crate::writes::Preconditions), ApiError> {
-    let known = objects::known(key, &chat.metadata)?;
-    match (chat.desired(&old.chat.spec.owner), known) {
-        (Ok(desired), Ok(known)) => {
-            let wanted = Wanted { spec: desired.spec, labels: desired.labels, annotations: desired.annotations };
-            Ok((wanted, known))
-        }
-        (desired, known) => {
-            let faults: Vec<Fault> = desired.err().into_iter().flatten().chain(known.err()).collect();
-            Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults))
-        }
-    }
-}
-
-/// Applies a patch to a chat's desired columns. Unless the patch names a version, it is tried again when the chat changes
-/// under it.
-pub async fn patch(
-    State(state): State<AppState>,
-    identity: Identity,
-    Path((namespace, name)): Names,
-    Query(query): Query<WriteQuery>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let key = Key::new(namespace, name);
-    let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
-    let patch = Patch::read(&headers, body).await?;
-    let mut tries = 0;
-    loop {
-        let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-        identity.check(&asked("patch", None, &key), Some(&old.chat.spec.owner))?;
-        let (chat, warnings) = patch.apply(RESOURCE, &key.name, &wire(&old), validation)?;
-        let (wanted, known) = read_update(&key, &chat, &old)?;
-        let known = known.or_as_seen(old.chat.meta.id, old.chat.meta.rv);
-        let update = UpdateChat { clock: state.clock(), key: &key, known, wanted: &wanted, asks: Source::Api };
-        tries += 1;
-        let result =
-            if rehearsal { rehearse(state.pool(), &update).await } else { transact(state.pool(), state.clock(), &update).await };
-        let view = match result {
-            Err(WriteError::Changed) if !patch.versioned && tries < PATCH_TRIES => continue,
-            result => result.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?,
-        };
-        if rehearsal {
-            return Ok(answer(StatusCode::OK, &wire(&view), warnings, None));
-        }
-        state.wake().work();
-        state.wake().events();
-        let (view, applied) = settle(&state, &headers, None, view).await?;
-        return Ok(answer(StatusCode::OK, &wire(&view), warnings, applied));
-    }
 }
 
 /// What whoever runs a chat says of it: `status.state` and `status.lastError`, and nothing else.
@@ -315,13 +234,13 @@ pub async fn patch_status(
     body: Body,
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
-    let rehearsal = query.rehearsal()?;
+    let how = How { rehearsal: query.rehearsal()?, headers: &headers, unasked: None };
     let patch = Patch::read(&headers, body).await?;
+    let asked = asked::<ChatView>("patch", Some("status"), &key);
     let mut tries = 0;
-    let view = loop {
-        let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-        identity.check(&asked("patch", Some("status"), &key), Some(&old.chat.spec.owner))?;
-        let said = patch.says(RESOURCE, &key.name, &wire(&old))?;
+    loop {
+        let (old, shown) = find_shown::<ChatView>(&state, &identity, &asked, &key).await?;
+        let said = patch.says(RESOURCE, &key.name, &shown)?;
         let report = read_report(&said).map_err(|faults| ApiError::invalid(RESOURCE.kind(), &key.name, &faults))?;
         let meta = said.get("metadata").cloned().unwrap_or_else(|| serde_json::json!({}));
         let meta = serde_json::from_value(meta).map_err(|error| ApiError::bad_request(format!("metadata: {error}")))?;
@@ -331,20 +250,12 @@ pub async fn patch_status(
         let (to, last_error) = (report.0.map(Into::into), report.1.as_deref());
         let report = ReportChat { clock: state.clock(), key: &key, known, state: to, last_error };
         tries += 1;
-        let result =
-            if rehearsal { rehearse(state.pool(), &report).await } else { transact(state.pool(), state.clock(), &report).await };
-        match result {
+        match write(&state, how.rehearsal, &report).await {
             Err(WriteError::Changed) if patch.is_conditional() && !patch.versioned && tries < PATCH_TRIES => {}
-            result => break result.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?,
+            Err(error) => return Err(ApiError::from_write(RESOURCE, &key.name, error)),
+            Ok(view) => return records::answer(&state, how, StatusCode::OK, view, Some(rv), Warnings::default()).await,
         }
-    };
-    if rehearsal {
-        return Ok(answer(StatusCode::OK, &wire(&view), Warnings::default(), None));
     }
-    state.wake().work();
-    state.wake().events();
-    let (view, applied) = settle(&state, &headers, None, view).await?;
-    Ok(answer(StatusCode::OK, &wire(&view), Warnings::default(), applied))
 }
 
 /// Reads what a patch says of a status.
@@ -407,11 +318,12 @@ pub async fn delete(
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
     let deletion = objects::read_deletion(RESOURCE, &key.name, &query, &headers, body).await?;
-    let old = find(&mut *store::acquire(state.pool()).await?, &key).await?;
-    identity.check(&asked("delete", None, &key), Some(&old.chat.spec.owner))?;
+    let old: ChatView = find_now(&state, &key).await?;
+    identity.check(&asked::<ChatView>("delete", None, &key), old.user())?;
     let propagation = if deletion.orphan { Propagation::Orphan } else { Propagation::Background };
     let known = deletion.known.or_the_same(old.chat.meta.id);
     let delete = DeleteChat { key: &key, known, propagation, asks: Source::Api };
-    let last = write(&state, &key.name, deletion.rehearsal, &delete).await?;
+    let deleted = write(&state, deletion.rehearsal, &delete).await;
+    let last = deleted.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
     Ok(objects::deleted(RESOURCE, &key.name, &last.chat.meta.id.to_string()))
 }

@@ -12,16 +12,16 @@ use super::{
     address::{Path, Query},
     auth::{Asked, Identity},
     negotiate::{self, FieldValidation, Json, NulAllowed, Warnings},
-    objects::{WriteQuery, answer},
+    objects::WriteQuery,
     page::object_version,
+    records::{self, How, Record as _, find_now},
     status::{ApiError, Resource},
-    wait::{self, Patience, Seen},
+    wait,
 };
 use crate::{
-    model::{fault::Fault, hash::ContentHash, object::Key, prompt, resource::ResourceMeta},
-    store::{self, chats::StoredPin, context::PinHead, rehearse, transact},
+    model::{chat::ChatView, fault::Fault, hash::ContentHash, object::Key, prompt, resource::ResourceMeta},
+    store::{self, chats::StoredPin, context::PinHead},
     v1alpha1::{
-        Chat,
         chat::Pinned,
         context::{ChatContext, ContextResource},
         meta::{self, AgentIdentity},
@@ -249,26 +249,12 @@ pub async fn refresh(
     if !faults.is_empty() {
         return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults));
     }
-    let old = super::chats::find(&mut *store::acquire(state.pool()).await?, &key).await?;
-    identity.check(&asked("update", &key), Some(&old.chat.spec.owner))?;
+    let old: ChatView = find_now(&state, &key).await?;
+    identity.check(&asked("update", &key), old.user())?;
     let token = request.token.unwrap_or_else(|| state.clock().new_id().to_string());
     let refresh = RefreshChat { key: &key, id: old.chat.meta.id, token: &token };
-    let view =
-        if rehearsal { rehearse(state.pool(), &refresh).await } else { transact(state.pool(), state.clock(), &refresh).await };
-    let view = view.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
-    if rehearsal {
-        let chat = Chat::from_view(&view, object_version(view.chat.meta.rv));
-        return Ok(answer(StatusCode::OK, &chat, Warnings::default(), None));
-    }
-    state.wake().work();
-    let (id, revision) = (view.chat.meta.id, view.chat.progress.revision);
-    let patience = Patience::of(&headers, Some(wait::UNASKED));
-    let (view, applied) = wait::wait(&state, patience, view, || async {
-        let mut connection = store::acquire(state.pool()).await?;
-        let seen = store::chats::get_by_id(&mut connection, &key.namespace, id).await?;
-        Ok(seen.map(|record| Seen { converged: record.chat.progress.converged_revision >= revision, record }))
-    })
-    .await?;
-    let chat = Chat::from_view(&view, object_version(view.chat.meta.rv));
-    Ok(answer(StatusCode::OK, &chat, Warnings::default(), applied))
+    let refreshed = records::write(&state, rehearsal, &refresh).await;
+    let view = refreshed.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
+    let how = How { rehearsal, headers: &headers, unasked: Some(wait::UNASKED) };
+    records::answer(&state, how, StatusCode::OK, view, Some(old.chat.meta.rv), Warnings::default()).await
 }
