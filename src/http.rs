@@ -25,6 +25,7 @@ pub mod status;
 pub mod table;
 pub mod tail;
 pub mod telemetry;
+pub mod typed;
 pub mod wait;
 pub mod watch;
 
@@ -162,7 +163,10 @@ pub fn routes() -> Routes {
         .route(&of("/namespaces/{namespace}/chats"), get(chats::list).post(chats::create))
         .route(
             &of("/namespaces/{namespace}/chats/{name}"),
-            get(records::get::<ChatView>).put(records::update::<ChatView>).patch(records::patch::<ChatView>).delete(chats::delete),
+            get(records::get::<ChatView>)
+                .put(records::update::<ChatView>)
+                .patch(records::patch::<ChatView>)
+                .delete(chats::delete),
         )
         .route(&of("/namespaces/{namespace}/chats/{name}/status"), get(records::get::<ChatView>).patch(chats::patch_status))
         .route(&of("/namespaces/{namespace}/chats/{name}/context"), get(context::get).put(context::refresh))
@@ -170,7 +174,10 @@ pub fn routes() -> Routes {
         .route(&of("/namespaces/{namespace}/agents"), get(agents::list).post(agents::create))
         .route(
             &of("/namespaces/{namespace}/agents/{name}"),
-            get(records::get::<AgentView>).put(records::update::<AgentView>).patch(records::patch::<AgentView>).delete(agents::delete),
+            get(records::get::<AgentView>)
+                .put(records::update::<AgentView>)
+                .patch(records::patch::<AgentView>)
+                .delete(agents::delete),
         )
         .route(&of("/namespaces/{namespace}/agents/{name}/runs"), post(agents::register_run))
         .route(&of("/namespaces/{namespace}/agents/{name}/snapshot"), put(agents::push))

@@ -1,7 +1,7 @@
 //! Whatever is sent, the server says what is wrong with it, and lives on.
 
 use crate::support::{
-    api::{Api, BASE, NAMESPACE, digest, file, settled},
+    api::{Api, BASE, NAMESPACE, Refused, digest, file, settled},
     postgres::database,
 };
 use reqwest::Method;
@@ -58,17 +58,11 @@ async fn values_of_the_wrong_type_are_named_by_their_path() {
     let db = database().await;
     let api = Api::start(&db).await;
     for (body, field) in [
-        (json!({"metadata": {"name": "x"}, "spec": {"archived": "yes"}}), "spec.archived"),
-        (json!({"metadata": {"name": "x"}, "spec": {"title": 1}}), "spec.title"),
-        (json!({"metadata": {"name": "x"}, "spec": {"agentRef": "ws"}}), "spec.agentRef"),
-        (json!({"metadata": {"name": "x"}, "spec": {"refreshPolicy": "Sometimes"}}), "spec.refreshPolicy"),
         (json!({"metadata": {"name": "x", "labels": {"a": 1}}}), "metadata.labels.a"),
         (json!({"metadata": [], "spec": {}}), "metadata"),
     ] {
-        let refused = api.post("chats", &body).await;
-        assert!(matches!(refused.status, 400 | 422), "{body}: {}", refused.text);
-        let message = refused.json["message"].as_str().unwrap();
-        assert!(message.contains(field), "{body}: {message}");
+        let refused = api.post("chats", &body).await.refused(400, "BadRequest");
+        assert!(refused.message.contains(field), "{body}: {}", refused.message);
     }
     for (body, message) in [
         (json!({"apiVersion": "v1", "metadata": {"name": "x"}}), "apiVersion"),
@@ -79,6 +73,92 @@ async fn values_of_the_wrong_type_are_named_by_their_path() {
         assert!(refused.message.contains(message), "{}", refused.message);
     }
     assert_eq!(api.get("chats").await.expect(200)["items"], json!([]));
+}
+
+/// Fields with the reason that each is refused for.
+fn causes(refused: &Refused) -> Vec<(&str, &str)> {
+    refused.causes.iter().map(|cause| (cause.field.as_str(), cause.reason.as_str())).collect()
+}
+
+#[tokio::test]
+async fn a_spec_of_wrong_types_and_unknown_words_is_invalid_field_by_field_beside_all_else_that_is_wrong() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    api.create_chat("fix", json!({})).await;
+    api.create_agent("ws", json!({})).await;
+    settled(&db).await;
+    let before = digest(&db).await;
+    let long = "t".repeat(513);
+    let word = "FieldValueNotSupported";
+    let type_ = "FieldValueTypeInvalid";
+    for (kind, name, spec, wanted) in [
+        ("chats", "fix", json!({"archived": "yes"}), vec![("spec.archived", type_)]),
+        ("chats", "fix", json!({"title": 7}), vec![("spec.title", type_)]),
+        ("chats", "fix", json!({"agentRef": "ws"}), vec![("spec.agentRef", type_)]),
+        ("chats", "fix", json!({"agentRef": {"name": ["ws"]}}), vec![("spec.agentRef.name", type_)]),
+        ("chats", "fix", json!({"agentRef": {}}), vec![("spec.agentRef.name", "FieldValueRequired")]),
+        ("chats", "fix", json!({"refreshPolicy": "Sometimes"}), vec![("spec.refreshPolicy", word)]),
+        ("chats", "fix", json!([]), vec![("spec", type_)]),
+        (
+            "chats",
+            "fix",
+            json!({"suspend": 1, "deletionPolicy": "Forget", "refreshPolicy": true, "title": long}),
+            vec![
+                ("spec.deletionPolicy", word),
+                ("spec.refreshPolicy", type_),
+                ("spec.suspend", type_),
+                ("spec.title", "FieldValueTooLong"),
+            ],
+        ),
+        (
+            "agents",
+            "ws",
+            json!({"build": "one", "suspend": null, "workspace": 3}),
+            vec![("spec.build", type_), ("spec.workspace", type_)],
+        ),
+        ("agents", "ws", json!({"build": 1.5}), vec![("spec.build", type_)]),
+        (
+            "agents",
+            "ws",
+            json!({"revisionHistoryLimit": 3_000_000_000_u64}),
+            vec![("spec.revisionHistoryLimit", "FieldValueInvalid")],
+        ),
+        ("agents", "ws", json!({"build": u64::MAX}), vec![("spec.build", "FieldValueInvalid")]),
+    ] {
+        let named = |name: &str| json!({"metadata": {"name": name}, "spec": spec});
+        let path = format!("{kind}/{name}");
+        let operations = json!([{"op": "replace", "path": "/spec", "value": spec}]).to_string();
+        for answer in [
+            api.post(kind, &named("new")).await,
+            api.put(&path, &named(name)).await,
+            api.patch(&path, &json!({"spec": spec})).await,
+            api.send_raw(Method::PATCH, &path, "application/json-patch+json", operations).await,
+        ] {
+            let refused = answer.refused(422, "Invalid");
+            let mut got = causes(&refused);
+            got.sort_unstable();
+            assert_eq!(got, wanted, "{spec}");
+            for (field, _) in &wanted {
+                assert!(refused.message.contains(field), "{}", refused.message);
+            }
+        }
+    }
+    let many = json!({"metadata": {"name": "Bad Name", "labels": {"k": "not a value"}},
+        "spec": {"title": 1, "refreshPolicy": "Sometimes", "agentRef": {"name": "Bad"}}});
+    let refused = api.post("chats", &many).await.refused(422, "Invalid");
+    for field in ["metadata.name", "metadata.labels[k]", "spec.title", "spec.refreshPolicy", "spec.agentRef.name"] {
+        assert!(refused.fields().contains(&field), "{field} is not in {:?}", refused.fields());
+    }
+    let word = api.patch("chats/fix", &json!({"spec": {"refreshPolicy": "Sometimes"}})).await.refused(422, "Invalid");
+    let told = "spec.refreshPolicy: Unsupported value: \"Sometimes\": supported values: \"Manual\", \"OnDrift\"";
+    assert_eq!(word.message, format!("Chat.moorline.dev \"fix\" is invalid: {told}"));
+    assert_eq!(digest(&db).await, before);
+    // What is misspelt inside of what is wrong is told as before.
+    let misspelt = json!({"spec": {"agentRef": {"nam": "ws"}}});
+    let refused = api.patch("chats/fix?fieldValidation=Strict", &misspelt).await.refused(400, "BadRequest");
+    assert!(refused.message.contains("unknown field \"spec.agentRef.nam\""), "{}", refused.message);
+    // A whole number may be written with a point.
+    assert_eq!(api.patch("agents/ws", &json!({"spec": {"build": 7.0}})).await.expect(200)["spec"]["build"], 7);
 }
 
 #[tokio::test]

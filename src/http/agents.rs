@@ -10,6 +10,7 @@ use super::{
     records::{self, How, Record, Update, asked, find_now, settle, write},
     status::{ApiError, Resource},
     table::Form,
+    typed::Typed,
     wait::{self, Patience, Seen},
     watch::{self, IfWatch},
 };
@@ -166,9 +167,10 @@ pub async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
-    let (mut agent, warnings) = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
+    let Typed { object: mut agent, warnings, faults } = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
     objects::check_namespace(RESOURCE, &namespace)?;
-    let (key, mut faults) = objects::new_name(RESOURCE, &namespace, &agent.metadata, state.clock())?;
+    let (key, of_name) = objects::new_name(RESOURCE, &namespace, &agent.metadata, state.clock())?;
+    let mut faults: Vec<Fault> = of_name.into_iter().chain(faults).collect();
     // Whoever may only have agents of his own means one of his own, as the owner of a chat is whoever creates it.
     if let (None, Some(user)) = (&agent.spec.service_account_name, identity.reach().user()) {
         agent.spec.service_account_name = Some(user.to_owned());

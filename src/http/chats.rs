@@ -11,12 +11,13 @@ use super::{
     records::{self, How, Record, Update, asked, find_now, find_shown, write},
     status::{ApiError, Resource},
     table::Form,
+    typed::{self, Typed},
     wait,
     watch::{self, IfWatch},
 };
 use crate::{
     model::{
-        chat::{ChatDetail, ChatView, Reference},
+        chat::{ChatDetail, ChatState, ChatView, Reference},
         drift::Drift,
         fault::{Fault, FaultKind},
         object::{Key, Metadata, Progress, Source},
@@ -191,11 +192,12 @@ pub async fn create(
 ) -> Result<Response, ApiError> {
     let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
     let how = How { rehearsal, headers: &headers, unasked: Some(wait::UNASKED) };
-    let (chat, warnings) = objects::read_object::<Chat>(RESOURCE, &headers, body, validation).await?;
+    let Typed { object: chat, warnings, faults } = objects::read_object::<Chat>(RESOURCE, &headers, body, validation).await?;
     objects::check_namespace(RESOURCE, &namespace)?;
     let generated = chat.metadata.name.as_deref().is_none_or(str::is_empty);
     for last in [false, false, true] {
-        let (key, mut faults) = objects::new_name(RESOURCE, &namespace, &chat.metadata, state.clock())?;
+        let (key, of_name) = objects::new_name(RESOURCE, &namespace, &chat.metadata, state.clock())?;
+        let mut faults: Vec<Fault> = of_name.into_iter().chain(faults.iter().cloned()).collect();
         let desired = match chat.desired(&identity.user) {
             Ok(desired) if faults.is_empty() => desired,
             Ok(_) => return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults)),
@@ -286,8 +288,9 @@ fn read_report(said: &serde_json::Value) -> Result<(Option<WireState>, Option<St
         Some(value) => {
             let state = serde_json::from_value::<WireState>(value.clone()).ok();
             if state.is_none() {
-                let known = crate::model::chat::ChatState::ALL.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                faults.push(Fault::new("status.state", FaultKind::NotSupported, format!("must be one of {known}, got {value}")));
+                let words: Vec<serde_json::Value> = ChatState::ALL.iter().map(|state| state.as_str().into()).collect();
+                let message = typed::not_supported(value, &words.iter().collect::<Vec<_>>());
+                faults.push(Fault::new("status.state", FaultKind::NotSupported, message));
             }
             state
         }

@@ -4,6 +4,7 @@ use super::{
     negotiate::{self, FieldValidation, Json, NulAllowed, Warnings},
     page::parse_object_version,
     status::{ApiError, Resource},
+    typed::{self, Typed},
 };
 use crate::{
     clock::Clock,
@@ -73,13 +74,13 @@ pub async fn read_object<T: DeserializeOwned>(
     headers: &HeaderMap,
     body: Body,
     validation: FieldValidation,
-) -> Result<(T, Warnings), ApiError> {
+) -> Result<Typed<T>, ApiError> {
     negotiate::expect_json(headers)?;
     let bytes = negotiate::read_body(headers, body, negotiate::BODY_MAX).await?;
     let mut json = Json::parse(&bytes, NulAllowed::Nowhere)?;
     drop_nulls(&mut json.value);
     take_type(resource, &mut json.value)?;
-    json.into_type(validation)
+    typed::read(resource, json, validation)
 }
 
 /// A field that is null counts as one that is absent, as in Kubernetes.

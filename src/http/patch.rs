@@ -5,9 +5,10 @@
 //! tied to the version that the patch was applied to).
 
 use super::{
-    negotiate::{self, FieldValidation, Json, NulAllowed, PatchForm, Warnings},
+    negotiate::{self, FieldValidation, Json, NulAllowed, PatchForm},
     objects,
     status::{ApiError, Resource},
+    typed::{self, Typed},
 };
 use crate::model::fault::{Fault, FaultKind};
 use axum::{body::Body, http::HeaderMap};
@@ -66,14 +67,14 @@ impl Patch {
         self.operations.is_some()
     }
 
-    /// The object as it would be. Its status must be as it was.
+    /// The object as it would be, with what is wrong with it. Its status must be as it was.
     pub fn apply<T: Serialize + DeserializeOwned>(
         &self,
         resource: Resource,
         name: &str,
         object: &T,
         validation: FieldValidation,
-    ) -> Result<(T, Warnings), ApiError> {
+    ) -> Result<Typed<T>, ApiError> {
         let old = serde_json::to_value(object).map_err(|_| ApiError::internal())?;
         let mut new = self.applied(resource, name, &old)?;
         let Some(fields) = new.as_object_mut() else { return Err(no_object()) };
@@ -83,7 +84,7 @@ impl Patch {
             return Err(ApiError::invalid(resource.kind(), name, &faults));
         }
         objects::take_type(resource, &mut new)?;
-        self.json.with_value(new).into_type(validation)
+        typed::read(resource, self.json.with_value(new), validation)
     }
 
     /// What it says, as a merge patch: of operations, what they change in the object as it is shown.
@@ -222,7 +223,8 @@ fn operate(value: &mut Value, operations: &[PatchOperation]) -> Result<(), Fault
     Ok(())
 }
 
-fn short(value: &Value) -> String {
+/// A value as it is told: not longer than somebody reads.
+pub(super) fn short(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().nth(200).is_some() { text.chars().take(200).chain("…".chars()).collect() } else { text }
 }

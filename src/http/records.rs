@@ -16,6 +16,7 @@ use super::{
     patch::Patch,
     status::{ApiError, Resource},
     table::Form,
+    typed::Typed,
     wait::{self, Patience, Seen},
 };
 use crate::{
@@ -199,15 +200,15 @@ pub async fn update<R: Record>(
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
     let (validation, how) = (query.validation()?, How { rehearsal: query.rehearsal()?, headers: &headers, unasked: None });
-    let (object, warnings) = objects::read_object::<R::Wire>(R::RESOURCE, &headers, body, validation).await?;
+    let read = objects::read_object::<R::Wire>(R::RESOURCE, &headers, body, validation).await?;
     let old: R = find_now(&state, &key).await?;
     let asked = asked::<R>("update", None, &key);
     identity.check(&asked, old.user())?;
-    let (wanted, known) = read_update(&identity, &asked, &key, &old, &object)?;
+    let (wanted, known) = read_update(&identity, &asked, &key, &old, &read)?;
     let update = Update { clock: state.clock(), key: &key, reach: &identity.reach() };
     let written = write(&state, how.rehearsal, &R::update(&update, known.or_the_same(old.meta().id), &wanted)).await;
     let record = written.map_err(|error| ApiError::from_write(R::RESOURCE, &key.name, error))?;
-    answer(&state, how, StatusCode::OK, record, Some(old.meta().rv), warnings).await
+    answer(&state, how, StatusCode::OK, record, Some(old.meta().rv), read.warnings).await
 }
 
 /// Applies a patch to a record's desired columns. Unless the patch names a version, it is tried again when the record changes
@@ -227,15 +228,15 @@ pub async fn patch<R: Record>(
     let mut tries = 0;
     loop {
         let (old, shown) = find_shown::<R>(&state, &identity, &asked, &key).await?;
-        let (object, warnings) = patch.apply(R::RESOURCE, &key.name, &shown, validation)?;
-        let (wanted, known) = read_update(&identity, &asked, &key, &old, &object)?;
+        let read = patch.apply(R::RESOURCE, &key.name, &shown, validation)?;
+        let (wanted, known) = read_update(&identity, &asked, &key, &old, &read)?;
         let known = known.or_as_seen(old.meta().id, old.meta().rv);
         let update = Update { clock: state.clock(), key: &key, reach: &identity.reach() };
         tries += 1;
         match write(&state, how.rehearsal, &R::update(&update, known, &wanted)).await {
             Err(WriteError::Changed) if !patch.versioned && tries < PATCH_TRIES => {}
             Err(error) => return Err(ApiError::from_write(R::RESOURCE, &key.name, error)),
-            Ok(record) => return answer(&state, how, StatusCode::OK, record, Some(old.meta().rv), warnings).await,
+            Ok(record) => return answer(&state, how, StatusCode::OK, record, Some(old.meta().rv), read.warnings).await,
         }
     }
 }
@@ -246,16 +247,17 @@ fn read_update<R: Record>(
     asked: &Asked<'_>,
     key: &Key,
     old: &R,
-    object: &R::Wire,
+    read: &Typed<R::Wire>,
 ) -> Result<(R::Wanted, Preconditions), ApiError> {
-    let known = objects::known(key, kube::Resource::meta(object))?;
-    match (old.wanted(object), known) {
-        (Ok(wanted), Ok(known)) => {
+    let known = objects::known(key, kube::Resource::meta(&read.object))?;
+    match (old.wanted(&read.object), known) {
+        (Ok(wanted), Ok(known)) if read.faults.is_empty() => {
             identity.check(asked, old.user_after(&wanted))?;
             Ok((wanted, known))
         }
         (wanted, known) => {
-            let faults: Vec<Fault> = wanted.err().into_iter().flatten().chain(known.err()).collect();
+            let faults = read.faults.iter().cloned().chain(wanted.err().into_iter().flatten()).chain(known.err());
+            let faults: Vec<Fault> = faults.collect();
             Err(ApiError::invalid(R::RESOURCE.kind(), &key.name, &faults))
         }
     }
