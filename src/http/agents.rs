@@ -167,7 +167,8 @@ pub async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let (validation, rehearsal) = (query.validation()?, query.rehearsal()?);
-    let Typed { object: mut agent, warnings, faults } = objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
+    let Typed { object: mut agent, warnings, faults } =
+        objects::read_object::<Agent>(RESOURCE, &headers, body, validation).await?;
     objects::check_namespace(RESOURCE, &namespace)?;
     let (key, of_name) = objects::new_name(RESOURCE, &namespace, &agent.metadata, state.clock())?;
     let mut faults: Vec<Fault> = of_name.into_iter().chain(faults).collect();
