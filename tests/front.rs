@@ -211,6 +211,10 @@ async fn describes(pair: &mut Pair) {
     // Sorted by second: within one, by what happens to come first.
     pair.types("kubectl events | sed s/some-[a-z0-9]*/some-XXXXX/ | sed 's/^[^ ]* *//' | sort -u").await;
     pair.types("kubectl get events | head -n 1").await;
+    pair.types("kubectl get events -o wide | head -n 1").await;
+    // What an event is called, and when it was, is each server's own.
+    let rows = "kubectl get events --no-headers | sed s/some-[a-z0-9]*/some-XXXXX/ | sed 's/^[^ ]* *//' | sort -u";
+    pair.types(rows).await;
 }
 
 async fn changes(pair: &mut Pair) {

@@ -4,6 +4,7 @@ use crate::support::{
     api::{Api, BASE, Caller, file, settled},
     postgres::{TestDb, database},
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
@@ -155,4 +156,61 @@ async fn who_accepts_nothing_that_is_served_is_told_and_nothing_is_done() {
     protobuf.delete("chats/fix").await.refused(406, "NotAcceptable");
     api.get("chats/other").await.refused(404, "NotFound");
     api.chat("fix").await;
+}
+
+#[tokio::test]
+async fn core_events_have_the_columns_that_a_kube_apiserver_prints_them_in() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    moored(&db, &api, &["fix"]).await;
+    let of_chat = "/api/v1/namespaces/team-a/events?fieldSelector=involvedObject.name%3Dfix,reason%3DContextHydrated";
+    let list = api.get(of_chat).await.expect(200);
+    let event = &list["items"][0];
+    let table = read(&api, KUBECTL, of_chat).await;
+    assert_eq!((&table["kind"], fields(&table["metadata"])), (&json!("Table"), fields(&list["metadata"])));
+    let columns = table["columnDefinitions"].as_array().unwrap();
+    let columns: Vec<(&str, i64)> =
+        columns.iter().map(|column| (column["name"].as_str().unwrap(), column["priority"].as_i64().unwrap())).collect();
+    let [often, wide] = [0, 1];
+    let wanted = [
+        ("Last Seen", often),
+        ("Type", often),
+        ("Reason", often),
+        ("Object", often),
+        ("Subobject", wide),
+        ("Source", wide),
+        ("Message", often),
+        ("First Seen", wide),
+        ("Count", wide),
+        ("Name", wide),
+    ];
+    assert_eq!(columns, wanted);
+    let mut row = said(&table);
+    for column in ["Last Seen", "First Seen"] {
+        let age = row.remove(column).unwrap();
+        assert!(age.as_str().unwrap().ends_with('s'), "{column}: {age}");
+    }
+    let told = json!({"Type": "Normal", "Reason": "ContextHydrated", "Object": "chat/fix", "Subobject": "", "Source": "moorline",
+        "Message": event["message"], "Count": 1, "Name": event["metadata"]["name"]});
+    assert_eq!(Value::Object(row), told);
+    let object = &table["rows"][0]["object"];
+    assert_eq!((&object["kind"], &object["metadata"]), (&json!("PartialObjectMetadata"), &event["metadata"]));
+    let metadata = read(&api, METADATA_LIST, of_chat).await;
+    assert_eq!(metadata["items"][0]["metadata"], event["metadata"]);
+    api.with("accept", "application/yaml").get(of_chat).await.refused(406, "NotAcceptable");
+
+    // And a watch of them.
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let path = format!("/api/v1/namespaces/team-a/events?watch=1&resourceVersion={version}");
+    let watcher = api.with("accept", KUBECTL);
+    let mut watch = watcher.request(Method::GET, &path).send().await.unwrap();
+    api.patch("chats/fix", &json!({"spec": {"title": "Other"}})).await.expect(200);
+    let mut text = String::new();
+    while !text.contains('\n') {
+        text.push_str(std::str::from_utf8(&watch.chunk().await.unwrap().expect("the watch goes on")).unwrap());
+    }
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["type"], &first["object"]["kind"]), (&json!("ADDED"), &json!("Table")));
+    let row = said(&first["object"]);
+    assert_eq!((&row["Reason"], &row["Object"]), (&json!("ChatUpdated"), &json!("chat/fix")));
 }

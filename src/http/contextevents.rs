@@ -1,56 +1,43 @@
-//! `…/contextevents`: the typed transitions, in the order of the log, each exactly once after a cursor; and `/api/v1/…/events`: the
-//! same as core/v1 Events, read-only, because that is where `kubectl describe` and `kubectl events` look.
-//!
-//! A watch reads what its cursor has not seen from the database, by the filter, until there is no more; then it has its place in
-//! the process's one tail of the log, as the watches of objects have.
+//! `…/contextevents`: the typed transitions, in the order of the log, each exactly once after a cursor. The same as core/v1 Events
+//! are in `core_v1`, watches of both in `stream`.
+
+pub mod core_v1;
+mod stream;
 
 use super::{
     AppState,
     address::{Path, Query},
     auth::Identity,
     objects,
-    page::{list_version, object_version},
+    page::list_version,
     status::{ApiError, Resource},
-    tail::ring::{Entry, Place, Progress, Taken},
-    tail::{Watching, change::Told},
-    watch::{EventFrames, IfWatch, Style},
+    watch::IfWatch,
 };
 use crate::{
     model::{access::Reach, event::EventKind},
     store::{
         self, StoreError,
-        events::{self, About, Cursor, Filter, Logged, Read},
+        events::{self, Cursor, Filter, Logged, Read},
         log,
     },
     v1alpha1::{
         API_VERSION,
-        event::{ContextEvent, core_event, cursor_text, read_cursor},
+        event::{ContextEvent, cursor_text, read_cursor},
     },
 };
 use axum::{
-    body::{Body, Bytes},
     extract::State,
-    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use futures::stream;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgConnection;
-use std::{collections::HashSet, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use std::collections::HashSet;
+use stream::Shape;
 use uuid::Uuid;
 
 /// How many events a page has when nothing else is asked for, and at most.
 const PAGE: i64 = 500;
-/// How many core/v1 Events are shown: the newest.
-const CORE_MAX: i64 = 500;
-/// How many entries of the tail are taken at once.
-const TAKE: usize = 256;
-/// How often a bookmark or a comment is sent.
-const BOOKMARK: Duration = Duration::from_mins(1);
-/// A watch without `timeoutSeconds` lasts at least this, and at most twice as long.
-const TIMEOUT: Duration = Duration::from_mins(30);
 
 /// The query of a list or a watch of contextevents.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -131,8 +118,7 @@ async fn answer(
                 Some(cursor) => Some(cursor),
                 None => asked.after()?,
             };
-            let frames = EventFrames { style: asked.style, core: false };
-            serve(state, identity.reach(), filter, cursor, frames, asked.timeout, asked.bookmarks).await
+            stream::serve(state, identity.reach(), filter, cursor, Shape::ContextEvent, &asked).await
         }
     }
 }
@@ -144,7 +130,7 @@ struct Wanted {
     chat: Option<String>,
     agent: Option<String>,
     /// Of core/v1 Events: what they are about.
-    about: Option<Involved>,
+    about: Option<core_v1::Involved>,
 }
 
 impl Wanted {
@@ -195,377 +181,5 @@ async fn start(connection: &mut PgConnection, cursor: Option<Cursor>) -> Result<
     match cursor {
         Some(cursor) => Ok(cursor),
         None => events::beginning(connection).await,
-    }
-}
-
-/// Where a watcher is in its life.
-enum Phase {
-    /// It reads what its cursor has not seen, by the filter.
-    Reading,
-    /// It has its place in the tail.
-    Live(Place),
-    /// Its cursor is too old, or of another log.
-    Expired,
-    /// Nothing more comes.
-    Over,
-}
-
-struct Watcher {
-    state: AppState,
-    reach: Reach,
-    wanted: Wanted,
-    agents: HashSet<Uuid>,
-    frames: EventFrames,
-    bookmarks: bool,
-    phase: Phase,
-    cursor: Cursor,
-    progress: watch::Receiver<Progress>,
-    deadline: Instant,
-    bookmark_at: Instant,
-    _watching: Watching,
-}
-
-async fn serve(
-    state: AppState,
-    reach: Reach,
-    wanted: Wanted,
-    cursor: Option<Cursor>,
-    frames: EventFrames,
-    timeout: Option<Duration>,
-    bookmarks: bool,
-) -> Result<Response, ApiError> {
-    let watching = state.tail().watch(); // before it looks
-    let mut connection = store::acquire(state.pool()).await?;
-    let bounds = log::bounds(&mut connection).await?;
-    let cursor = start(&mut connection, cursor).await?;
-    let agents = match &wanted.agent {
-        Some(agent) => events::agents_named(&mut connection, wanted.namespace.as_deref(), agent).await?,
-        None => Vec::new(),
-    };
-    drop(connection);
-    let fits = (bounds.floor..=bounds.newest).contains(&cursor.rv);
-    let now = Instant::now();
-    let watcher = Watcher {
-        reach,
-        wanted,
-        agents: agents.into_iter().collect(),
-        frames,
-        bookmarks,
-        phase: if fits { Phase::Reading } else { Phase::Expired },
-        cursor,
-        progress: state.tail().ring().progress(),
-        deadline: now + timeout.unwrap_or_else(|| TIMEOUT.mul_f64(1.0 + state.clock().random())),
-        bookmark_at: now + BOOKMARK,
-        _watching: watching,
-        state,
-    };
-    let pieces = stream::unfold(watcher, |mut watcher| async move {
-        let piece = watcher.next().await?;
-        Some((Ok::<Bytes, std::convert::Infallible>(piece), watcher))
-    });
-    let mut response = Body::from_stream(pieces).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(frames.media()));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    Ok(response)
-}
-
-impl Watcher {
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if Instant::now() >= self.deadline {
-                self.phase = Phase::Over;
-            }
-            let piece = match &self.phase {
-                Phase::Over => return None,
-                Phase::Expired => {
-                    self.phase = Phase::Over;
-                    Some(self.frames.error(&ApiError::expired("too old cursor: list again, and watch from there")))
-                }
-                Phase::Reading => Box::pin(self.read()).await,
-                Phase::Live(place) => {
-                    let place = *place;
-                    self.live(place).await
-                }
-            };
-            if let Some(piece) = piece {
-                return Some(piece);
-            }
-        }
-    }
-
-    async fn read(&mut self) -> Option<Bytes> {
-        if let Some(place) = self.state.tail().ring().join(self.cursor) {
-            self.phase = Phase::Live(place);
-            return None;
-        }
-        let state = self.state.clone();
-        let _turn = state.watch_reads().acquire().await.ok()?;
-        let read = async {
-            let mut connection = store::acquire(state.pool()).await?;
-            let version = log::list_version(&mut connection).await?; // before the rows
-            let read = events::read_some_after(&mut connection, self.cursor, &self.wanted.filter(), &self.reach, PAGE).await?;
-            Ok::<_, StoreError>((version, read))
-        };
-        match read.await {
-            Ok((_, Read::Expired)) => {
-                self.phase = Phase::Expired;
-                None
-            }
-            Ok((version, Read::Batch(batch))) => {
-                let mut piece = Vec::new();
-                for event in &batch.events {
-                    if self.wanted.takes(event, &mut self.agents) {
-                        self.frames.event(&mut piece, event);
-                    }
-                }
-                self.cursor = batch.end(self.cursor);
-                if batch.exhausted {
-                    // What passes the filter has all been read, up to there.
-                    self.cursor = self.cursor.max(Cursor::through(version));
-                    if self.state.tail().ring().join(self.cursor).is_none() {
-                        tokio::select! {
-                            () = state.stopping().cancelled() => self.phase = Phase::Over,
-                            () = tokio::time::sleep_until(self.deadline.min(Instant::now() + Duration::from_millis(50))) => {}
-                            _ = self.progress.changed() => {}
-                        }
-                    }
-                }
-                (!piece.is_empty()).then(|| piece.into())
-            }
-            Err(error) => {
-                self.phase = Phase::Over;
-                tracing::warn!(%error, "a watch of events ends, because the database failed it");
-                Some(self.frames.error(&ApiError::from(error)))
-            }
-        }
-    }
-
-    async fn live(&mut self, mut place: Place) -> Option<Bytes> {
-        let progress = *self.progress.borrow_and_update(); // before it looks
-        let entries = match self.state.tail().ring().take(&mut place, TAKE) {
-            Taken::Entries(entries) => entries,
-            Taken::TooSlow => {
-                self.phase = Phase::Over;
-                return None;
-            }
-            Taken::Restarted => {
-                self.phase = Phase::Reading; // which finds out whether the log has it still
-                return None;
-            }
-        };
-        self.phase = Phase::Live(place);
-        if !entries.is_empty() {
-            let mut piece = Vec::new();
-            for entry in &entries {
-                if entry.event.cursor > self.cursor {
-                    self.cursor = entry.event.cursor;
-                    if self.wanted.takes(&entry.event, &mut self.agents) && self.may_see(entry) {
-                        self.frames.event(&mut piece, &entry.event);
-                    }
-                }
-            }
-            return (!piece.is_empty()).then(|| piece.into());
-        }
-        if let Some(through) = progress.through.filter(|through| *through > self.cursor) {
-            self.cursor = through;
-        }
-        if Instant::now() >= self.bookmark_at && self.cursor.seq == i32::MAX {
-            self.bookmark_at = Instant::now() + BOOKMARK;
-            let piece = self.frames.bookmark(self.cursor, self.bookmarks);
-            if !piece.is_empty() {
-                return Some(piece.into());
-            }
-        }
-        let until = self.deadline.min(self.bookmark_at.max(Instant::now() + Duration::from_secs(1)));
-        let stopping = self.state.stopping();
-        let stopped = tokio::select! {
-            () = stopping.cancelled() => true,
-            () = tokio::time::sleep_until(until) => false,
-            changed = self.progress.changed() => changed.is_err(),
-        };
-        if stopped {
-            self.phase = Phase::Over;
-        }
-        None
-    }
-
-    fn may_see(&self, entry: &Entry) -> bool {
-        self.reach.covers(entry.owner.as_deref())
-    }
-}
-
-/// What a core/v1 Event is about, by field selector.
-#[derive(Clone, Debug, Default)]
-struct Involved {
-    name: Option<String>,
-    kind: Option<String>,
-    uid: Option<Uuid>,
-    reason: Option<String>,
-    /// Nothing is asked for that any event of ours has.
-    nothing: bool,
-}
-
-impl Involved {
-    fn read(selector: &str, namespace: &mut Option<String>) -> Result<Self, ApiError> {
-        let mut involved = Self::default();
-        for term in selector.split(',').map(str::trim).filter(|term| !term.is_empty()) {
-            let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')).filter(|_| !term.contains("!="))
-            else {
-                let message = format!("fieldSelector: of events only FIELD=VALUE terms are served, got {term:?}");
-                return Err(ApiError::bad_request(message));
-            };
-            let value = value.trim().to_owned();
-            match field.trim() {
-                "involvedObject.name" => involved.name = Some(value),
-                "involvedObject.kind" => involved.kind = Some(value),
-                "involvedObject.uid" => match value.parse() {
-                    Ok(uid) => involved.uid = Some(uid),
-                    Err(_) => involved.nothing = true,
-                },
-                "involvedObject.namespace" | "metadata.namespace" => match namespace {
-                    Some(known) => involved.nothing |= *known != value,
-                    None => *namespace = Some(value),
-                },
-                "involvedObject.apiVersion" => involved.nothing |= value != API_VERSION,
-                "reason" => involved.reason = Some(value),
-                "type" => involved.nothing |= value != "Normal",
-                "source" | "reportingComponent" => involved.nothing |= value != "moorline",
-                other => {
-                    let message = format!(
-                        "fieldSelector: field label not supported: {other}; these are: involvedObject.name, involvedObject.kind, \
-                         involvedObject.uid, involvedObject.namespace, involvedObject.apiVersion, metadata.namespace, reason, type, \
-                         source, reportingComponent"
-                    );
-                    return Err(ApiError::bad_request(message));
-                }
-            }
-        }
-        Ok(involved)
-    }
-
-    fn takes(&self, event: &Logged) -> bool {
-        let kind = match event.kind {
-            EventKind::AgentCreated | EventKind::AgentUpdated | EventKind::AgentDeleted => "Agent",
-            EventKind::SnapshotAccepted | EventKind::SnapshotDeleted => "AgentSnapshot",
-            EventKind::ChatCreated
-            | EventKind::ChatUpdated
-            | EventKind::ChatDeleted
-            | EventKind::ContextHydrated
-            | EventKind::ContextDrifted
-            | EventKind::ContextConverged
-            | EventKind::ContextRefreshed
-            | EventKind::AgentRebound
-            | EventKind::ContextCleared => "Chat",
-        };
-        !self.nothing
-            && self.name.as_ref().is_none_or(|name| *name == event.name)
-            && self.kind.as_ref().is_none_or(|wanted| wanted == kind)
-            && self.uid.is_none_or(|uid| event.subject == Some(uid))
-            && self.reason.as_ref().is_none_or(|reason| *reason == event.kind.to_string())
-    }
-}
-
-/// core/v1 Events of every namespace.
-pub async fn core_all(
-    state: State<AppState>,
-    identity: Identity,
-    watch: IfWatch,
-    query: Query<EventQuery>,
-) -> Result<Response, ApiError> {
-    core(state.0, identity, watch, None, query.0).await
-}
-
-/// core/v1 Events of one namespace.
-pub async fn core_of(
-    state: State<AppState>,
-    identity: Identity,
-    watch: IfWatch,
-    Path(namespace): Path<String>,
-    query: Query<EventQuery>,
-) -> Result<Response, ApiError> {
-    objects::check_namespace(Resource::Chats, &namespace)?;
-    core(state.0, identity, watch, Some(namespace), query.0).await
-}
-
-async fn core(
-    state: AppState,
-    identity: Identity,
-    IfWatch(watch): IfWatch,
-    mut namespace: Option<String>,
-    query: EventQuery,
-) -> Result<Response, ApiError> {
-    let involved = Involved::read(query.field_selector.as_deref().unwrap_or_default(), &mut namespace)?;
-    if let Some(asked) = watch {
-        let after = asked.after()?;
-        let after = match after {
-            Some(after) => after,
-            // What is there already is a list's to tell.
-            None => Cursor::through(log::list_version(&mut *store::acquire(state.pool()).await?).await?),
-        };
-        let wanted = Wanted { namespace, about: Some(involved), ..Wanted::default() };
-        let frames = EventFrames { style: asked.style, core: true };
-        return serve(state, identity.reach(), wanted, Some(after), frames, asked.timeout, asked.bookmarks).await;
-    }
-    let mut connection = store::acquire(state.pool()).await?;
-    let version = log::list_version(&mut connection).await?; // before the rows
-    let about = About { namespace: namespace.as_deref(), name: involved.name.as_deref(), subject: involved.uid };
-    let found = events::newest(&mut connection, &about, &identity.reach(), CORE_MAX).await?;
-    let items: Vec<Value> = found
-        .iter()
-        .filter(|event| involved.takes(event))
-        .map(|event| core_event(event, &object_version(event.cursor.rv)))
-        .collect();
-    let metadata = json!({"resourceVersion": list_version(version)});
-    Ok(axum::Json(json!({"kind": "EventList", "apiVersion": "v1", "metadata": metadata, "items": items})).into_response())
-}
-
-impl EventFrames {
-    fn media(self) -> &'static str {
-        match self.style {
-            Style::Lines(_) => "application/json",
-            Style::Events => "text/event-stream",
-        }
-    }
-
-    fn event(self, piece: &mut Vec<u8>, event: &Logged) {
-        let cursor = cursor_text(event.cursor);
-        let object = if self.core {
-            core_event(event, &object_version(event.cursor.rv))
-        } else {
-            serde_json::to_value(ContextEvent::from_logged(event)).expect("an event is plain data")
-        };
-        self.frame(piece, Told::Added.as_str(), &object, Some(&cursor));
-    }
-
-    fn bookmark(self, cursor: Cursor, asked: bool) -> Vec<u8> {
-        let mut piece = Vec::new();
-        if asked {
-            let (kind, api_version) = if self.core { ("Event", "v1") } else { ("ContextEvent", API_VERSION) };
-            let metadata = json!({"resourceVersion": list_version(cursor.rv)});
-            let object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
-            self.frame(&mut piece, "BOOKMARK", &object, Some(&cursor_text(cursor)));
-        } else if self.style == Style::Events {
-            piece.extend_from_slice(format!("id: {}\n\n", cursor_text(cursor)).as_bytes());
-        }
-        piece
-    }
-
-    fn error(self, error: &ApiError) -> Bytes {
-        let mut piece = Vec::new();
-        self.frame(&mut piece, "ERROR", &error.to_status(), None);
-        piece.into()
-    }
-
-    fn frame(self, piece: &mut Vec<u8>, kind: &str, object: &Value, id: Option<&str>) {
-        let line = json!({"type": kind, "object": object}).to_string();
-        match self.style {
-            Style::Lines(_) => piece.extend_from_slice(format!("{line}\n").as_bytes()),
-            Style::Events => {
-                if let Some(id) = id {
-                    piece.extend_from_slice(format!("id: {id}\n").as_bytes());
-                }
-                piece.extend_from_slice(format!("data: {line}\n\n").as_bytes());
-            }
-        }
     }
 }

@@ -4,7 +4,8 @@
 //! Clients ask for aggregated discovery first; plain JSON is what they fall back to.
 
 use super::{
-    contextevents, objects, openapi,
+    contextevents::core_v1,
+    objects, openapi,
     routes::{Routes, get},
     status::{ApiError, Resource},
 };
@@ -66,8 +67,8 @@ pub fn routes() -> Routes {
         .route("/apis/moorline.dev", get(async || Json(group_alone())))
         .route("/apis/moorline.dev/v1alpha1", get(async || Json(resources())))
         .route("/api/v1", get(async || Json(core_resources())))
-        .route("/api/v1/events", get(contextevents::core_all))
-        .route("/api/v1/namespaces/{namespace}/events", get(contextevents::core_of))
+        .route("/api/v1/events", get(core_v1::list_all))
+        .route("/api/v1/namespaces/{namespace}/events", get(core_v1::list))
         .route("/api/v1/namespaces/{namespace}", get(namespace))
         .route("/openapi/v3", get(openapi::index))
         .route("/openapi/v3/{*document}", get(openapi::document))

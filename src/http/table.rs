@@ -33,6 +33,32 @@ pub use wanted::Wanted;
 /// `apiVersion` of tables and of bare metadata.
 const META_VERSION: &str = "meta.k8s.io/v1";
 
+/// What tables of a kind are made of.
+pub trait Tabular {
+    /// The columns.
+    fn definitions(&self) -> Value;
+    /// What they say of an object.
+    fn cells(&self, object: &Value, now: Timestamp) -> Value;
+
+    /// A table of these objects. `metadata` is the list's: its version, and `continue` and `remainingItemCount` if it has them.
+    fn table(&self, objects: &[Value], metadata: Value, include: IncludeObject, now: Timestamp) -> Value {
+        let row = |object: &Value| {
+            let mut row = json!({"cells": self.cells(object, now)});
+            match include {
+                IncludeObject::None => row["object"] = Value::Null,
+                IncludeObject::Metadata => row["object"] = partial(object),
+                IncludeObject::Object => row["object"] = object.clone(),
+            }
+            row
+        };
+        let rows: Vec<Value> = objects.iter().map(row).collect();
+        let mut table = json!({"kind": "Table", "apiVersion": META_VERSION, "columnDefinitions": self.definitions()});
+        table["metadata"] = metadata;
+        table["rows"] = Value::Array(rows);
+        table
+    }
+}
+
 /// The columns of a kind, after NAME.
 #[derive(Clone, Debug)]
 pub struct Columns(Vec<Column>);
@@ -94,7 +120,9 @@ impl Columns {
             versions.into_iter().find(|version| version.served).and_then(|version| version.additional_printer_columns);
         Self::new(definitions.unwrap_or_default()).expect("the columns of the published types have simple paths")
     }
+}
 
+impl Tabular for Columns {
     fn definitions(&self) -> Value {
         let name = json!({"name": "Name", "type": "string", "format": "name", "priority": 0,
             "description": "The object's name, unique within its namespace."});
@@ -115,24 +143,6 @@ impl Columns {
         let cell = |column: &Column| cell(&column.definition.type_, column.path.find(object), now);
         std::iter::once(name).chain(self.0.iter().map(cell)).collect()
     }
-
-    /// A table of these objects. `metadata` is the list's: its version, and `continue` and `remainingItemCount` if it has them.
-    pub fn table(&self, objects: &[Value], metadata: Value, include: IncludeObject, now: Timestamp) -> Value {
-        let row = |object: &Value| {
-            let mut row = json!({"cells": self.cells(object, now)});
-            match include {
-                IncludeObject::None => row["object"] = Value::Null,
-                IncludeObject::Metadata => row["object"] = partial(object),
-                IncludeObject::Object => row["object"] = object.clone(),
-            }
-            row
-        };
-        let rows: Vec<Value> = objects.iter().map(row).collect();
-        let mut table = json!({"kind": "Table", "apiVersion": META_VERSION, "columnDefinitions": self.definitions()});
-        table["metadata"] = metadata;
-        table["rows"] = Value::Array(rows);
-        table
-    }
 }
 
 /// What a column says of a value, by the column's type.
@@ -151,11 +161,6 @@ fn cell(kind: &str, value: Option<&Value>, now: Timestamp) -> Value {
     }
 }
 
-/// A table of objects of a resource: of a whole page for a list, of one object for a watch event or a read.
-pub fn of(resource: Resource, objects: &[Value], metadata: Value, include: IncludeObject, now: Timestamp) -> Value {
-    Columns::of(resource).table(objects, metadata, include, now)
-}
-
 /// An object's metadata alone.
 pub fn partial(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": META_VERSION, "metadata": object["metadata"]})
@@ -172,19 +177,19 @@ pub struct Form {
 
 impl Form {
     /// An object in this form. `object` has `apiVersion` and `kind`, as the published types have.
-    pub fn object(self, resource: Resource, object: Value, now: Timestamp) -> Value {
+    pub fn object(self, columns: &impl Tabular, object: Value, now: Timestamp) -> Value {
         match self.wanted {
             Wanted::Json => object,
             Wanted::Table => {
                 let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-                of(resource, &[object], metadata, self.include, now)
+                columns.table(&[object], metadata, self.include, now)
             }
             Wanted::PartialObjectMetadata => partial(&object),
         }
     }
 
     /// A list in this form; its metadata is kept.
-    pub fn list(self, resource: Resource, mut list: Value, now: Timestamp) -> Value {
+    pub fn list(self, columns: &impl Tabular, mut list: Value, now: Timestamp) -> Value {
         let parts = |list: &mut Value| {
             let Value::Array(items) = list["items"].take() else { return (Vec::new(), list["metadata"].take()) };
             (items, list["metadata"].take())
@@ -193,7 +198,7 @@ impl Form {
             Wanted::Json => list,
             Wanted::Table => {
                 let (items, metadata) = parts(&mut list);
-                of(resource, &items, metadata, self.include, now)
+                columns.table(&items, metadata, self.include, now)
             }
             Wanted::PartialObjectMetadata => {
                 let (items, metadata) = parts(&mut list);
@@ -212,14 +217,14 @@ impl Form {
                     tracing::error!(%error, kind = resource.kind(), "an object cannot be written as JSON");
                     ApiError::internal()
                 })?;
-                Ok(axum::Json(self.object(resource, object, now)).into_response())
+                Ok(axum::Json(self.object(Columns::of(resource), object, now)).into_response())
             }
         }
     }
 
     /// The answer to a list, as [`super::objects::list`] makes them.
     pub fn answer_list(self, resource: Resource, list: Value, now: Timestamp) -> Response {
-        axum::Json(self.list(resource, list, now)).into_response()
+        axum::Json(self.list(Columns::of(resource), list, now)).into_response()
     }
 }
 

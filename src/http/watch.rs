@@ -36,8 +36,8 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-pub use frame::EventFrames;
 use frame::Frames;
+pub use frame::bookmark;
 use futures::stream;
 use sqlx::PgConnection;
 use std::time::Duration;

@@ -40,7 +40,7 @@ fn the_columns_are_those_that_were_decided_and_wide_adds_the_rest() {
 
 #[test]
 fn a_row_says_what_the_object_says() {
-    let table = of(Resource::Chats, &[chat()], json!({}), IncludeObject::None, at("2026-11-21T12:00:00Z"));
+    let table = Columns::of(Resource::Chats).table(&[chat()], json!({}), IncludeObject::None, at("2026-11-21T12:00:00Z"));
     let row = ["fix", "ws-42", "True", "True", "ws-42-3f9c", "PinnedStale", "30m", "Waiting", "usable", "120m"];
     assert_eq!(table["rows"], json!([{"cells": row, "object": null}]));
     assert_eq!((&table["kind"], &table["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
@@ -49,7 +49,7 @@ fn a_row_says_what_the_object_says() {
 #[test]
 fn what_an_object_does_not_say_is_an_empty_cell() {
     let bare = json!({"metadata": {"name": "new"}});
-    let table = of(Resource::Chats, &[bare], json!({}), IncludeObject::None, at("2026-11-21T12:00:00Z"));
+    let table = Columns::of(Resource::Chats).table(&[bare], json!({}), IncludeObject::None, at("2026-11-21T12:00:00Z"));
     assert_eq!(table["rows"][0]["cells"], json!(["new", null, null, null, null, null, null, null, null, null]));
 }
 
@@ -72,7 +72,9 @@ fn a_cell_is_of_its_columns_type_or_empty() {
 
 #[test]
 fn a_row_carries_as_much_of_the_object_as_was_asked_for() {
-    let object = |include| of(Resource::Chats, &[chat()], json!({}), include, Timestamp::UNIX_EPOCH)["rows"][0]["object"].clone();
+    let object = |include| {
+        Columns::of(Resource::Chats).table(&[chat()], json!({}), include, Timestamp::UNIX_EPOCH)["rows"][0]["object"].clone()
+    };
     assert_eq!(object(IncludeObject::None), Value::Null);
     assert_eq!(object(IncludeObject::Object), chat());
     let metadata = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": chat()["metadata"]});
@@ -88,7 +90,7 @@ fn a_list_keeps_its_metadata_in_every_form() {
         [(Wanted::Json, "ChatList"), (Wanted::Table, "Table"), (Wanted::PartialObjectMetadata, "PartialObjectMetadataList")]
     {
         let form = Form { wanted, include: IncludeObject::Metadata };
-        let shown = form.list(Resource::Chats, list.clone(), Timestamp::UNIX_EPOCH);
+        let shown = form.list(Columns::of(Resource::Chats), list.clone(), Timestamp::UNIX_EPOCH);
         assert_eq!((&shown["kind"], &shown["metadata"]), (&json!(kind), &metadata));
     }
 }
@@ -96,6 +98,6 @@ fn a_list_keeps_its_metadata_in_every_form() {
 #[test]
 fn the_table_of_one_object_has_that_objects_version() {
     let form = Form { wanted: Wanted::Table, include: IncludeObject::None };
-    let table = form.object(Resource::Chats, chat(), Timestamp::UNIX_EPOCH);
+    let table = form.object(Columns::of(Resource::Chats), chat(), Timestamp::UNIX_EPOCH);
     assert_eq!((&table["kind"], &table["metadata"]), (&json!("Table"), &json!({"resourceVersion": "42"})));
 }

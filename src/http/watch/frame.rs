@@ -4,7 +4,7 @@ use super::asked::Style;
 use crate::{
     http::{
         status::{ApiError, Resource},
-        table::{Form, Wanted},
+        table::{Columns, Form, Wanted},
         tail::change::Told,
     },
     v1alpha1::API_VERSION,
@@ -12,15 +12,6 @@ use crate::{
 use axum::body::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-
-/// How a watch of events is written.
-#[derive(Clone, Copy, Debug)]
-pub struct EventFrames {
-    /// The style of the stream.
-    pub style: Style,
-    /// As core/v1 Events.
-    pub core: bool,
-}
 
 /// Writes the pieces of a stream.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +43,12 @@ impl Frames {
             }
             Style::Lines(form) => {
                 let object: Value = serde_json::from_slice(json).expect("it was written here");
-                self.frame(piece, told.as_str(), form.object(self.resource, object, now).to_string().as_bytes(), resumes);
+                self.frame(
+                    piece,
+                    told.as_str(),
+                    form.object(Columns::of(self.resource), object, now).to_string().as_bytes(),
+                    resumes,
+                );
             }
         }
     }
@@ -63,20 +59,15 @@ impl Frames {
         if end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let bookmark = match self.style {
-            Style::Lines(Form { wanted: Wanted::PartialObjectMetadata, .. }) => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
-            }
-            Style::Lines(Form { wanted: Wanted::Table, .. }) => json!({
-                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": version},
-                "columnDefinitions": [],
-                "rows": [{"cells": [], "object": {
-                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}],
-            }),
-            Style::Lines(Form { wanted: Wanted::Json, .. }) | Style::Events => {
-                json!({"kind": self.resource.kind(), "apiVersion": API_VERSION, "metadata": metadata, "spec": {}})
-            }
+        let wanted = match self.style {
+            Style::Lines(form) => form.wanted,
+            Style::Events => Wanted::Json,
         };
+        let bookmark = bookmark(
+            wanted,
+            metadata,
+            |metadata| json!({"kind": self.resource.kind(), "apiVersion": API_VERSION, "metadata": metadata, "spec": {}}),
+        );
         self.frame(piece, "BOOKMARK", bookmark.to_string().as_bytes(), Some(version));
     }
 
@@ -108,5 +99,19 @@ impl Frames {
         if self.style == Style::Events {
             piece.extend_from_slice(b"\n");
         }
+    }
+}
+
+/// The object of a bookmark, in the form that the stream's objects have; `bare` makes it in the form of the kind itself.
+pub fn bookmark(wanted: Wanted, metadata: Value, bare: impl FnOnce(Value) -> Value) -> Value {
+    let partial =
+        |metadata: &Value| json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
+    match wanted {
+        Wanted::PartialObjectMetadata => partial(&metadata),
+        Wanted::Table => json!({
+            "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {"resourceVersion": metadata["resourceVersion"]},
+            "columnDefinitions": [], "rows": [{"cells": [], "object": partial(&metadata)}],
+        }),
+        Wanted::Json => bare(metadata),
     }
 }

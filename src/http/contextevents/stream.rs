@@ -1,0 +1,326 @@
+//! A watch of events. It reads what its cursor has not seen from the database, by the filter, until there is no more; then it
+//! has its place in the process's one tail of the log, as the watches of objects have.
+
+use super::{
+    super::{
+        AppState,
+        page::{list_version, object_version},
+        status::ApiError,
+        table::Form,
+        tail::{
+            Watching,
+            change::Told,
+            ring::{Entry, Place, Progress, Taken},
+        },
+        watch::{Asked, Style, bookmark},
+    },
+    PAGE, Wanted, core_v1, start,
+};
+use crate::{
+    model::access::Reach,
+    store::{
+        self, StoreError,
+        events::{self, Cursor, Logged, Read},
+        log,
+    },
+    v1alpha1::{
+        API_VERSION,
+        event::{ContextEvent, core_event, cursor_text},
+    },
+};
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use futures::stream;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use std::{collections::HashSet, time::Duration};
+use tokio::{sync::watch, time::Instant};
+use uuid::Uuid;
+
+/// How many entries of the tail are taken at once.
+const TAKE: usize = 256;
+/// How often a bookmark or a comment is sent.
+const BOOKMARK: Duration = Duration::from_mins(1);
+/// A watch without `timeoutSeconds` lasts at least this, and at most twice as long.
+const TIMEOUT: Duration = Duration::from_mins(30);
+
+/// As what events are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// As what they are.
+    ContextEvent,
+    /// As core/v1 Events.
+    CoreEvent,
+}
+
+/// Where a watcher is in its life.
+enum Phase {
+    /// It reads what its cursor has not seen, by the filter.
+    Reading,
+    /// It has its place in the tail.
+    Live(Place),
+    /// Its cursor is too old, or of another log.
+    Expired,
+    /// Nothing more comes.
+    Over,
+}
+
+struct Watcher {
+    state: AppState,
+    reach: Reach,
+    wanted: Wanted,
+    agents: HashSet<Uuid>,
+    frames: Frames,
+    bookmarks: bool,
+    phase: Phase,
+    cursor: Cursor,
+    progress: watch::Receiver<Progress>,
+    deadline: Instant,
+    bookmark_at: Instant,
+    _watching: Watching,
+}
+
+/// Answers with the stream of what is wanted after a cursor; without one, from the beginning of what is kept.
+pub async fn serve(
+    state: AppState,
+    reach: Reach,
+    wanted: Wanted,
+    cursor: Option<Cursor>,
+    shape: Shape,
+    asked: &Asked,
+) -> Result<Response, ApiError> {
+    let frames = Frames { style: asked.style, shape };
+    let watching = state.tail().watch(); // before it looks
+    let mut connection = store::acquire(state.pool()).await?;
+    let bounds = log::bounds(&mut connection).await?;
+    let cursor = start(&mut connection, cursor).await?;
+    let agents = match &wanted.agent {
+        Some(agent) => events::agents_named(&mut connection, wanted.namespace.as_deref(), agent).await?,
+        None => Vec::new(),
+    };
+    drop(connection);
+    let fits = (bounds.floor..=bounds.newest).contains(&cursor.rv);
+    let now = Instant::now();
+    let watcher = Watcher {
+        reach,
+        wanted,
+        agents: agents.into_iter().collect(),
+        frames,
+        bookmarks: asked.bookmarks,
+        phase: if fits { Phase::Reading } else { Phase::Expired },
+        cursor,
+        progress: state.tail().ring().progress(),
+        deadline: now + asked.timeout.unwrap_or_else(|| TIMEOUT.mul_f64(1.0 + state.clock().random())),
+        bookmark_at: now + BOOKMARK,
+        _watching: watching,
+        state,
+    };
+    let pieces = stream::unfold(watcher, |mut watcher| async move {
+        let piece = watcher.next().await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(piece), watcher))
+    });
+    let mut response = Body::from_stream(pieces).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(frames.media()));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if Instant::now() >= self.deadline {
+                self.phase = Phase::Over;
+            }
+            let piece = match &self.phase {
+                Phase::Over => return None,
+                Phase::Expired => {
+                    self.phase = Phase::Over;
+                    Some(self.frames.error(&ApiError::expired("too old cursor: list again, and watch from there")))
+                }
+                Phase::Reading => Box::pin(self.read()).await,
+                Phase::Live(place) => {
+                    let place = *place;
+                    self.live(place).await
+                }
+            };
+            if let Some(piece) = piece {
+                return Some(piece);
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Option<Bytes> {
+        if let Some(place) = self.state.tail().ring().join(self.cursor) {
+            self.phase = Phase::Live(place);
+            return None;
+        }
+        let state = self.state.clone();
+        let _turn = state.watch_reads().acquire().await.ok()?;
+        let read = async {
+            let mut connection = store::acquire(state.pool()).await?;
+            let version = log::list_version(&mut connection).await?; // before the rows
+            let read = events::read_some_after(&mut connection, self.cursor, &self.wanted.filter(), &self.reach, PAGE).await?;
+            Ok::<_, StoreError>((version, read))
+        };
+        match read.await {
+            Ok((_, Read::Expired)) => {
+                self.phase = Phase::Expired;
+                None
+            }
+            Ok((version, Read::Batch(batch))) => {
+                let mut piece = Vec::new();
+                for event in &batch.events {
+                    if self.wanted.takes(event, &mut self.agents) {
+                        self.frames.event(&mut piece, event, state.clock().now());
+                    }
+                }
+                self.cursor = batch.end(self.cursor);
+                if batch.exhausted {
+                    // What passes the filter has all been read, up to there.
+                    self.cursor = self.cursor.max(Cursor::through(version));
+                    if self.state.tail().ring().join(self.cursor).is_none() {
+                        tokio::select! {
+                            () = state.stopping().cancelled() => self.phase = Phase::Over,
+                            () = tokio::time::sleep_until(self.deadline.min(Instant::now() + Duration::from_millis(50))) => {}
+                            _ = self.progress.changed() => {}
+                        }
+                    }
+                }
+                (!piece.is_empty()).then(|| piece.into())
+            }
+            Err(error) => {
+                self.phase = Phase::Over;
+                tracing::warn!(%error, "a watch of events ends, because the database failed it");
+                Some(self.frames.error(&ApiError::from(error)))
+            }
+        }
+    }
+
+    async fn live(&mut self, mut place: Place) -> Option<Bytes> {
+        let progress = *self.progress.borrow_and_update(); // before it looks
+        let entries = match self.state.tail().ring().take(&mut place, TAKE) {
+            Taken::Entries(entries) => entries,
+            Taken::TooSlow => {
+                self.phase = Phase::Over;
+                return None;
+            }
+            Taken::Restarted => {
+                self.phase = Phase::Reading; // which finds out whether the log has it still
+                return None;
+            }
+        };
+        self.phase = Phase::Live(place);
+        if !entries.is_empty() {
+            let mut piece = Vec::new();
+            for entry in &entries {
+                if entry.event.cursor > self.cursor {
+                    self.cursor = entry.event.cursor;
+                    if self.wanted.takes(&entry.event, &mut self.agents) && self.may_see(entry) {
+                        self.frames.event(&mut piece, &entry.event, self.state.clock().now());
+                    }
+                }
+            }
+            return (!piece.is_empty()).then(|| piece.into());
+        }
+        if let Some(through) = progress.through.filter(|through| *through > self.cursor) {
+            self.cursor = through;
+        }
+        if Instant::now() >= self.bookmark_at && self.cursor.seq == i32::MAX {
+            self.bookmark_at = Instant::now() + BOOKMARK;
+            let piece = self.frames.bookmark(self.cursor, self.bookmarks);
+            if !piece.is_empty() {
+                return Some(piece.into());
+            }
+        }
+        let until = self.deadline.min(self.bookmark_at.max(Instant::now() + Duration::from_secs(1)));
+        let stopping = self.state.stopping();
+        let stopped = tokio::select! {
+            () = stopping.cancelled() => true,
+            () = tokio::time::sleep_until(until) => false,
+            changed = self.progress.changed() => changed.is_err(),
+        };
+        if stopped {
+            self.phase = Phase::Over;
+        }
+        None
+    }
+
+    fn may_see(&self, entry: &Entry) -> bool {
+        self.reach.covers(entry.owner.as_deref())
+    }
+}
+
+/// How the stream is written.
+#[derive(Clone, Copy, Debug)]
+struct Frames {
+    style: Style,
+    shape: Shape,
+}
+
+impl Frames {
+    fn media(self) -> &'static str {
+        match self.style {
+            Style::Lines(_) => "application/json",
+            Style::Events => "text/event-stream",
+        }
+    }
+
+    /// The form of the objects. Contextevents are told as what they are.
+    fn form(self) -> Form {
+        match (self.shape, self.style) {
+            (Shape::CoreEvent, Style::Lines(form)) => form,
+            (Shape::CoreEvent, Style::Events) | (Shape::ContextEvent, _) => Form::default(),
+        }
+    }
+
+    fn event(self, piece: &mut Vec<u8>, event: &Logged, now: Timestamp) {
+        let cursor = cursor_text(event.cursor);
+        let object = match self.shape {
+            Shape::CoreEvent => self.form().object(&core_v1::COLUMNS, core_event(event, &object_version(event.cursor.rv)), now),
+            Shape::ContextEvent => serde_json::to_value(ContextEvent::from_logged(event)).expect("an event is plain data"),
+        };
+        self.frame(piece, Told::Added.as_str(), &object, Some(&cursor));
+    }
+
+    fn bookmark(self, cursor: Cursor, asked: bool) -> Vec<u8> {
+        let mut piece = Vec::new();
+        if asked {
+            let (kind, api_version) = match self.shape {
+                Shape::CoreEvent => ("Event", "v1"),
+                Shape::ContextEvent => ("ContextEvent", API_VERSION),
+            };
+            let metadata = json!({"resourceVersion": list_version(cursor.rv)});
+            let object = bookmark(
+                self.form().wanted,
+                metadata,
+                |metadata| json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}),
+            );
+            self.frame(&mut piece, "BOOKMARK", &object, Some(&cursor_text(cursor)));
+        } else if self.style == Style::Events {
+            piece.extend_from_slice(format!("id: {}\n\n", cursor_text(cursor)).as_bytes());
+        }
+        piece
+    }
+
+    fn error(self, error: &ApiError) -> Bytes {
+        let mut piece = Vec::new();
+        self.frame(&mut piece, "ERROR", &error.to_status(), None);
+        piece.into()
+    }
+
+    fn frame(self, piece: &mut Vec<u8>, kind: &str, object: &Value, id: Option<&str>) {
+        let line = json!({"type": kind, "object": object}).to_string();
+        match self.style {
+            Style::Lines(_) => piece.extend_from_slice(format!("{line}\n").as_bytes()),
+            Style::Events => {
+                if let Some(id) = id {
+                    piece.extend_from_slice(format!("id: {id}\n").as_bytes());
+                }
+                piece.extend_from_slice(format!("data: {line}\n\n").as_bytes());
+            }
+        }
+    }
+}
