@@ -10,10 +10,13 @@ use crate::v1alpha1::{
     event::ContextEvent,
     push::{PushRequest, PushResponse, RunResponse},
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
-    APIGroup, APIGroupList, APIResourceList, APIVersions, DeleteOptions, ListMeta, ObjectMeta, Status,
+use k8s_openapi::{
+    api::core::v1::Namespace,
+    apimachinery::pkg::apis::meta::v1::{
+        APIGroup, APIGroupList, APIResourceList, APIVersions, DeleteOptions, ListMeta, ObjectMeta, Status,
+    },
 };
-use schemars::{SchemaGenerator, generate::SchemaSettings, transform::AddNullable};
+use schemars::{JsonSchema as _, SchemaGenerator, generate::SchemaSettings, transform::AddNullable};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -140,21 +143,18 @@ fn mark(schemas: &mut Map<String, Value>, name: &str, kinds: Value) {
     schemas[name]["x-kubernetes-group-version-kind"] = kinds;
 }
 
-/// What every object has and `kube` leaves to the API server.
+/// What every object has and `kube` leaves to the API server, in the words that Kubernetes has for its own kinds.
 fn add_object_fields(schemas: &mut Map<String, Value>, kind: &str) {
+    let like = Namespace::json_schema(&mut generator());
+    let about = |field: &str| like.get("properties").and_then(|fields| fields[field].get("description")).cloned();
     let name = format!("{PREFIX}{kind}");
     let properties = &mut schemas[&name]["properties"];
-    properties["apiVersion"] =
-        json!({"type": "string", "description": "moorline.dev/v1alpha1. May be left out: the path says it."});
-    properties["kind"] = json!({"type": "string", "description": format!("{kind}. May be left out: the path says it.")});
-    properties["metadata"] = json!({"description": METADATA, "allOf": [meta_reference("ObjectMeta")]});
+    for field in ["apiVersion", "kind"] {
+        properties[field] = json!({"type": "string", "description": about(field)});
+    }
+    properties["metadata"] = json!({"description": about("metadata"), "allOf": [meta_reference("ObjectMeta")]});
     mark(schemas, &name, json!([group_version_kind(kind)]));
 }
-
-const METADATA: &str = "Standard object metadata. Names of chats are DNS subdomains of at most 253 bytes, names of agents DNS labels of \
-    at most 63; namespaces are DNS labels and need no creating. generateName works, with at most 58 bytes. Annotations have at most \
-    256 KiB together. A resourceVersion in an update must be the object's, else 409 Conflict. managedFields, ownerReferences and \
-    finalizers are passed over.";
 
 fn list(kind: &str) -> Value {
     json!({
