@@ -1,18 +1,22 @@
-//! `GET …/chats/{n}/context` of 50 resources of 4 KiB, against a static answer of 200 KiB of the same server: requests a second of
-//! each, turn about in one run, with the ratio printed. And the same for a client that has the context already (304).
+//! `GET …/chats/{n}/context` of 50 resources of 4 KiB, against a static answer of the same size of the same server: requests a second
+//! of each, turn about in one run, with the ratio printed. And the same for a client that has the context already (304).
 //!
 //! The chats are 64 of one agent, asked for in turn: an agent's chats are moored to one snapshot.
 //!
 //! `cargo bench --bench context [-- --seconds N --connections N]`. Server, database and clients share the machine; the clients
-//! are threads that read an answer into a buffer and ask again. The static answer goes through the server's middleware too.
+//! are threads that read an answer into a buffer and ask again. The static answer is a route of the server's own router, behind the
+//! same middleware, and knows who asks, too.
 
 use anyhow::{Context as _, bail, ensure};
-use axum::{Router, body::Bytes, http::header, middleware, routing::get};
+use axum::{body::Bytes, http::header, routing::get};
 use moorline::{
     clock::{self, Clock},
     config,
     embedded::{self, Embedded},
-    http::{self, AppState, auth::Authentication, telemetry},
+    http::{
+        self, AppState,
+        auth::{Authentication, Identity},
+    },
     model::{
         access::Reach,
         agent::AgentSpec,
@@ -34,7 +38,10 @@ use sqlx::PgPool;
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -44,7 +51,6 @@ const ROUNDS: usize = 5;
 const SLICES: u32 = 10;
 const RESOURCES: usize = 50;
 const RESOURCE_SIZE: usize = 4096;
-const STATIC_SIZE: usize = 200 << 10;
 /// All of them moored to one snapshot, as the chats of a workspace are.
 const CHATS: usize = 64;
 /// What the ratio is asked to be.
@@ -74,8 +80,10 @@ async fn run(server: &Embedded, time: Duration, connections: usize) -> anyhow::R
     let clock = clock::system();
     moored(&pool, &clock).await?;
     let stop = CancellationToken::new();
-    let address = serve(&pool, &clock, stop.clone()).await?;
-    let etag = etag(address)?;
+    let fixed = Arc::new(OnceLock::new());
+    let address = serve(&pool, &clock, Arc::clone(&fixed), stop.clone()).await?;
+    let (etag, size) = etag(address)?;
+    fixed.set(Bytes::from(vec![b'x'; size])).expect("it is set once");
     let not_modified = format!("if-none-match: {etag}\r\n");
     println!("GET chats/context of {RESOURCES} resources of {RESOURCE_SIZE} bytes, {connections} connections, {time:?} each");
     println!("              static/s   context/s   ratio      304/s");
@@ -155,7 +163,7 @@ async fn moored(pool: &PgPool, clock: &Clock) -> anyhow::Result<()> {
 }
 
 /// The server's own router, with one more path.
-async fn serve(pool: &PgPool, clock: &Clock, stop: CancellationToken) -> anyhow::Result<SocketAddr> {
+async fn serve(pool: &PgPool, clock: &Clock, fixed: Arc<OnceLock<Bytes>>, stop: CancellationToken) -> anyhow::Result<SocketAddr> {
     let config = config::Server {
         listen: "127.0.0.1:0".parse()?,
         auth: config::Auth::None,
@@ -168,13 +176,11 @@ async fn serve(pool: &PgPool, clock: &Clock, stop: CancellationToken) -> anyhow:
     };
     let authentication = Authentication::from_config(&config)?;
     let state = AppState::new(pool.clone(), clock.clone(), Wake::default(), authentication);
-    let fixed = Bytes::from(vec![b'x'; STATIC_SIZE]);
-    let fixed = Router::new()
-        .route("/static", get(async move || ([(header::CONTENT_TYPE, "application/json")], fixed)))
-        .layer(middleware::from_fn(telemetry::observe));
+    let fixed = async move |_: Identity| ([(header::CONTENT_TYPE, "application/json")], fixed.get().cloned().unwrap_or_default());
+    let known = http::routes().into_router().route("/static", get(fixed));
     let listener = tokio::net::TcpListener::bind(config.listen).await?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::serve::serve(listener, http::router(state).merge(fixed), stop));
+    tokio::spawn(http::serve::serve(listener, http::router_of(state, known), stop));
     Ok(address)
 }
 
@@ -230,12 +236,14 @@ async fn measure(
     .await?
 }
 
-fn etag(address: SocketAddr) -> anyhow::Result<String> {
+/// The tag of the answer, and its size.
+fn etag(address: SocketAddr) -> anyhow::Result<(String, usize)> {
     let mut client = Client::new(address)?;
     let head = client.ask(&format!("GET {} HTTP/1.1\r\nhost: {address}\r\n\r\n", context_path(0)))?;
     let body: serde_json::Value = serde_json::from_slice(&client.buffer[head.len()..client.end])?;
     ensure!(body["resources"].as_array().is_some_and(|all| all.len() == RESOURCES), "the context is not what was pushed");
-    head.lines().find_map(|line| line.strip_prefix("etag: ")).map(str::to_owned).context("an answer without a tag")
+    let etag = head.lines().find_map(|line| line.strip_prefix("etag: ")).context("an answer without a tag")?;
+    Ok((etag.to_owned(), client.size))
 }
 
 /// A connection that is kept, and a buffer for answers.

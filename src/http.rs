@@ -188,8 +188,12 @@ pub fn routes() -> Routes {
 
 /// All paths.
 pub fn router(state: AppState) -> Router {
-    let api = routes()
-        .into_router()
+    router_of(state, routes().into_router())
+}
+
+/// The paths that are for everybody, and these for known callers only.
+pub fn router_of(state: AppState, known: Router<AppState>) -> Router {
+    let api = known
         .layer(middleware::from_fn(expect_json_for_writes))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate));
     Router::new()

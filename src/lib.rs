@@ -19,6 +19,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod embedded;
+pub mod horizon;
 pub mod http;
 pub mod metrics;
 pub mod model;

@@ -73,6 +73,8 @@ pub struct Metrics {
     removed: Family<What, Counter>,
     retentions: Family<OfResult, Counter>,
     oldest_event: Gauge<f64, AtomicU64>,
+    horizon_transactions: Gauge,
+    horizon_seconds: Gauge<f64, AtomicU64>,
 }
 
 fn seconds() -> Histogram {
@@ -100,6 +102,8 @@ impl Metrics {
             removed: Family::default(),
             retentions: Family::default(),
             oldest_event: Gauge::default(),
+            horizon_transactions: Gauge::default(),
+            horizon_seconds: Gauge::default(),
         };
         let Self {
             registry,
@@ -120,6 +124,8 @@ impl Metrics {
             removed,
             retentions,
             oldest_event,
+            horizon_transactions,
+            horizon_seconds,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
         registry.register_with_unit(
@@ -162,6 +168,17 @@ impl Metrics {
             "When the oldest event that is kept was written, since 1970; 0 before the first pass of retention, or with no event",
             Unit::Seconds,
             oldest_event.clone(),
+        );
+        registry.register(
+            "horizon_lag_transactions",
+            "Transaction ids given out since that of the oldest transaction open in the database cluster",
+            horizon_transactions.clone(),
+        );
+        registry.register_with_unit(
+            "horizon_lag",
+            "Age of the oldest event that is committed and that no reader gets yet, because an older transaction is open; 0 when none waits",
+            Unit::Seconds,
+            horizon_seconds.clone(),
         );
         metrics
     }
@@ -245,5 +262,11 @@ impl Metrics {
     /// When the oldest event that is kept was written.
     pub fn oldest_event(&self, at: Option<jiff::Timestamp>) {
         self.oldest_event.set(at.map_or(0.0, |at| at.as_duration().as_secs_f64()));
+    }
+
+    /// How far readers of the event log are behind.
+    pub fn horizon(&self, transactions: i64, time: Duration) {
+        self.horizon_transactions.set(transactions);
+        self.horizon_seconds.set(time.as_secs_f64());
     }
 }

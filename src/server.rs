@@ -6,7 +6,7 @@
 
 use crate::{
     clock::Clock,
-    config,
+    config, horizon,
     http::{self, auth::Authentication},
     reconcile::Reconciler,
     retention::Retention,
@@ -119,6 +119,7 @@ impl Server {
                     let (wake, options, clock, stop) = (wake.clone(), store::session(options), clock.clone(), stop.clone());
                     tasks.spawn(async move { wake.run(options, clock, stop).await });
                 }
+                tasks.spawn(horizon::run(pool.clone(), clock.clone(), stop.clone()));
                 let retention = Retention {
                     pool: pool.clone(),
                     clock: clock.clone(),

@@ -17,6 +17,7 @@ mod dev;
 mod diff;
 mod embedded;
 mod front;
+mod horizon;
 mod idle;
 mod kstatus;
 mod kubectl;

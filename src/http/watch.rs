@@ -6,6 +6,7 @@
 //! tail it is cut off, and resumes.
 
 mod asked;
+mod first;
 mod frame;
 
 use super::{
@@ -20,14 +21,8 @@ use super::{
     },
 };
 use crate::{
-    model::{access::Reach, object::Key, snapshot::SnapshotWithManifest},
-    store::{
-        self, StoreError,
-        across::objects::{self, OwnedSnapshot},
-        events::Cursor,
-        lists::Slice,
-        log,
-    },
+    model::{access::Reach, object::Key},
+    store::{self, StoreError, events::Cursor, log},
 };
 pub use asked::{Asked, IfWatch, Style};
 use asked::{Selection, Start};
@@ -36,19 +31,19 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use first::list_piece;
 use frame::Frames;
 pub use frame::bookmark;
 use futures::stream;
-use sqlx::PgConnection;
 use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
-/// How many objects of the first list are read at once.
-const PIECE: i64 = 200;
 /// How many entries of the tail are taken at once.
 const TAKE: usize = 256;
 /// How often a bookmark is sent to whoever wants them; to Server-Sent Events, else, a comment, so that proxies keep the stream.
 const BOOKMARK: Duration = Duration::from_mins(1);
+/// How often to look again for what comes in a moment.
+const LOOK: Duration = Duration::from_millis(50);
 /// A watch without `timeoutSeconds` lasts at least this, and at most twice as long, as with a kube-apiserver.
 const TIMEOUT: Duration = Duration::from_mins(30);
 
@@ -116,6 +111,14 @@ enum Phase {
     Over,
 }
 
+/// What reading the database came to.
+enum Done {
+    /// What is to be sent, if anything; go on.
+    Piece(Bytes),
+    /// The same, and there is nothing more for a moment.
+    Wait(Bytes),
+}
+
 struct Watcher {
     state: AppState,
     reach: Reach,
@@ -143,7 +146,6 @@ impl Watcher {
             if Instant::now() >= self.deadline {
                 self.phase = Phase::Over;
             }
-            // What is rare is boxed: ten thousand watchers wait, each with the memory of the largest thing it may come to do.
             let piece = match &self.phase {
                 Phase::Over => return None,
                 Phase::Expired => {
@@ -151,8 +153,7 @@ impl Watcher {
                     let error = ApiError::expired("too old resource version: list again, and watch from there");
                     Some(self.frames.error(&error))
                 }
-                Phase::Listing(_) => Box::pin(self.list()).await,
-                Phase::Replaying => Box::pin(self.replay()).await,
+                Phase::Listing(_) | Phase::Replaying => self.read().await,
                 Phase::Live(place) => {
                     let place = *place;
                     self.live(place).await
@@ -171,11 +172,50 @@ impl Watcher {
         self.frames.error(&ApiError::from(error))
     }
 
-    async fn list(&mut self) -> Option<Bytes> {
-        let Phase::Listing(after) = &self.phase else { return None };
-        let after = after.clone();
+    /// Reads the database, when it is its turn.
+    async fn read(&mut self) -> Option<Bytes> {
         let state = self.state.clone();
-        let _turn = state.watch_reads().acquire().await.ok()?;
+        let listing = match &self.phase {
+            Phase::Listing(after) => Some(after.clone()),
+            Phase::Replaying => {
+                if let Some(place) = state.tail().ring().join(self.cursor) {
+                    self.phase = Phase::Live(place);
+                    return None;
+                }
+                None
+            }
+            Phase::Live(_) | Phase::Expired | Phase::Over => return None,
+        };
+        let turn = state.watch_reads().acquire().await.ok()?;
+        // Boxed, and only now: ten thousand watchers wait, each with the memory of what it may come to do while it does.
+        let done = match listing {
+            Some(after) => Box::pin(self.list(after)).await,
+            None => Box::pin(self.replay()).await,
+        };
+        drop(turn);
+        match done {
+            Done::Piece(piece) => (!piece.is_empty()).then_some(piece),
+            Done::Wait(piece) => {
+                if piece.is_empty() {
+                    self.pause().await;
+                    return None;
+                }
+                Some(piece)
+            }
+        }
+    }
+
+    /// Until the tail has come further, or it is worth another look.
+    async fn pause(&mut self) {
+        tokio::select! {
+            () = self.state.stopping().cancelled() => self.phase = Phase::Over,
+            () = tokio::time::sleep_until(self.deadline.min(Instant::now() + LOOK)) => {}
+            _ = self.progress.changed() => {}
+        }
+    }
+
+    async fn list(&mut self, after: Option<Key>) -> Done {
+        let state = self.state.clone();
         let first = after.is_none() && self.cursor.rv == 0;
         let read = async {
             let mut connection = store::acquire(state.pool()).await?;
@@ -190,18 +230,11 @@ impl Watcher {
         };
         let objects = match read.await {
             Ok(Some(objects)) => objects,
-            Ok(None) => {
-                // A writer that began earlier is still open: the list would not yet show what the client has seen.
-                tokio::select! {
-                    () = state.stopping().cancelled() => self.phase = Phase::Over,
-                    () = tokio::time::sleep_until(self.deadline.min(Instant::now() + Duration::from_millis(50))) => {}
-                    _ = self.progress.changed() => {}
-                }
-                return None;
-            }
-            Err(error) => return Some(self.failed(error)),
+            // A writer that began earlier is still open: the list would not yet show what the client has seen.
+            Ok(None) => return Done::Wait(Bytes::new()),
+            Err(error) => return Done::Piece(self.failed(error)),
         };
-        let done = i64::try_from(objects.len()).is_ok_and(|found| found < PIECE);
+        let done = i64::try_from(objects.len()).is_ok_and(|found| found < first::PIECE);
         let mut piece = Vec::new();
         for object in objects.iter().filter(|object| self.sees(&object.look())) {
             self.frames.object(&mut piece, Told::Added, &object.json(object.rv()), None, self.state.clock().now());
@@ -217,17 +250,12 @@ impl Watcher {
         } else {
             self.phase = Phase::Listing(objects.last().map(Object::key));
         }
-        (!piece.is_empty()).then(|| piece.into())
+        Done::Piece(piece.into())
     }
 
     /// Reads history until the tail has all that follows.
-    async fn replay(&mut self) -> Option<Bytes> {
-        if let Some(place) = self.state.tail().ring().join(self.cursor) {
-            self.phase = Phase::Live(place);
-            return None;
-        }
+    async fn replay(&mut self) -> Done {
         let state = self.state.clone();
-        let _turn = state.watch_reads().acquire().await.ok()?;
         let read = async {
             let mut connection = store::acquire(state.pool()).await?;
             tail::read(&mut connection, self.cursor, &mut self.missed).await
@@ -235,7 +263,7 @@ impl Watcher {
         match read.await {
             Ok(Part::Expired) => {
                 self.phase = Phase::Expired;
-                None
+                Done::Piece(Bytes::new())
             }
             Ok(Part::Entries { entries, through, exhausted }) => {
                 let mut piece = Vec::new();
@@ -244,16 +272,11 @@ impl Watcher {
                 }
                 self.cursor = self.cursor.max(through);
                 if exhausted && self.state.tail().ring().join(self.cursor).is_none() {
-                    // The tail begins in a moment.
-                    tokio::select! {
-                        () = state.stopping().cancelled() => self.phase = Phase::Over,
-                        () = tokio::time::sleep_until(self.deadline.min(Instant::now() + Duration::from_millis(50))) => {}
-                        _ = self.progress.changed() => {}
-                    }
+                    return Done::Wait(piece.into()); // the tail begins in a moment
                 }
-                (!piece.is_empty()).then(|| piece.into())
+                Done::Piece(piece.into())
             }
-            Err(error) => Some(self.failed(error)),
+            Err(error) => Done::Piece(self.failed(error)),
         }
     }
 
@@ -344,48 +367,4 @@ fn bare(change: &Change, version: &str) -> Bytes {
         "spec": {},
     });
     object.to_string().into()
-}
-
-/// The next objects of a kind, in the order of their keys.
-async fn list_piece(
-    connection: &mut PgConnection,
-    resource: Resource,
-    reach: &Reach,
-    selection: &Selection,
-    after: Option<&Key>,
-) -> Result<Vec<Object>, StoreError> {
-    let namespace = selection.namespace();
-    let slice = Slice { namespace, labels: selection.labels(), fields: selection.fields(), after, limit: PIECE };
-    Ok(match resource {
-        Resource::Chats => {
-            let rows = store::lists::chats(connection, reach, &slice).await?;
-            rows.into_iter().map(|view| Object::Chat(Box::new(view))).collect()
-        }
-        Resource::Agents => {
-            let rows = store::lists::agents(connection, reach, &slice).await?;
-            rows.into_iter().map(|view| Object::Agent(Box::new(view))).collect()
-        }
-        Resource::AgentSnapshots => {
-            let rows = store::lists::snapshots(connection, reach, &slice).await?;
-            let keys: Vec<Key> = rows.iter().map(|row| Key::new(&row.namespace, &row.name)).collect();
-            let mut whole = objects::snapshots(connection, &keys).await?;
-            whole.sort_by(|a, b| {
-                Key::new(&a.found.snapshot.namespace, &a.found.snapshot.name)
-                    .cmp(&Key::new(&b.found.snapshot.namespace, &b.found.snapshot.name))
-            });
-            // One that retention took between the two statements is kept as the list found it, so that a piece stays whole.
-            let found = rows.into_iter().map(|row| {
-                let key = Key::new(&row.namespace, &row.name);
-                whole
-                    .iter()
-                    .find(|owned| Key::new(&owned.found.snapshot.namespace, &owned.found.snapshot.name) == key)
-                    .cloned()
-                    .unwrap_or_else(|| OwnedSnapshot {
-                        found: SnapshotWithManifest { snapshot: row, manifest: Vec::new() },
-                        service_account: reach.user().map(ToOwned::to_owned),
-                    })
-            });
-            found.map(|owned| Object::Snapshot(Box::new(owned))).collect()
-        }
-    })
 }

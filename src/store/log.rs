@@ -4,6 +4,7 @@ use super::error::{Named, StoreError};
 use jiff::{Timestamp, civil::Date};
 use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
+use std::time::Duration;
 
 /// SQLSTATE with which `log_rv()` says that the log belongs to another timeline.
 pub const FOREIGN: &str = "ML001";
@@ -34,6 +35,87 @@ pub async fn horizon(connection: &mut PgConnection) -> Result<i64, StoreError> {
         r#"SELECT epoch << 44 | pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS "horizon!" FROM log_state"#
     )
     .fetch_one(connection)
+    .named(NAME)
+    .await
+}
+
+/// How far readers of the log are behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// The id of the oldest transaction that is open, in any database of the cluster.
+    pub oldest_open: i64,
+    /// How many ids have been given out from that one on.
+    pub transactions: i64,
+    /// How long ago the oldest event that is committed and cannot be read yet was written; nothing when all can be.
+    pub time: Duration,
+}
+
+/// How far readers of the log are behind.
+pub async fn lag(connection: &mut PgConnection) -> Result<Lag, StoreError> {
+    const NAME: &str = "db.log.lag";
+    let row = sqlx::query!(
+        r#"SELECT epoch << 44 | pg_snapshot_xmin(s.now)::text::bigint AS "horizon!",
+                  pg_snapshot_xmin(s.now)::text::bigint AS "oldest_open!", pg_snapshot_xmax(s.now)::text::bigint AS "next!"
+           FROM log_state, (SELECT pg_current_snapshot() AS now) s"#
+    )
+    .fetch_one(&mut *connection)
+    .named(NAME)
+    .await?;
+    let transactions = row.next - row.oldest_open;
+    let held = if transactions > 0 { unread(connection, row.horizon).await? } else { None };
+    Ok(Lag { oldest_open: row.oldest_open, transactions, time: held.unwrap_or_default() })
+}
+
+/// How long ago the oldest event from `horizon` on was written.
+async fn unread(connection: &mut PgConnection, horizon: i64) -> Result<Option<Duration>, StoreError> {
+    const NAME: &str = "db.log.unread";
+    let seconds = sqlx::query_scalar!(
+        r#"SELECT extract(epoch FROM clock_timestamp() - e.created_at)::double precision AS "seconds!"
+           FROM events e WHERE e.rv >= $1 ORDER BY e.rv, e.seq LIMIT 1"#,
+        horizon
+    )
+    .fetch_optional(connection)
+    .named(NAME)
+    .await?;
+    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+}
+
+/// Who has a transaction open. What our role may not see of others' sessions is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The session; none of a prepared transaction, which has none.
+    pub pid: Option<i32>,
+    /// Of a prepared transaction: what it is known by.
+    pub prepared: Option<String>,
+    /// What the session calls itself.
+    pub application_name: Option<String>,
+    /// In which database.
+    pub database: Option<String>,
+    /// What the session does: `active`, `idle in transaction`.
+    pub state: Option<String>,
+    /// How long the transaction has been open.
+    pub age_seconds: Option<i64>,
+    /// When its last statement began.
+    pub query_start: Option<String>,
+}
+
+/// Who has the transaction of this id open; none when nobody that can be seen.
+pub async fn holder(connection: &mut PgConnection, xid: i64) -> Result<Option<Holder>, StoreError> {
+    const NAME: &str = "db.log.holder";
+    sqlx::query_as!(
+        Holder,
+        r#"SELECT a.pid, NULL AS prepared, a.application_name, a.datname::text AS database, a.state,
+                  extract(epoch FROM clock_timestamp() - a.xact_start)::bigint AS age_seconds,
+                  to_char(a.query_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS query_start
+           FROM pg_stat_activity a WHERE a.backend_xid = ($1::bigint & 4294967295)::text::xid
+           UNION ALL
+           SELECT NULL, p.gid, NULL, p.database::text, 'prepared',
+                  extract(epoch FROM clock_timestamp() - p.prepared)::bigint, NULL
+           FROM pg_prepared_xacts p WHERE p.transaction = ($1::bigint & 4294967295)::text::xid
+           LIMIT 1"#,
+        xid
+    )
+    .fetch_optional(connection)
     .named(NAME)
     .await
 }

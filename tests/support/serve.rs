@@ -16,12 +16,17 @@ pub struct Replica {
 impl Replica {
     /// Starts one on a free port, and waits until it is ready.
     pub async fn start(db: &TestDb, flags: &[&str]) -> Self {
+        Self::telling(&db.url, flags, Stdio::null()).await
+    }
+
+    /// The same on any database, with its log lines going somewhere.
+    pub async fn telling(database: &str, flags: &[&str], log: Stdio) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
         let child = Command::new(env!("CARGO_BIN_EXE_moorline"))
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--database-url", &db.url, "--poll-ms", "200"])
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--database-url", database, "--poll-ms", "200"])
             .args(flags)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("moorline serve");
         let replica = Self { child, url: format!("http://127.0.0.1:{port}") };

@@ -44,6 +44,8 @@ use uuid::Uuid;
 const TAKE: usize = 256;
 /// How often a bookmark or a comment is sent.
 const BOOKMARK: Duration = Duration::from_mins(1);
+/// How often to look again for what comes in a moment.
+const LOOK: Duration = Duration::from_millis(50);
 /// A watch without `timeoutSeconds` lasts at least this, and at most twice as long.
 const TIMEOUT: Duration = Duration::from_mins(30);
 
@@ -140,7 +142,7 @@ impl Watcher {
                     self.phase = Phase::Over;
                     Some(self.frames.error(&ApiError::expired("too old cursor: list again, and watch from there")))
                 }
-                Phase::Reading => Box::pin(self.read()).await,
+                Phase::Reading => self.catch_up().await,
                 Phase::Live(place) => {
                     let place = *place;
                     self.live(place).await
@@ -152,13 +154,31 @@ impl Watcher {
         }
     }
 
-    async fn read(&mut self) -> Option<Bytes> {
-        if let Some(place) = self.state.tail().ring().join(self.cursor) {
+    /// Reads the database, when it is its turn, until the tail has all that follows.
+    async fn catch_up(&mut self) -> Option<Bytes> {
+        let state = self.state.clone();
+        if let Some(place) = state.tail().ring().join(self.cursor) {
             self.phase = Phase::Live(place);
             return None;
         }
+        let turn = state.watch_reads().acquire().await.ok()?;
+        // Boxed, and only now: many wait, each with the memory of what it may come to do while it does.
+        let (piece, exhausted) = Box::pin(self.read()).await;
+        drop(turn);
+        if exhausted && piece.is_empty() && state.tail().ring().join(self.cursor).is_none() {
+            // The tail begins in a moment.
+            tokio::select! {
+                () = state.stopping().cancelled() => self.phase = Phase::Over,
+                () = tokio::time::sleep_until(self.deadline.min(Instant::now() + LOOK)) => {}
+                _ = self.progress.changed() => {}
+            }
+        }
+        (!piece.is_empty()).then_some(piece)
+    }
+
+    /// What is to be sent, if anything, and whether there is no more for now.
+    async fn read(&mut self) -> (Bytes, bool) {
         let state = self.state.clone();
-        let _turn = state.watch_reads().acquire().await.ok()?;
         let read = async {
             let mut connection = store::acquire(state.pool()).await?;
             let version = log::list_version(&mut connection).await?; // before the rows
@@ -168,7 +188,7 @@ impl Watcher {
         match read.await {
             Ok((_, Read::Expired)) => {
                 self.phase = Phase::Expired;
-                None
+                (Bytes::new(), false)
             }
             Ok((version, Read::Batch(batch))) => {
                 let mut piece = Vec::new();
@@ -181,20 +201,13 @@ impl Watcher {
                 if batch.exhausted {
                     // What passes the filter has all been read, up to there.
                     self.cursor = self.cursor.max(Cursor::through(version));
-                    if self.state.tail().ring().join(self.cursor).is_none() {
-                        tokio::select! {
-                            () = state.stopping().cancelled() => self.phase = Phase::Over,
-                            () = tokio::time::sleep_until(self.deadline.min(Instant::now() + Duration::from_millis(50))) => {}
-                            _ = self.progress.changed() => {}
-                        }
-                    }
                 }
-                (!piece.is_empty()).then(|| piece.into())
+                (piece.into(), batch.exhausted)
             }
             Err(error) => {
                 self.phase = Phase::Over;
                 tracing::warn!(%error, "a watch of events ends, because the database failed it");
-                Some(self.frames.error(&ApiError::from(error)))
+                (self.frames.error(&ApiError::from(error)), false)
             }
         }
     }

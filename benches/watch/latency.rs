@@ -1,0 +1,178 @@
+//! From the commit of a push until a watcher has what came of it, against the same in plain SQL on the same server.
+//!
+//! `agent`: the push's own event, against commit + NOTIFY → listener. `chat`: the transition that the loop makes of it, against
+//! commit + NOTIFY → a listener that commits + NOTIFYs → a second listener. When a transaction committed is what PostgreSQL says
+//! of it (`track_commit_timestamp`): both sides begin at the same moment of a commit, before it is on the disk.
+
+use super::{clients::now, place::BASE, place::Place, stats, stream::Stream};
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgListener};
+use std::{net::SocketAddr, time::Duration};
+use tokio::sync::mpsc;
+
+/// Blocks, of each of which the ratios are taken.
+const BLOCKS: usize = 5;
+/// Laps of a block: one push, one commit and one relayed commit each.
+const LAPS: usize = 120;
+/// How long anything may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What the ratio of the medians may be.
+const P50: f64 = 4.0;
+/// What the ratio of the 99th percentiles may be.
+const P99: f64 = 10.0;
+
+/// What a watcher has got: the version on the wire, and when.
+type Arrival = (i64, u64);
+
+/// Measures.
+pub async fn run(place: &Place, pool: &PgPool) -> anyhow::Result<bool> {
+    let mut agent = place.agent("latency", 1).await?;
+    let address = place.process.address;
+    let mut agents = watch(address, "agents?watch=1&fieldSelector=metadata.name%3Dlatency").await?;
+    let mut chats = watch(address, "chats?watch=1&fieldSelector=metadata.name%3Dlatency-chat-0").await?;
+    let mut plain = Plain::new(pool).await?;
+    println!("latency: commit → heard of, {LAPS} laps a block, microseconds (p50 / p99)");
+    println!("             agent's event      one hop of SQL       chat's event     two hops of SQL");
+    let mut ratios: [Vec<f64>; 4] = Default::default();
+    let mut texts = ["two", "one"].into_iter().cycle();
+    for block in 0..=BLOCKS {
+        let (mut ours, mut theirs, mut moved, mut relayed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for lap in 0..LAPS {
+            // Not in step with anything that ticks.
+            tokio::time::sleep(Duration::from_micros(12_000 + 137 * (lap as u64 % 53))).await;
+            while agents.try_recv().is_ok() || chats.try_recv().is_ok() {}
+            let text = texts.next().context("it cycles")?;
+            agent.push(place, text, false).await?;
+            let (version, heard) = tokio::time::timeout(PATIENCE, agents.recv()).await?.context("the agent's watch ended")?;
+            let (_, chat_heard) = tokio::time::timeout(PATIENCE, chats.recv()).await?.context("the chat's watch ended")?;
+            let committed = committed(&mut plain.asks, (version / 2) & ((1 << 44) - 1)).await?;
+            ours.push(heard.saturating_sub(committed));
+            moved.push(chat_heard.saturating_sub(committed));
+            tokio::time::sleep(Duration::from_millis(12)).await;
+            theirs.push(plain.hop().await?);
+            tokio::time::sleep(Duration::from_millis(12)).await;
+            relayed.push(plain.relay().await?);
+        }
+        let sides = [&mut ours, &mut theirs, &mut moved, &mut relayed].map(|times| {
+            times.sort_unstable();
+            (stats::percentile(times, 50), stats::percentile(times, 99))
+        });
+        // The first is for caches to fill.
+        if block > 0 {
+            let cells = sides.map(|(p50, p99)| format!("{p50:>8} / {p99:<8}"));
+            println!("  block {block} {}", cells.join(" "));
+            for (at, (ours, theirs)) in [(0, (sides[0], sides[1])), (2, (sides[2], sides[3]))] {
+                ratios[at].push(stats::ratio(ours.0, theirs.0));
+                ratios[at + 1].push(stats::ratio(ours.1, theirs.1));
+            }
+        }
+    }
+    let names = [("agent-p50", P50), ("agent-p99", P99), ("chat-p50", P50), ("chat-p99", P99)];
+    let mut passed = true;
+    for ((name, goal), of) in names.into_iter().zip(&mut ratios) {
+        passed &= stats::at_most(&format!("latency-{name}"), of, goal);
+    }
+    Ok(passed)
+}
+
+/// Watches, and says of each change after the first list which version it is of and when it came.
+async fn watch(address: SocketAddr, path: &str) -> anyhow::Result<mpsc::UnboundedReceiver<Arrival>> {
+    let mut stream = Stream::open(address, &format!("{BASE}/{path}")).await?;
+    let (tell, told) = mpsc::unbounded_channel();
+    let (mut text, mut first) = (Vec::new(), true);
+    let (listed, mut ready) = mpsc::unbounded_channel::<()>();
+    let follow = async move {
+        loop {
+            let more = stream.read(|bytes| text.extend_from_slice(bytes)).await?;
+            let at = now();
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = text.drain(..=end).collect();
+                let event: Value = serde_json::from_slice(&line)?;
+                let version = event["object"]["metadata"]["resourceVersion"].as_str().context("a version")?.parse()?;
+                ensure!(event["type"] != "ERROR", "{event}");
+                if std::mem::take(&mut first) {
+                    listed.send(()).ok();
+                } else {
+                    tell.send((version, at)).ok();
+                }
+            }
+            if !more {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::spawn(async move { follow.await.inspect_err(|error| eprintln!("a watch ended: {error:#}")) });
+    tokio::time::timeout(PATIENCE, ready.recv()).await?.context("the watch ended")?;
+    Ok(told)
+}
+
+/// When a transaction committed, in microseconds since 1970.
+async fn committed(connection: &mut PgConnection, xid: i64) -> anyhow::Result<u64> {
+    let at: i64 = sqlx::query_scalar("SELECT (extract(epoch FROM pg_xact_commit_timestamp($1::text::xid)) * 1000000)::bigint")
+        .bind(xid.to_string())
+        .fetch_one(connection)
+        .await?;
+    Ok(u64::try_from(at)?)
+}
+
+/// The same in plain SQL: rows changed, committed and told of.
+struct Plain {
+    asks: PgConnection,
+    writes: PgConnection,
+    hears: PgListener,
+    hears_second: PgListener,
+}
+
+impl Plain {
+    async fn new(pool: &PgPool) -> anyhow::Result<Self> {
+        pool.execute("CREATE TABLE IF NOT EXISTS plain (id int PRIMARY KEY, n int NOT NULL, at xid8)").await?;
+        pool.execute("INSERT INTO plain VALUES (1, 0, NULL), (2, 0, NULL), (3, 0, NULL) ON CONFLICT DO NOTHING").await?;
+        let options = (*pool.connect_options()).clone();
+        let connect = async || PgConnection::connect_with(&options).await;
+        let listener = async |channel: &'static str| {
+            let mut listener = PgListener::connect_with(pool).await?;
+            listener.listen(channel).await?;
+            Ok::<_, sqlx::Error>(listener)
+        };
+        let (hears, hears_second) = (listener("plain_one").await?, listener("plain_three").await?);
+        let (mut relays, mut relay) = (listener("plain_two").await?, connect().await?);
+        tokio::spawn(async move {
+            while relays.recv().await.is_ok() {
+                if commit(&mut relay, 3, "plain_three").await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { asks: connect().await?, writes: connect().await?, hears, hears_second })
+    }
+
+    /// A commit, told to one listener.
+    async fn hop(&mut self) -> anyhow::Result<u64> {
+        commit(&mut self.writes, 1, "plain_one").await?;
+        tokio::time::timeout(PATIENCE, self.hears.recv()).await??;
+        self.since(1).await
+    }
+
+    /// A commit, told to one who commits and tells another.
+    async fn relay(&mut self) -> anyhow::Result<u64> {
+        commit(&mut self.writes, 2, "plain_two").await?;
+        tokio::time::timeout(PATIENCE, self.hears_second.recv()).await??;
+        self.since(2).await
+    }
+
+    async fn since(&mut self, id: i32) -> anyhow::Result<u64> {
+        let heard = now();
+        let xid: String =
+            sqlx::query_scalar("SELECT at::text FROM plain WHERE id = $1").bind(id).fetch_one(&mut self.asks).await?;
+        Ok(heard.saturating_sub(committed(&mut self.asks, xid.parse()?).await?))
+    }
+}
+
+/// One transaction that changes one row, and tells of it as it commits: nothing in SQL is heard of sooner.
+async fn commit(connection: &mut PgConnection, id: i32, channel: &str) -> Result<(), sqlx::Error> {
+    let mut tx = connection.begin().await?;
+    sqlx::query("UPDATE plain SET n = n + 1, at = pg_current_xact_id() WHERE id = $1").bind(id).execute(&mut *tx).await?;
+    sqlx::query("SELECT pg_notify($1, '')").bind(channel).execute(&mut *tx).await?;
+    tx.commit().await
+}
