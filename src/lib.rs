@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod embedded;
 pub mod http;
+pub mod kubernetes;
 pub mod metrics;
 pub mod model;
 pub mod plan;
