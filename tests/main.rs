@@ -16,6 +16,7 @@ mod database_away;
 mod dev;
 mod diff;
 mod embedded;
+mod envtest_support;
 mod front;
 mod horizon;
 mod idle;

@@ -3,7 +3,10 @@
 pub mod api;
 pub mod caches;
 pub mod envtest;
+pub mod gateway;
 pub mod hostile;
+pub mod kubectl;
+pub mod link;
 pub mod plan_words;
 pub mod postgres;
 pub mod proxy;
