@@ -48,13 +48,15 @@ impl Slice<'_> {
             Requirement::NotIn(key, values) => json!({"key": key, "notIn": values}),
             Requirement::Exists(key) => json!({"key": key, "exists": true}),
             Requirement::Absent(key) => json!({"key": key, "exists": false}),
+            Requirement::Greater(key, bound) => json!({"key": key, "over": bound}),
+            Requirement::Less(key, bound) => json!({"key": key, "under": bound}),
         };
         (!self.labels.0.is_empty()).then(|| self.labels.0.iter().map(term).collect())
     }
 
     /// The field selector as the statements take it, but for the name.
     fn fields(&self) -> Option<Value> {
-        let rest = self.fields.0.iter().map(|(field, equal, value)| json!({"field": field, "equal": equal, "value": value}));
+        let rest = self.fields.0.iter().map(|term| json!({"field": term.field, "equal": term.equal, "value": term.value}));
         (!self.fields.0.is_empty()).then(|| rest.collect())
     }
 }
