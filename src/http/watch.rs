@@ -29,7 +29,7 @@ use crate::{
         log,
     },
 };
-pub use asked::{Asked, IfWatch, Style};
+pub use asked::{Asked, IfWatch, Style, place};
 use asked::{Selection, Start};
 use axum::{
     body::{Body, Bytes},
@@ -178,7 +178,7 @@ impl Watcher {
         let _turn = state.watch_reads().acquire().await.ok()?;
         let first = after.is_none() && self.cursor.rv == 0;
         let read = async {
-            let mut connection = store::acquire(state.pool()).await?;
+            let mut connection = store::lists::moment(state.pool()).await?;
             if first {
                 let version = log::list_version(&mut connection).await?; // before the rows
                 if self.waits_for.is_some_and(|wanted| version < wanted) {
@@ -355,18 +355,18 @@ async fn list_piece(
     after: Option<&Key>,
 ) -> Result<Vec<Object>, StoreError> {
     let namespace = selection.namespace();
-    let slice = Slice { namespace, labels: selection.labels(), fields: selection.fields(), after, limit: PIECE };
+    let slice = Slice { namespace, labels: selection.labels(), fields: selection.fields(), limit: PIECE };
     Ok(match resource {
         Resource::Chats => {
-            let rows = store::lists::chats(connection, reach, &slice).await?;
+            let rows = store::lists::chats(connection, reach, &slice, after).await?;
             rows.into_iter().map(|view| Object::Chat(Box::new(view))).collect()
         }
         Resource::Agents => {
-            let rows = store::lists::agents(connection, reach, &slice).await?;
+            let rows = store::lists::agents(connection, reach, &slice, after).await?;
             rows.into_iter().map(|view| Object::Agent(Box::new(view))).collect()
         }
         Resource::AgentSnapshots => {
-            let rows = store::lists::snapshots(connection, reach, &slice).await?;
+            let rows = store::lists::snapshots(connection, reach, &slice, after).await?;
             let keys: Vec<Key> = rows.iter().map(|row| Key::new(&row.namespace, &row.name)).collect();
             let mut whole = objects::snapshots(connection, &keys).await?;
             whole.sort_by(|a, b| {

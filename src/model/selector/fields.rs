@@ -38,11 +38,6 @@ impl FieldSelector {
     pub fn matches<'a>(&self, field: impl Fn(&str) -> &'a str) -> bool {
         self.0.iter().all(|term| (field(&term.field) == term.value) == term.equal)
     }
-
-    /// The value that a field must be equal to, if there is one: the first, when there are several.
-    pub fn wants(&self, field: &str) -> Option<&str> {
-        self.0.iter().find(|term| term.equal && term.field == field).map(|term| term.value.as_str())
-    }
 }
 
 /// Cuts a selector at the commas that no backslash stands before.
