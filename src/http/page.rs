@@ -24,9 +24,9 @@ use crate::{
 use serde::Deserialize;
 use sqlx::PgConnection;
 use std::time::Duration;
-use tokio::time::Instant;
 use token::Of;
 pub use token::{Continue, Order, Place};
+use tokio::time::Instant;
 
 /// How long a list waits to be as new as it is asked to be, as with a kube-apiserver.
 const PATIENCE: Duration = Duration::from_secs(3);

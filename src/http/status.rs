@@ -193,7 +193,8 @@ impl ApiError {
 
     /// 504: the list cannot be as new as it was asked to be.
     pub fn too_large_version(asked: &str, current: &str) -> Self {
-        let message = format!("Timeout: Too large resource version: {asked}, current: {current}; ask again, or without resourceVersion");
+        let message =
+            format!("Timeout: Too large resource version: {asked}, current: {current}; ask again, or without resourceVersion");
         let mut error = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
         error.0.retry_after = Some(RETRY_AFTER);
         error.with_cause("ResourceVersionTooLarge", "", "Too large resource version")

@@ -139,8 +139,7 @@ impl<'a> Slice<'a> {
                 || own.iter().any(|field| self.term(field).is_some_and(|own| std::ptr::eq(own, term)))
         };
         let others = self.fields.0.iter().filter(|term| !is_said(term));
-        let others: Vec<_> =
-            others.map(|term| json!({"field": term.field, "equal": term.equal, "value": term.value})).collect();
+        let others: Vec<_> = others.map(|term| json!({"field": term.field, "equal": term.equal, "value": term.value})).collect();
         (!others.is_empty()).then(|| others.into())
     }
 }

@@ -66,11 +66,7 @@ fn a_token_of_another_list_is_refused_with_what_is_different() {
         (Resource::Chats, None, "this is one of chats of every namespace"),
         (Resource::Agents, Some("team-a"), "this is one of agents of namespace"),
     ] {
-        let query = ListQuery {
-            label_selector: Some("a=b".into()),
-            continue_: Some(token.clone()),
-            ..ListQuery::default()
-        };
+        let query = ListQuery { label_selector: Some("a=b".into()), continue_: Some(token.clone()), ..ListQuery::default() };
         let refused = query.read(resource, namespace).expect_err(wanted);
         assert!(refused.message().starts_with("continue:") && refused.message().contains(wanted), "{}", refused.message());
     }

@@ -1,10 +1,7 @@
 //! Label selectors: `app=web,tier in (front, back),!legacy,weight>10`.
 
 use super::BadSelector;
-use crate::model::{
-    name,
-    object::TextMap,
-};
+use crate::model::{name, object::TextMap};
 use std::{fmt, iter::Peekable, str::CharIndices};
 
 /// One term.

@@ -10,7 +10,8 @@ fn labels(pairs: &[(&str, &str)]) -> TextMap {
 
 #[test]
 fn label_selectors_select_as_a_kube_apiservers() {
-    let of = labels(&[("app", "web"), ("tier", "front"), ("example.dev/x", ""), ("n", "10"), ("huge", &"9".repeat(20)), ("in", "in")]);
+    let of =
+        labels(&[("app", "web"), ("tier", "front"), ("example.dev/x", ""), ("n", "10"), ("huge", &"9".repeat(20)), ("in", "in")]);
     for (text, selects) in [
         ("", true),
         (" \t\n", true),
@@ -174,19 +175,23 @@ fn blanks() -> impl Strategy<Value = String> {
 fn a_term() -> impl Strategy<Value = Naive> {
     let operator = prop::sample::select(vec!["exists", "absent", "=", "==", "!=", "in", "notin", ">", "<"]);
     let values = prop::collection::vec(a_value(), 1..4);
-    (a_key(), operator, values, 0..20_i64, prop::collection::vec(blanks(), 4)).prop_map(|(key, operator, values, number, blank)| {
-        let [b0, b1, b2, b3] = &blank[..] else { unreachable!("four blanks") };
-        let (text, values) = match operator {
-            "exists" => (format!("{b0}{key}{b1}"), vec![]),
-            "absent" => (format!("{b0}!{b1}{key}{b2}"), vec![]),
-            "in" | "notin" => (format!("{b0}{key} {b1}{operator}{b2}({b3}{}{b1})", values.join(&format!("{b2},{b3}"))), values),
-            ">" | "<" => (format!("{b0}{key}{b1}{operator}{b2}{number}{b3}"), vec![number.to_string()]),
-            _ => (format!("{b0}{key}{b1}{operator}{b2}{}{b3}", values[0]), values[..1].to_vec()),
-        };
-        // `in ()` is refused: one empty value is written with a comma.
-        let text = if values == [""] && operator.ends_with("in") { text.replace(')', ",)") } else { text };
-        Naive { text, key, operator, values }
-    })
+    (a_key(), operator, values, 0..20_i64, prop::collection::vec(blanks(), 4)).prop_map(
+        |(key, operator, values, number, blank)| {
+            let [b0, b1, b2, b3] = &blank[..] else { unreachable!("four blanks") };
+            let (text, values) = match operator {
+                "exists" => (format!("{b0}{key}{b1}"), vec![]),
+                "absent" => (format!("{b0}!{b1}{key}{b2}"), vec![]),
+                "in" | "notin" => {
+                    (format!("{b0}{key} {b1}{operator}{b2}({b3}{}{b1})", values.join(&format!("{b2},{b3}"))), values)
+                }
+                ">" | "<" => (format!("{b0}{key}{b1}{operator}{b2}{number}{b3}"), vec![number.to_string()]),
+                _ => (format!("{b0}{key}{b1}{operator}{b2}{}{b3}", values[0]), values[..1].to_vec()),
+            };
+            // `in ()` is refused: one empty value is written with a comma.
+            let text = if values == [""] && operator.ends_with("in") { text.replace(')', ",)") } else { text };
+            Naive { text, key, operator, values }
+        },
+    )
 }
 
 proptest! {

@@ -77,16 +77,10 @@ pub async fn snapshots(
             .await
         }
         (Scope::All, None) => {
-            page!(
-                "WHERE (s.namespace, s.name) > ($6, $7)",
-                "ORDER BY s.namespace, s.name",
-                slice,
-                after_namespace,
-                after_name
-            )
-            .fetch_all(connection)
-            .named(NAME)
-            .await
+            page!("WHERE (s.namespace, s.name) > ($6, $7)", "ORDER BY s.namespace, s.name", slice, after_namespace, after_name)
+                .fetch_all(connection)
+                .named(NAME)
+                .await
         }
         (Scope::All, Some(user)) => {
             page!(
