@@ -163,7 +163,8 @@ async fn make(pool: &PgPool, chats: i64) -> anyhow::Result<()> {
                 x.id, 'bench', now(), now() - make_interval(secs => x.mixed % 1000000), x.mixed % 7 = 0,
                 CASE WHEN x.mixed % 50 = 1 THEN 'Error' ELSE 'Waiting' END, s.id, 'Hydrated', now(),
                 CASE WHEN x.mixed % 30 = 2 THEN now() END, 1, 1,
-                '{\"Ready\": {\"status\": \"True\", \"reason\": \"Pinned\", \"message\": \"pinned to its agent''s latest snapshot\"}}'
+                '{\"Ready\": {\"status\": \"True\", \"reason\": \"Pinned\", \"message\": \"pinned to its agent''s latest snapshot\"},
+                  \"Ready@\": \"2026-11-21T00:00:00.000000Z\"}'
          FROM (SELECT n, n * 7919 % 1000003 AS mixed, ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS id
                FROM generate_series(1, $1) n) x
          JOIN (SELECT s.*, row_number() OVER (ORDER BY namespace, name) - 1 AS number FROM snapshots s) s

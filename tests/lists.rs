@@ -192,8 +192,9 @@ async fn a_user_reaches_own_chats_own_agents_and_the_snapshots_of_own_agents_and
     let api = Api::with_tokens(&db, "a,alice,1\nb,bob,2\nroot,admin,3,\"system:masters\"\n").await;
     let (alice, bob, admin) = (api.as_token("a"), api.as_token("b"), api.as_token("root"));
     for n in 0..8 {
-        let (caller, agent) = if n % 2 == 0 { (&alice, format!("hers-{n}")) } else { (&bob, format!("his-{n}")) };
-        caller.create_agent(&agent, json!({"workspace": "ws"})).await;
+        let (caller, user, agent) =
+            if n % 2 == 0 { (&alice, "alice", format!("hers-{n}")) } else { (&bob, "bob", format!("his-{n}")) };
+        admin.create_agent(&agent, json!({"workspace": "ws", "serviceAccountName": user})).await;
         let run = caller.register_run(&agent).await;
         caller.pushed(&run, 1, json!([file("AGENTS.md", &agent)])).await;
         caller.create_chat(&agent, json!({"agentRef": {"name": agent}})).await;

@@ -180,7 +180,8 @@ async fn agents_of_a_workspace_and_snapshots_of_an_agent_are_found_without_looki
             let slice = Slice { namespace, labels: &labels, fields: &fields, limit: i64::try_from(LIMIT).unwrap() };
             let before = read(&mut moment, "snapshots").await;
             let found = lists::snapshots(&mut moment, &everything, &slice, None).await.unwrap().len();
-            cheap(found, read(&mut moment, "snapshots").await - before, "snapshots of an agent");
+            let read = read(&mut moment, "snapshots").await - before;
+            assert!(found >= 5 && read <= 110, "{found} found, {read} read, of 100 that are of agents of this name");
         }
     }
 }
