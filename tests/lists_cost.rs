@@ -86,7 +86,10 @@ async fn a_page_of_chats_by_each_field_reads_its_own_rows_wherever_it_begins() {
         let fields = fields(Resource::Chats, text);
         for namespace in [None, Some("team-07")] {
             let slice = Slice { namespace, labels: &labels, fields: &fields, limit: i64::try_from(LIMIT).unwrap() };
-            for after in [None, Some(Key::new("team-07", "chat-15")), Some(Key::new("team-15", "chat-7"))] {
+            for (after, name) in
+                [(None, ""), (Some("team-07"), "chat-15"), (Some("team-15"), "chat-7"), (Some("team-19"), "chat-3")]
+            {
+                let after = after.map(|after| Key::new(after, name));
                 let mut moment = lists::moment(&db.pool).await.unwrap();
                 let before = read(&mut moment, "chats").await;
                 let found = lists::chats(&mut moment, &Reach::Everything, &slice, after.as_ref()).await.unwrap().len();

@@ -6,7 +6,9 @@
 //! or one owner. Any other selector (labels, `!=`, what is clean) costs what is looked at until the page is full.
 //!
 //! A statement a kind, order and scope. What is not asked for is NULL in them, so they want to be planned anew each time, for the
-//! values they have: read in a [`moment`].
+//! values they have: read in a [`moment`]. Through all namespaces goes first what is left of one, then those beyond it: of
+//! `(namespace, name) > (…)` PostgreSQL guesses the rows by the namespace alone, believes at the end that there are hardly any, and
+//! looks at all of them instead of at those that are selected (seen: a last page that costs twice the first).
 //!
 //! What this does not: look at one object, or know of tokens and limits of pages (`http::page`).
 
@@ -103,6 +105,12 @@ impl<'a> Slice<'a> {
             Scope::One(other) if other == name => scope,
             Scope::One(_) | Scope::None => Scope::None,
         })
+    }
+
+    /// What is left of it when so many are found.
+    fn rest(&self, found: usize) -> Option<Self> {
+        let limit = self.limit.saturating_sub(i64::try_from(found).unwrap_or(i64::MAX));
+        (limit > 0).then_some(Self { limit, ..*self })
     }
 
     /// The label selector as the statements take it; none selects everything.

@@ -33,6 +33,8 @@ macro_rules! page {
     };
 }
 
+const NAME: &str = "db.agents.list";
+
 /// Agents in the order of (namespace, name), after this one.
 pub async fn agents(
     connection: &mut PgConnection,
@@ -40,29 +42,42 @@ pub async fn agents(
     slice: &Slice<'_>,
     after: Option<&Key>,
 ) -> Result<Vec<AgentView>, StoreError> {
-    const NAME: &str = "db.agents.list";
     let (after_namespace, after_name) = start(after);
-    let rows = match slice.scope() {
-        Scope::None => return Ok(Vec::new()),
-        Scope::One(namespace) => {
-            page!("WHERE a.namespace = $7 AND a.name > $8", "ORDER BY a.name", reach, slice, namespace, after_name)
-                .fetch_all(connection)
-                .named(NAME)
-                .await
-        }
+    match slice.scope() {
+        Scope::None => Ok(Vec::new()),
+        Scope::One(namespace) => within(connection, reach, slice, namespace, after_name).await,
         Scope::All => {
-            page!(
-                "WHERE (a.namespace, a.name) > ($7, $8)",
-                "ORDER BY a.namespace, a.name",
-                reach,
-                slice,
-                after_namespace,
-                after_name
-            )
-            .fetch_all(connection)
-            .named(NAME)
-            .await
+            let mut found = match after {
+                Some(_) => within(connection, reach, slice, after_namespace, after_name).await?,
+                None => Vec::new(),
+            };
+            if let Some(slice) = slice.rest(found.len()) {
+                found.extend(beyond(connection, reach, &slice, after_namespace).await?);
+            }
+            Ok(found)
         }
-    };
-    rows?.into_iter().map(AgentView::try_from).collect()
+    }
+}
+
+async fn within(
+    connection: &mut PgConnection,
+    reach: &Reach,
+    slice: &Slice<'_>,
+    namespace: &str,
+    after: &str,
+) -> Result<Vec<AgentView>, StoreError> {
+    let page = page!("WHERE a.namespace = $7 AND a.name > $8", "ORDER BY a.name", reach, slice, namespace, after);
+    let rows = page.fetch_all(connection).named(NAME).await?;
+    rows.into_iter().map(AgentView::try_from).collect()
+}
+
+async fn beyond(
+    connection: &mut PgConnection,
+    reach: &Reach,
+    slice: &Slice<'_>,
+    namespace: &str,
+) -> Result<Vec<AgentView>, StoreError> {
+    let page = page!("WHERE a.namespace > $7", "ORDER BY a.namespace, a.name", reach, slice, namespace);
+    let rows = page.fetch_all(connection).named(NAME).await?;
+    rows.into_iter().map(AgentView::try_from).collect()
 }

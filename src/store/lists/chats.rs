@@ -65,6 +65,8 @@ const OWN: [&str; 7] = [
     "status.dirty",
 ];
 
+const NAME: &str = "db.chats.list";
+
 /// Chats in the order of (namespace, name), after this one.
 pub async fn chats(
     connection: &mut PgConnection,
@@ -72,31 +74,44 @@ pub async fn chats(
     slice: &Slice<'_>,
     after: Option<&Key>,
 ) -> Result<Vec<ChatView>, StoreError> {
-    const NAME: &str = "db.chats.list";
     let (after_namespace, after_name) = start(after);
-    let rows = match slice.scope() {
-        Scope::None => return Ok(Vec::new()),
-        Scope::One(namespace) => {
-            page!("WHERE c.namespace = $12 AND c.name > $13", "ORDER BY c.name", reach, slice, namespace, after_name)
-                .fetch_all(connection)
-                .named(NAME)
-                .await
-        }
+    match slice.scope() {
+        Scope::None => Ok(Vec::new()),
+        Scope::One(namespace) => within(connection, reach, slice, namespace, after_name).await,
         Scope::All => {
-            page!(
-                "WHERE (c.namespace, c.name) > ($12, $13)",
-                "ORDER BY c.namespace, c.name",
-                reach,
-                slice,
-                after_namespace,
-                after_name
-            )
-            .fetch_all(connection)
-            .named(NAME)
-            .await
+            let mut found = match after {
+                Some(_) => within(connection, reach, slice, after_namespace, after_name).await?,
+                None => Vec::new(),
+            };
+            if let Some(slice) = slice.rest(found.len()) {
+                found.extend(beyond(connection, reach, &slice, after_namespace).await?);
+            }
+            Ok(found)
         }
-    };
-    rows?.into_iter().map(ChatView::try_from).collect()
+    }
+}
+
+async fn within(
+    connection: &mut PgConnection,
+    reach: &Reach,
+    slice: &Slice<'_>,
+    namespace: &str,
+    after: &str,
+) -> Result<Vec<ChatView>, StoreError> {
+    let page = page!("WHERE c.namespace = $12 AND c.name > $13", "ORDER BY c.name", reach, slice, namespace, after);
+    let rows = page.fetch_all(connection).named(NAME).await?;
+    rows.into_iter().map(ChatView::try_from).collect()
+}
+
+async fn beyond(
+    connection: &mut PgConnection,
+    reach: &Reach,
+    slice: &Slice<'_>,
+    namespace: &str,
+) -> Result<Vec<ChatView>, StoreError> {
+    let page = page!("WHERE c.namespace > $12", "ORDER BY c.namespace, c.name", reach, slice, namespace);
+    let rows = page.fetch_all(connection).named(NAME).await?;
+    rows.into_iter().map(ChatView::try_from).collect()
 }
 
 /// Chats, what changed last first, after this place.

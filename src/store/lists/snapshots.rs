@@ -44,6 +44,8 @@ fn labelled<'a>(slice: &Slice<'a>) -> Option<&'a str> {
     })
 }
 
+const NAME: &str = "db.snapshots.list";
+
 /// Snapshots in the order of (namespace, name), after this one. A reader who does not reach everything reaches those of the
 /// agents it may push as.
 pub async fn snapshots(
@@ -52,50 +54,73 @@ pub async fn snapshots(
     slice: &Slice<'_>,
     after: Option<&Key>,
 ) -> Result<Vec<Snapshot>, StoreError> {
-    const NAME: &str = "db.snapshots.list";
     let (after_namespace, after_name) = start(after);
-    let rows = match (slice.scope(), reach.user()) {
-        (Scope::None, _) => return Ok(Vec::new()),
-        (Scope::One(namespace), None) => {
-            page!("WHERE s.namespace = $6 AND s.name > $7", "ORDER BY s.name", slice, namespace, after_name)
-                .fetch_all(connection)
-                .named(NAME)
-                .await
+    match slice.scope() {
+        Scope::None => Ok(Vec::new()),
+        Scope::One(namespace) => within(connection, reach, slice, namespace, after_name).await,
+        Scope::All => {
+            let mut found = match after {
+                Some(_) => within(connection, reach, slice, after_namespace, after_name).await?,
+                None => Vec::new(),
+            };
+            if let Some(slice) = slice.rest(found.len()) {
+                found.extend(beyond(connection, reach, &slice, after_namespace).await?);
+            }
+            Ok(found)
         }
-        (Scope::One(namespace), Some(user)) => {
-            page!(
+    }
+}
+
+async fn within(
+    connection: &mut PgConnection,
+    reach: &Reach,
+    slice: &Slice<'_>,
+    namespace: &str,
+    after: &str,
+) -> Result<Vec<Snapshot>, StoreError> {
+    let rows = match reach.user() {
+        None => {
+            let page = page!("WHERE s.namespace = $6 AND s.name > $7", "ORDER BY s.name", slice, namespace, after);
+            page.fetch_all(connection).named(NAME).await?
+        }
+        Some(user) => {
+            let page = page!(
                 "WHERE s.namespace = $6 AND s.name > $7
   AND EXISTS (SELECT FROM agents a WHERE a.namespace = s.namespace AND a.id = s.agent_id AND a.service_account = $8)",
                 "ORDER BY s.name",
                 slice,
                 namespace,
-                after_name,
+                after,
                 user
-            )
-            .fetch_all(connection)
-            .named(NAME)
-            .await
-        }
-        (Scope::All, None) => {
-            page!("WHERE (s.namespace, s.name) > ($6, $7)", "ORDER BY s.namespace, s.name", slice, after_namespace, after_name)
-                .fetch_all(connection)
-                .named(NAME)
-                .await
-        }
-        (Scope::All, Some(user)) => {
-            page!(
-                "WHERE (s.namespace, s.name) > ($6, $7)
-  AND EXISTS (SELECT FROM agents a WHERE a.namespace = s.namespace AND a.id = s.agent_id AND a.service_account = $8)",
-                "ORDER BY s.namespace, s.name",
-                slice,
-                after_namespace,
-                after_name,
-                user
-            )
-            .fetch_all(connection)
-            .named(NAME)
-            .await
+            );
+            page.fetch_all(connection).named(NAME).await?
         }
     };
-    rows?.into_iter().map(Snapshot::try_from).collect()
+    rows.into_iter().map(Snapshot::try_from).collect()
+}
+
+async fn beyond(
+    connection: &mut PgConnection,
+    reach: &Reach,
+    slice: &Slice<'_>,
+    namespace: &str,
+) -> Result<Vec<Snapshot>, StoreError> {
+    let rows = match reach.user() {
+        None => {
+            let page = page!("WHERE s.namespace > $6", "ORDER BY s.namespace, s.name", slice, namespace);
+            page.fetch_all(connection).named(NAME).await?
+        }
+        Some(user) => {
+            let page = page!(
+                "WHERE s.namespace > $6
+  AND EXISTS (SELECT FROM agents a WHERE a.namespace = s.namespace AND a.id = s.agent_id AND a.service_account = $7)",
+                "ORDER BY s.namespace, s.name",
+                slice,
+                namespace,
+                user
+            );
+            page.fetch_all(connection).named(NAME).await?
+        }
+    };
+    rows.into_iter().map(Snapshot::try_from).collect()
 }
