@@ -78,7 +78,7 @@ async fn main() -> anyhow::Result<()> {
         Some(at) => args.get(at + 1).with_context(|| format!("{name} takes a number"))?.parse().context("a number"),
         None => Ok(default),
     };
-    let (chats, rounds) = (number("--chats", 1_000_000)?, usize::try_from(number("--rounds", 15)?)?);
+    let (chats, rounds) = (number("--chats", 1_000_000)?, usize::try_from(number("--rounds", 41)?)?);
     rustls::crypto::ring::default_provider().install_default().ok();
     let directory = tempfile::Builder::new().prefix("moorline-bench-").tempdir()?;
     let options = embedded::Options {
