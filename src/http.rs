@@ -12,6 +12,7 @@ pub mod contextevents;
 pub mod diff;
 pub mod discovery;
 pub mod health;
+pub mod lists;
 pub mod negotiate;
 pub mod objects;
 pub mod openapi;
@@ -155,12 +156,12 @@ pub fn routes() -> Routes {
     let base = "/apis/moorline.dev/v1alpha1";
     let of = |path: &str| format!("{base}{path}");
     Routes::new()
-        .route(&of("/chats"), get(chats::list_all))
-        .route(&of("/agents"), get(agents::list_all))
-        .route(&of("/agentsnapshots"), get(snapshots::list_all))
+        .route(&of("/chats"), get(lists::everywhere::<chats::Listing>))
+        .route(&of("/agents"), get(lists::everywhere::<agents::Listing>))
+        .route(&of("/agentsnapshots"), get(lists::everywhere::<snapshots::Listing>))
         .route(&of("/contextevents"), get(contextevents::list_all))
         .route(&of("/namespaces/{namespace}/contextevents"), get(contextevents::list))
-        .route(&of("/namespaces/{namespace}/chats"), get(chats::list).post(chats::create))
+        .route(&of("/namespaces/{namespace}/chats"), get(lists::of_namespace::<chats::Listing>).post(chats::create))
         .route(
             &of("/namespaces/{namespace}/chats/{name}"),
             get(records::get::<ChatView>)
@@ -171,7 +172,7 @@ pub fn routes() -> Routes {
         .route(&of("/namespaces/{namespace}/chats/{name}/status"), get(records::get::<ChatView>).patch(chats::patch_status))
         .route(&of("/namespaces/{namespace}/chats/{name}/context"), get(context::get).put(context::refresh))
         .route(&of("/namespaces/{namespace}/chats/{name}/diff"), get(diff::get))
-        .route(&of("/namespaces/{namespace}/agents"), get(agents::list).post(agents::create))
+        .route(&of("/namespaces/{namespace}/agents"), get(lists::of_namespace::<agents::Listing>).post(agents::create))
         .route(
             &of("/namespaces/{namespace}/agents/{name}"),
             get(records::get::<AgentView>)
@@ -181,7 +182,7 @@ pub fn routes() -> Routes {
         )
         .route(&of("/namespaces/{namespace}/agents/{name}/runs"), post(agents::register_run))
         .route(&of("/namespaces/{namespace}/agents/{name}/snapshot"), put(agents::push))
-        .route(&of("/namespaces/{namespace}/agentsnapshots"), get(snapshots::list))
+        .route(&of("/namespaces/{namespace}/agentsnapshots"), get(lists::of_namespace::<snapshots::Listing>))
         .route(&of("/namespaces/{namespace}/agentsnapshots/{name}"), get(snapshots::get))
         .merge(discovery::routes())
 }

@@ -24,6 +24,8 @@ mod kstatus;
 mod kubectl;
 mod laps;
 mod lifecycle;
+mod lists;
+mod lists_cost;
 mod log_order;
 mod moored;
 mod openapi;

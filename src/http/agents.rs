@@ -4,19 +4,19 @@ use super::{
     AppState,
     address::{Path, Query},
     auth::Identity,
+    lists::Listed,
     negotiate::{self, Json, NulAllowed},
     objects::{self, WriteQuery, answer},
-    page::{self, Continue, ListQuery, object_version},
+    page::{Order, Place, object_version},
     records::{self, How, Record, Update, asked, find_now, settle, write},
     status::{ApiError, Resource},
-    table::Form,
     typed::Typed,
     wait::{self, Patience, Seen},
-    watch::{self, IfWatch},
 };
 use crate::{
     metrics::METRICS,
     model::{
+        access::Reach,
         agent::AgentView,
         fault::Fault,
         object::{Key, Metadata, Progress, Source},
@@ -48,65 +48,31 @@ fn wire(view: &AgentView) -> Agent {
     Agent::from_view(view, object_version(view.agent.meta.rv))
 }
 
-/// Of every namespace: the list, or a watch.
-pub async fn list_all(
-    State(state): State<AppState>,
-    identity: Identity,
-    IfWatch(watch): IfWatch,
-    form: Result<Form, ApiError>,
-    query: Query<ListQuery>,
-) -> Result<Response, ApiError> {
-    match watch {
-        Some(watch) => watch::serve(&state, &identity, RESOURCE, None, watch).await,
-        None => page(&state, &identity, form?, None, query.0).await,
-    }
-}
+/// Agents, as they are listed.
+pub enum Listing {}
 
-/// Of one namespace: the list, or a watch.
-pub async fn list(
-    State(state): State<AppState>,
-    identity: Identity,
-    IfWatch(watch): IfWatch,
-    form: Result<Form, ApiError>,
-    Path(namespace): Path<String>,
-    query: Query<ListQuery>,
-) -> Result<Response, ApiError> {
-    objects::check_namespace(RESOURCE, &namespace)?;
-    match watch {
-        Some(watch) => watch::serve(&state, &identity, RESOURCE, Some(&namespace), watch).await,
-        None => page(&state, &identity, form?, Some(&namespace), query.0).await,
-    }
-}
+impl Listed for Listing {
+    const RESOURCE: Resource = RESOURCE;
+    type Row = AgentView;
+    type Wire = Agent;
 
-async fn page(
-    state: &AppState,
-    identity: &Identity,
-    form: Form,
-    namespace: Option<&str>,
-    query: ListQuery,
-) -> Result<Response, ApiError> {
-    let wanted = query.read(RESOURCE)?;
-    let mut connection = store::acquire(state.pool()).await?;
-    let version = page::first_version(&mut connection, &wanted).await?;
-    let namespace = wanted.namespace(namespace);
-    let reach = identity.reach();
-    let mut items: Vec<AgentView> = Vec::new();
-    let mut after = wanted.continued.as_ref().map(Continue::key);
-    let more = loop {
-        let limit = page::next(wanted.limit, items.len());
-        let slice = Slice { namespace, labels: &wanted.labels, fields: &wanted.fields, after: after.as_ref(), limit: limit + 1 };
-        let mut rows = store::lists::agents(&mut connection, &reach, &slice).await?;
-        let more = page::cut(&mut rows, limit);
-        items.append(&mut rows);
-        after = items.last().map(|last| Key::new(&last.agent.meta.namespace, &last.agent.meta.name));
-        if !more || page::is_full(wanted.limit, items.len()) {
-            break more;
-        }
-    };
-    let continued = after.filter(|_| more).map(|last| Continue::after(&last, version, &wanted).encode());
-    let items: Vec<Agent> = items.iter().map(wire).collect();
-    let list = objects::list(RESOURCE.kind(), &items, &page::list_version(version), continued);
-    Ok(form.answer_list(RESOURCE, list, state.clock().now()))
+    async fn rows(
+        moment: &mut PgConnection,
+        reach: &Reach,
+        slice: &Slice<'_>,
+        _: Order,
+        after: Option<&Place>,
+    ) -> Result<Vec<AgentView>, StoreError> {
+        store::lists::agents(moment, reach, slice, after.and_then(Place::key)).await
+    }
+
+    fn place(row: &AgentView, _: Order) -> Place {
+        Place::Name(Key::new(&row.agent.meta.namespace, &row.agent.meta.name))
+    }
+
+    async fn wire(_: &mut PgConnection, rows: Vec<AgentView>) -> Result<Vec<Agent>, StoreError> {
+        Ok(rows.iter().map(wire).collect())
+    }
 }
 
 impl Record for AgentView {

@@ -4,26 +4,29 @@ use super::{
     AppState,
     address::{Path, Query},
     auth::Identity,
+    lists::Listed,
     negotiate::Warnings,
     objects::{self, PATCH_TRIES, WriteQuery},
-    page::{self, Continue, ListQuery, object_version},
+    page::{Order, Place, object_version},
     patch::Patch,
     records::{self, How, Record, Update, asked, find_now, find_shown, write},
     status::{ApiError, Resource},
-    table::Form,
     typed::{self, Typed},
     wait,
-    watch::{self, IfWatch},
 };
 use crate::{
     model::{
+        access::Reach,
         chat::{ChatDetail, ChatState, ChatView, Reference},
         drift::Drift,
         fault::{Fault, FaultKind},
         object::{Key, Metadata, Progress, Source},
         snapshot::Snapshot,
     },
-    store::{self, StoreError, Write, lists::Slice},
+    store::{
+        self, StoreError, Write,
+        lists::{Slice, Updated},
+    },
     v1alpha1::{
         Chat,
         chat::{LAST_ERROR_MAX, State as WireState},
@@ -49,65 +52,38 @@ fn wire(view: &ChatView) -> Chat {
     Chat::from_view(view, object_version(view.chat.meta.rv))
 }
 
-/// Of every namespace: the list, or a watch.
-pub async fn list_all(
-    State(state): State<AppState>,
-    identity: Identity,
-    IfWatch(watch): IfWatch,
-    form: Result<Form, ApiError>,
-    query: Query<ListQuery>,
-) -> Result<Response, ApiError> {
-    match watch {
-        Some(watch) => watch::serve(&state, &identity, RESOURCE, None, watch).await,
-        None => page(&state, &identity, form?, None, query.0).await,
-    }
-}
+/// Chats, as they are listed.
+pub enum Listing {}
 
-/// Of one namespace: the list, or a watch.
-pub async fn list(
-    State(state): State<AppState>,
-    identity: Identity,
-    IfWatch(watch): IfWatch,
-    form: Result<Form, ApiError>,
-    Path(namespace): Path<String>,
-    query: Query<ListQuery>,
-) -> Result<Response, ApiError> {
-    objects::check_namespace(RESOURCE, &namespace)?;
-    match watch {
-        Some(watch) => watch::serve(&state, &identity, RESOURCE, Some(&namespace), watch).await,
-        None => page(&state, &identity, form?, Some(&namespace), query.0).await,
-    }
-}
+impl Listed for Listing {
+    const RESOURCE: Resource = RESOURCE;
+    type Row = ChatView;
+    type Wire = Chat;
 
-async fn page(
-    state: &AppState,
-    identity: &Identity,
-    form: Form,
-    namespace: Option<&str>,
-    query: ListQuery,
-) -> Result<Response, ApiError> {
-    let wanted = query.read(RESOURCE)?;
-    let mut connection = store::acquire(state.pool()).await?;
-    let version = page::first_version(&mut connection, &wanted).await?;
-    let namespace = wanted.namespace(namespace);
-    let reach = identity.reach();
-    let mut items: Vec<ChatView> = Vec::new();
-    let mut after = wanted.continued.as_ref().map(Continue::key);
-    let more = loop {
-        let limit = page::next(wanted.limit, items.len());
-        let slice = Slice { namespace, labels: &wanted.labels, fields: &wanted.fields, after: after.as_ref(), limit: limit + 1 };
-        let mut rows = store::lists::chats(&mut connection, &reach, &slice).await?;
-        let more = page::cut(&mut rows, limit);
-        items.append(&mut rows);
-        after = items.last().map(|last| Key::new(&last.chat.meta.namespace, &last.chat.meta.name));
-        if !more || page::is_full(wanted.limit, items.len()) {
-            break more;
+    async fn rows(
+        moment: &mut PgConnection,
+        reach: &Reach,
+        slice: &Slice<'_>,
+        order: Order,
+        after: Option<&Place>,
+    ) -> Result<Vec<ChatView>, StoreError> {
+        match order {
+            Order::Name => store::lists::chats(moment, reach, slice, after.and_then(Place::key)).await,
+            Order::Updated => store::lists::chats_updated(moment, reach, slice, after.and_then(Place::updated)).await,
         }
-    };
-    let continued = after.filter(|_| more).map(|last| Continue::after(&last, version, &wanted).encode());
-    let items: Vec<Chat> = items.iter().map(wire).collect();
-    let list = objects::list(RESOURCE.kind(), &items, &page::list_version(version), continued);
-    Ok(form.answer_list(RESOURCE, list, state.clock().now()))
+    }
+
+    fn place(row: &ChatView, order: Order) -> Place {
+        let Metadata { namespace, name, id, .. } = &row.chat.meta;
+        match order {
+            Order::Name => Place::Name(Key::new(namespace, name)),
+            Order::Updated => Place::Updated(Updated { at: row.chat.updated_at, id: *id }),
+        }
+    }
+
+    async fn wire(_: &mut PgConnection, rows: Vec<ChatView>) -> Result<Vec<Chat>, StoreError> {
+        Ok(rows.iter().map(wire).collect())
+    }
 }
 
 impl Record for ChatView {

@@ -1,21 +1,39 @@
-//! Lists by the page, and versions on the wire.
+//! What is asked of a list, and versions on the wire.
 //!
 //! A version `rv` of the store is `2·rv` on an object and `2·rv + 1` on a list: the odd form says "complete through rv", so that
 //! a watch from a list begins after it and a watch from an object begins with it (docs/event-log.md).
+//!
+//! What this does not: read a list. `http::lists` does.
 
-use super::status::{ApiError, Resource};
+#[cfg(test)]
+mod tests;
+mod token;
+
+use super::{
+    AppState,
+    status::{ApiError, Resource},
+    watch::place,
+};
 use crate::{
     model::{
         fault::{Fault, FaultKind},
-        object::Key,
         selector::{FieldSelector, LabelSelector},
     },
-    store,
+    store::{self, log},
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use serde::Deserialize;
 use sqlx::PgConnection;
+use std::time::Duration;
+use token::Of;
+pub use token::{Continue, Order, Place};
+use tokio::time::Instant;
+
+/// How long a list waits to be as new as it is asked to be, as with a kube-apiserver.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it looks whether it is.
+const LOOK: Duration = Duration::from_millis(50);
+/// A list without a limit is complete; it is read in pieces of this many rows.
+const PIECE: i64 = 500;
 
 /// The version of an object, on the wire.
 pub fn object_version(rv: i64) -> String {
@@ -51,28 +69,39 @@ pub struct ListQuery {
     field_selector: Option<String>,
     label_selector: Option<String>,
     order_by: Option<String>,
+    resource_version: Option<String>,
+    resource_version_match: Option<String>,
+    send_initial_events: Option<String>,
+}
+
+/// How new a list must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Since {
+    /// As new as it is.
+    #[default]
+    Now,
+    /// At least as new as this version.
+    NotOlderThan(i64),
+    /// As it was at this version.
+    Exact(i64),
 }
 
 /// What of a list is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// At most so many objects; none means all.
-    pub limit: Option<i64>,
+    limit: Option<i64>,
+    /// In which order.
+    pub order: Order,
+    /// How new.
+    since: Since,
     /// The version of the first page, and what comes after which object.
     pub continued: Option<Continue>,
     /// Only objects with such labels.
     pub labels: LabelSelector,
     /// Only objects with such fields.
     pub fields: FieldSelector,
-    /// Tells these selectors from others, in a continue token.
-    selects: String,
-}
-
-impl Wanted {
-    /// The namespace to read: the path's, or the one that the field selector wants.
-    pub fn namespace<'a>(&'a self, of_path: Option<&'a str>) -> Option<&'a str> {
-        of_path.or_else(|| self.fields.wants("metadata.namespace"))
-    }
+    of: Of,
 }
 
 /// The fields that a selector may name.
@@ -106,54 +135,13 @@ pub fn selectors(
     Ok((labels, fields))
 }
 
-/// Where the next page begins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Continue {
-    /// The form of this token.
-    v: u8,
-    /// The version of the first page.
-    pub rv: i64,
-    /// The namespace of the last object.
-    ns: String,
-    /// The name of the last object.
-    name: String,
-    /// Which selectors the list has; empty for none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    selects: String,
-}
-
-impl Continue {
-    /// After `last`, of the list that was `wanted`, whose first page had version `rv`.
-    pub fn after(last: &Key, rv: i64, wanted: &Wanted) -> Self {
-        Self { v: 1, rv, ns: last.namespace.clone(), name: last.name.clone(), selects: wanted.selects.clone() }
-    }
-
-    /// The last object of the page before.
-    pub fn key(&self) -> Key {
-        Key::new(&self.ns, &self.name)
-    }
-
-    /// As the opaque text that clients send back.
-    pub fn encode(&self) -> String {
-        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).expect("a token is plain data"))
-    }
-
-    fn decode(text: &str) -> Option<Self> {
-        let token: Self = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        // Text with U+0000 in it is no name of ours, and PostgreSQL takes none.
-        (token.v == 1 && !token.ns.contains('\0') && !token.name.contains('\0')).then_some(token)
-    }
-}
-
 impl ListQuery {
-    /// Reads it. What is not served yet is refused, never ignored.
-    pub fn read(self, resource: Resource) -> Result<Wanted, ApiError> {
-        let Self { limit, continue_, field_selector, label_selector, order_by } = self;
+    /// Reads it. What is not served is refused, never ignored.
+    pub fn read(self, resource: Resource, namespace: Option<&str>) -> Result<Wanted, ApiError> {
+        let since = self.since()?;
+        let Self { limit, continue_, field_selector, label_selector, order_by, .. } = self;
         let (labels, fields) = selectors(resource, label_selector.as_deref(), field_selector.as_deref())?;
-        if order_by.is_some_and(|order| order != "name") {
-            return Err(ApiError::bad_request("orderBy: only name is served by this version"));
-        }
+        let order = Order::from_query(resource, order_by.as_deref())?;
         let limit = match limit.as_deref() {
             None | Some("" | "0") => None,
             Some(text) => match text.parse::<i64>() {
@@ -161,45 +149,108 @@ impl ListQuery {
                 _ => return Err(ApiError::bad_request(format!("limit: must be a whole number from 0, got {text:?}"))),
             },
         };
-        let continued = match continue_.as_deref() {
-            None | Some("") => None,
-            Some(text) => Some(Continue::decode(text).ok_or_else(|| {
-                ApiError::bad_request("continue: is not a token of this server; start the list again without it")
-            })?),
-        };
-        if let Some(continued) = &continued
-            && continued.selects != fingerprint(label_selector.as_deref(), field_selector.as_deref())
-        {
-            return Err(ApiError::bad_request(
-                "continue: is of a list with other selectors; send them as they were, or start again",
-            ));
+        let of = Of::new(resource, namespace, label_selector.as_deref(), field_selector.as_deref());
+        let continued = continue_.as_deref().filter(|text| !text.is_empty());
+        let continued = continued.map(|text| Continue::read(text, &of, order)).transpose()?;
+        if continued.is_some() && since != Since::Now {
+            return Err(ApiError::bad_request("resourceVersion: specifying resource version is not allowed when using continue"));
         }
-        let selects = fingerprint(label_selector.as_deref(), field_selector.as_deref());
-        Ok(Wanted { limit, continued, labels, fields, selects })
+        Ok(Wanted { limit, order, since, continued, labels, fields, of })
+    }
+
+    /// The rules of a kube-apiserver for lists (apimachinery, `ValidateListOptions`).
+    fn since(&self) -> Result<Since, ApiError> {
+        let version = self.resource_version.as_deref().unwrap_or_default();
+        let how = self.resource_version_match.as_deref().unwrap_or_default();
+        let mut faults = Vec::new();
+        let mut forbid = |field: &str, message: &str| faults.push(Fault::new(field, FaultKind::Forbidden, message));
+        if !how.is_empty() && version.is_empty() {
+            forbid("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if !how.is_empty() && self.continue_.as_deref().is_some_and(|token| !token.is_empty()) {
+            forbid("resourceVersionMatch", "resourceVersionMatch is forbidden when continue is provided");
+        }
+        if how == "Exact" && version == "0" {
+            forbid("resourceVersionMatch", "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+        if self.send_initial_events.as_deref().is_some_and(|text| !text.is_empty()) {
+            forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        }
+        if !matches!(how, "" | "Exact" | "NotOlderThan") {
+            let message = format!("must be Exact or NotOlderThan, got {how:?}");
+            faults.push(Fault::new("resourceVersionMatch", FaultKind::NotSupported, message));
+        }
+        if !faults.is_empty() {
+            return Err(ApiError::invalid("ListOptions", "", &faults));
+        }
+        match version {
+            "" | "0" => Ok(Since::Now),
+            version => {
+                let rv = place(version)?.rv;
+                Ok(if how == "Exact" { Since::Exact(rv) } else { Since::NotOlderThan(rv) })
+            }
+        }
     }
 }
 
-/// Tells the selectors of one list from another's.
-fn fingerprint(labels: Option<&str>, fields: Option<&str>) -> String {
-    let (labels, fields) = (labels.unwrap_or_default(), fields.unwrap_or_default());
-    if labels.is_empty() && fields.is_empty() {
-        return String::new();
+impl Wanted {
+    /// How many rows to read next, of a page that already has some.
+    pub fn next(&self, have: usize) -> i64 {
+        let have = i64::try_from(have).unwrap_or(i64::MAX);
+        self.limit.map_or(PIECE, |limit| limit.saturating_sub(have).min(PIECE))
     }
-    hex::encode(&Sha256::digest(format!("{labels}\n{fields}"))[..8])
-}
 
-/// A list without a limit is complete; it is read in pieces of this many rows.
-const PIECE: i64 = 500;
+    /// Whether a page has all that was asked for.
+    pub fn is_full(&self, have: usize) -> bool {
+        self.limit.is_some_and(|limit| i64::try_from(have).unwrap_or(i64::MAX) >= limit)
+    }
 
-/// How many rows to read next, of a page that already has some.
-pub fn next(limit: Option<i64>, have: usize) -> i64 {
-    let have = i64::try_from(have).unwrap_or(i64::MAX);
-    limit.map_or(PIECE, |limit| limit.saturating_sub(have).min(PIECE))
-}
+    /// Waits until a list can be as new as it is asked to be: a writer that began earlier may still be open. Call it before the
+    /// list's moment begins.
+    pub async fn wait(&self, state: &AppState) -> Result<(), ApiError> {
+        let (Since::NotOlderThan(rv) | Since::Exact(rv)) = self.since else { return Ok(()) };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut connection = store::acquire(state.pool()).await?;
+            let newest = log::bounds(&mut connection).await?.newest;
+            let version = log::list_version(&mut connection).await?;
+            drop(connection);
+            if version >= rv {
+                return Ok(());
+            }
+            if rv > newest || Instant::now() >= deadline {
+                return Err(ApiError::too_large_version(&list_version(rv), &list_version(version)));
+            }
+            tokio::select! {
+                () = state.stopping().cancelled() => return Err(ApiError::unavailable("the server is stopping: ask again")),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
 
-/// Whether a page has all that was asked for.
-pub fn is_full(limit: Option<i64>, have: usize) -> bool {
-    limit.is_some_and(|limit| i64::try_from(have).unwrap_or(i64::MAX) >= limit)
+    /// The version of the list's first page, which every page shows. Call it before the rows are read, in the same moment.
+    pub async fn version(&self, moment: &mut PgConnection) -> Result<i64, ApiError> {
+        if let Some(Continue { rv, .. }) = self.continued {
+            let bounds = log::bounds(moment).await?;
+            return if (bounds.floor..=bounds.newest).contains(&rv) {
+                Ok(rv)
+            } else {
+                Err(ApiError::expired("The provided continue parameter is too old; start the list again without it"))
+            };
+        }
+        let version = log::list_version(moment).await?;
+        if let Since::Exact(rv) = self.since
+            && (rv != version || log::newest(moment).await? != version)
+        {
+            let message = format!(
+                "The resourceVersion for the provided list is too old: only the present state is kept, which is {}; leave out \
+                 resourceVersionMatch=Exact",
+                list_version(version)
+            );
+            return Err(ApiError::expired(message));
+        }
+        Ok(version)
+    }
 }
 
 /// Cuts the row that was read only to see whether there are more.
@@ -208,66 +259,4 @@ pub fn cut<T>(rows: &mut Vec<T>, limit: i64) -> bool {
     let more = rows.len() > limit;
     rows.truncate(limit);
     more
-}
-
-/// The version of a list's first page, which every page shows; refuses one from before the log's floor. Call it before the
-/// rows are read.
-pub async fn first_version(connection: &mut PgConnection, wanted: &Wanted) -> Result<i64, ApiError> {
-    let Some(continued) = &wanted.continued else { return Ok(store::log::list_version(connection).await?) };
-    if continued.rv < store::log::floor(connection).await? {
-        return Err(ApiError::expired("The provided continue parameter is too old; start the list again without it"));
-    }
-    Ok(continued.rv)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn query(pairs: &[(&str, &str)]) -> Result<Wanted, ApiError> {
-        let map: serde_json::Map<_, _> = pairs.iter().map(|(key, value)| ((*key).to_owned(), serde_json::json!(value))).collect();
-        serde_json::from_value::<ListQuery>(serde_json::Value::Object(map)).expect("a query").read(Resource::Chats)
-    }
-
-    #[test]
-    fn a_token_leads_to_what_comes_after_the_last_object_and_carries_the_first_pages_version() {
-        let token = Continue::after(&Key::new("team-a", "fix"), 17 << 44, &Wanted::default()).encode();
-        let wanted = query(&[("limit", "2"), ("continue", &token)]).expect("a page");
-        let continued = wanted.continued.expect("the token");
-        assert_eq!((continued.key(), continued.rv), (Key::new("team-a", "fix"), 17 << 44));
-    }
-
-    #[test]
-    fn what_is_not_served_is_refused_and_never_ignored() {
-        for (key, value) in [
-            ("labelSelector", "a b"),
-            ("fieldSelector", "spec.title=x"),
-            ("fieldSelector", "nonsense"),
-            ("limit", "-1"),
-            ("limit", "many"),
-            ("continue", "garbage"),
-            ("orderBy", "-updated"),
-        ] {
-            let refused = query(&[(key, value)]).expect_err(value);
-            assert!(refused.message().starts_with(key), "{}", refused.message());
-        }
-        assert_eq!(query(&[("fieldSelector", "metadata.name=x")]).expect("a name").fields.wants("metadata.name"), Some("x"));
-        let token = Continue::after(&Key::new("team-a", "fix"), 1, &query(&[("labelSelector", "a=b")]).expect("a list")).encode();
-        assert!(query(&[("labelSelector", "a=b"), ("continue", &token)]).is_ok());
-        let refused = query(&[("labelSelector", "a=c"), ("continue", &token)]).expect_err("of another list");
-        assert!(refused.message().starts_with("continue: is of a list with other selectors"));
-    }
-
-    #[test]
-    fn versions_are_even_on_objects_and_odd_on_lists() {
-        assert_eq!((object_version(5), list_version(5)), ("10".into(), "11".into()));
-        assert_eq!(parse_object_version("10"), Ok(5));
-        for bad in ["-2", "x", "", "1e3", "+10"] {
-            assert!(parse_object_version(bad).is_err(), "{bad}");
-        }
-        for strange in ["1", "11", "010", &u64::MAX.to_string(), &"9".repeat(99)] {
-            assert_eq!(parse_object_version(strange), Ok(NO_OBJECT), "{strange}");
-        }
-        assert_eq!(parse_object_version(&object_version(i64::MAX)), Ok(i64::MAX));
-    }
 }

@@ -2,20 +2,20 @@
 
 use super::{
     AppState,
-    address::{Path, Query},
+    address::Path,
     auth::{Asked, Identity},
-    objects,
-    page::{self, Continue, ListQuery, object_version},
+    lists::Listed,
+    page::{Order, Place, object_version},
     status::{ApiError, Resource},
     table::Form,
-    watch::{self, IfWatch},
 };
 use crate::{
     model::{
+        access::Reach,
         object::Key,
         snapshot::{Snapshot, SnapshotWithManifest},
     },
-    store::{self, lists::Slice},
+    store::{self, StoreError, lists::Slice},
     v1alpha1::AgentSnapshot,
 };
 use axum::{extract::State, response::Response};
@@ -27,81 +27,41 @@ fn wire(snapshot: &SnapshotWithManifest) -> AgentSnapshot {
     AgentSnapshot::from_model(snapshot, object_version(snapshot.snapshot.rv))
 }
 
-/// Of every namespace: the list, or a watch.
-pub async fn list_all(
-    State(state): State<AppState>,
-    identity: Identity,
-    IfWatch(watch): IfWatch,
-    form: Result<Form, ApiError>,
-    query: Query<ListQuery>,
-) -> Result<Response, ApiError> {
-    match watch {
-        Some(watch) => watch::serve(&state, &identity, RESOURCE, None, watch).await,
-        None => page(&state, &identity, form?, None, query.0).await,
-    }
-}
+/// Snapshots, as they are listed.
+pub enum Listing {}
 
-/// Of one namespace: the list, or a watch.
-pub async fn list(
-    State(state): State<AppState>,
-    identity: Identity,
-    IfWatch(watch): IfWatch,
-    form: Result<Form, ApiError>,
-    Path(namespace): Path<String>,
-    query: Query<ListQuery>,
-) -> Result<Response, ApiError> {
-    objects::check_namespace(RESOURCE, &namespace)?;
-    match watch {
-        Some(watch) => watch::serve(&state, &identity, RESOURCE, Some(&namespace), watch).await,
-        None => page(&state, &identity, form?, Some(&namespace), query.0).await,
-    }
-}
+impl Listed for Listing {
+    const RESOURCE: Resource = RESOURCE;
+    type Row = Snapshot;
+    type Wire = AgentSnapshot;
 
-async fn page(
-    state: &AppState,
-    identity: &Identity,
-    form: Form,
-    namespace: Option<&str>,
-    query: ListQuery,
-) -> Result<Response, ApiError> {
-    let wanted = query.read(RESOURCE)?;
-    let mut connection = store::acquire(state.pool()).await?;
-    let version = page::first_version(&mut connection, &wanted).await?;
-    let namespace = wanted.namespace(namespace);
-    let reach = identity.reach();
-    let mut items: Vec<AgentSnapshot> = Vec::new();
-    let mut after = wanted.continued.as_ref().map(Continue::key);
-    let more = loop {
-        let limit = page::next(wanted.limit, items.len());
-        let slice = Slice { namespace, labels: &wanted.labels, fields: &wanted.fields, after: after.as_ref(), limit: limit + 1 };
-        let mut rows = store::lists::snapshots(&mut connection, &reach, &slice).await?;
-        let more = page::cut(&mut rows, limit);
-        if let Some(last) = rows.last() {
-            after = Some(Key::new(&last.namespace, &last.name));
+    async fn rows(
+        moment: &mut PgConnection,
+        reach: &Reach,
+        slice: &Slice<'_>,
+        _: Order,
+        after: Option<&Place>,
+    ) -> Result<Vec<Snapshot>, StoreError> {
+        store::lists::snapshots(moment, reach, slice, after.and_then(Place::key)).await
+    }
+
+    fn place(row: &Snapshot, _: Order) -> Place {
+        Place::Name(Key::new(&row.namespace, &row.name))
+    }
+
+    /// Adds what each snapshot lists; one namespace at a time.
+    async fn wire(moment: &mut PgConnection, rows: Vec<Snapshot>) -> Result<Vec<AgentSnapshot>, StoreError> {
+        let mut found = Vec::with_capacity(rows.len());
+        for of_namespace in rows.chunk_by(|a, b| a.namespace == b.namespace) {
+            let ids: Vec<_> = of_namespace.iter().map(|snapshot| snapshot.id).collect();
+            let mut manifests = store::snapshots::manifests(moment, &of_namespace[0].namespace, &ids).await?;
+            found.extend(of_namespace.iter().map(|snapshot| {
+                let manifest = manifests.remove(&snapshot.id).expect("a moment shows the same rows twice");
+                wire(&SnapshotWithManifest { snapshot: snapshot.clone(), manifest })
+            }));
         }
-        items.extend(with_manifests(&mut connection, rows).await?.iter().map(wire));
-        if !more || page::is_full(wanted.limit, items.len()) {
-            break more;
-        }
-    };
-    let continued = after.filter(|_| more).map(|last| Continue::after(&last, version, &wanted).encode());
-    let list = objects::list(RESOURCE.kind(), &items, &page::list_version(version), continued);
-    Ok(form.answer_list(RESOURCE, list, state.clock().now()))
-}
-
-/// Adds what each snapshot lists; one namespace at a time.
-async fn with_manifests(connection: &mut PgConnection, rows: Vec<Snapshot>) -> Result<Vec<SnapshotWithManifest>, ApiError> {
-    let mut found = Vec::with_capacity(rows.len());
-    for of_namespace in rows.chunk_by(|a, b| a.namespace == b.namespace) {
-        let ids: Vec<_> = of_namespace.iter().map(|snapshot| snapshot.id).collect();
-        let mut manifests = store::snapshots::manifests(connection, &of_namespace[0].namespace, &ids).await?;
-        // A snapshot that retention took between the two statements is not there any more.
-        found.extend(of_namespace.iter().filter_map(|snapshot| {
-            let manifest = manifests.remove(&snapshot.id)?;
-            Some(SnapshotWithManifest { snapshot: snapshot.clone(), manifest })
-        }));
+        Ok(found)
     }
-    Ok(found)
 }
 
 /// One snapshot.

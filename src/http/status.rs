@@ -191,6 +191,15 @@ impl ApiError {
         Self::new(StatusCode::GONE, "Expired", message)
     }
 
+    /// 504: the list cannot be as new as it was asked to be.
+    pub fn too_large_version(asked: &str, current: &str) -> Self {
+        let message =
+            format!("Timeout: Too large resource version: {asked}, current: {current}; ask again, or without resourceVersion");
+        let mut error = Self::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message);
+        error.0.retry_after = Some(RETRY_AFTER);
+        error.with_cause("ResourceVersionTooLarge", "", "Too large resource version")
+    }
+
     /// 413: the body is larger than the limit, in bytes.
     pub fn too_large(limit: usize, got: Option<u64>) -> Self {
         let got = got.map_or_else(|| "more".to_owned(), |got| got.to_string());

@@ -24,7 +24,7 @@ use crate::{
     model::{access::Reach, object::Key},
     store::{self, StoreError, events::Cursor, log},
 };
-pub use asked::{Asked, IfWatch, Style};
+pub use asked::{Asked, IfWatch, Style, place};
 use asked::{Selection, Start};
 use axum::{
     body::{Body, Bytes},
@@ -218,7 +218,7 @@ impl Watcher {
         let state = self.state.clone();
         let first = after.is_none() && self.cursor.rv == 0;
         let read = async {
-            let mut connection = store::acquire(state.pool()).await?;
+            let mut connection = store::lists::moment(state.pool()).await?;
             if first {
                 let version = log::list_version(&mut connection).await?; // before the rows
                 if self.waits_for.is_some_and(|wanted| version < wanted) {

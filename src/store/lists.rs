@@ -1,44 +1,116 @@
-//! Pages of lists: keyset, in the order of (namespace, name), with the reader's reach and the selectors in SQL.
-//! A page costs the page; with a selector it costs what it looks at until it is full.
+//! Pages of lists: keyset, with the reader's reach and the selectors in SQL, so that a page is cut from what may be seen and is
+//! asked for.
+//!
+//! A page costs the page where an index gives its order and finds what is selected: everything, one namespace, one owner, or the
+//! chats of one agent, workspace or state, archived or not, dirty ones, by name; what changed last, of everything, one namespace
+//! or one owner. Any other selector (labels, `!=`, what is clean) costs what is looked at until the page is full.
+//!
+//! A statement a kind, order and scope. What is not asked for is NULL in them, so they want to be planned anew each time, for the
+//! values they have: read in a [`moment`]. Through all namespaces goes first what is left of one, then those beyond it: of
+//! `(namespace, name) > (…)` PostgreSQL guesses the rows by the namespace alone, believes at the end that there are hardly any, and
+//! looks at all of them instead of at those that are selected (seen: a last page that costs twice the first).
+//!
+//! What this does not: look at one object, or know of tokens and limits of pages (`http::page`).
 
-use super::{
-    error::{Named, StoreError},
-    rows::{agent_query, chat_query, snapshot_query},
-};
+use super::error::{Named, StoreError};
 use crate::model::{
-    access::Reach,
-    agent::AgentView,
-    chat::ChatView,
     object::Key,
-    selector::{FieldSelector, LabelSelector, Requirement},
-    snapshot::Snapshot,
+    selector::{FieldSelector, FieldTerm, LabelSelector, Requirement},
 };
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{PgPool, Postgres, Transaction};
 
-/// Which part of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A page: what places it and what else it selects, by columns, by labels ($1) and by fields ($2); its order; at most $3
+/// rows.
+macro_rules! page_query {
+    (
+        $query:ident, $place:literal, $columns:literal, labels: $labels:literal, fields: $fields:literal, $order:literal
+        $(, $arg:expr)*
+    ) => {
+        $query!(
+            $place
+                + $columns
+                + "
+  AND ($1::jsonb IS NULL OR NOT EXISTS (
+    SELECT FROM jsonb_array_elements($1::jsonb) AS q (r), LATERAL (SELECT "
+                + $labels
+                + " ->> (q.r ->> 'key')) AS l (value)
+    WHERE NOT coalesce(CASE
+        WHEN q.r ? 'in' THEN q.r -> 'in' ? l.value
+        WHEN q.r ? 'notIn' THEN l.value IS NULL OR NOT q.r -> 'notIn' ? l.value
+        WHEN q.r ? 'exists' THEN (l.value IS NOT NULL) = (q.r ->> 'exists')::boolean
+        WHEN l.value ~ '^[0-9]+$' THEN l.value::numeric <= 9223372036854775807
+            AND (l.value::numeric > (q.r ->> 'over')::numeric OR l.value::numeric < (q.r ->> 'under')::numeric)
+        END, false)))
+  AND ($2::jsonb IS NULL OR NOT EXISTS (
+    SELECT FROM jsonb_array_elements($2::jsonb) AS q (r)
+    WHERE (coalesce(CASE q.r ->> 'field' WHEN 'metadata.namespace' THEN "
+                + $fields
+                + " END, '') = q.r ->> 'value') <> (q.r ->> 'equal')::boolean))
+"
+                + $order
+                + " LIMIT $3"
+            $(, $arg)*
+        )
+    };
+}
+
+mod agents; // after the macro that they use
+mod chats;
+mod snapshots;
+
+pub use agents::agents;
+pub use chats::{Updated, chats, chats_updated};
+pub use snapshots::snapshots;
+
+/// A transaction to read a list in: all its pieces see one moment, and each statement is planned for the values it has. (Speed
+/// only: PostgreSQL may otherwise keep one plan for any values, which cannot know which conditions are there.) Dropping it ends
+/// it.
+pub async fn moment(pool: &PgPool) -> Result<Transaction<'static, Postgres>, StoreError> {
+    const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan";
+    pool.begin_with(BEGIN).named("db.begin_list").await
+}
+
+/// Which objects, and how many of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slice<'a> {
-    /// One namespace; none means every one.
+    /// One namespace; none means every one, but for what the fields say.
     pub namespace: Option<&'a str>,
     /// Only objects with such labels.
     pub labels: &'a LabelSelector,
     /// Only objects with such fields.
     pub fields: &'a FieldSelector,
-    /// Only what comes after this.
-    pub after: Option<&'a Key>,
     /// At most so many.
     pub limit: i64,
 }
 
-impl Slice<'_> {
-    fn start(&self) -> (&str, &str) {
-        self.after.map_or(("", ""), |key| (&key.namespace, &key.name))
+/// The namespaces that can have anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope<'a> {
+    All,
+    One(&'a str),
+    /// The path and the selector name different ones.
+    None,
+}
+
+/// Fields that are true or false.
+const FLAGS: [&str; 2] = ["spec.archived", "status.dirty"];
+const NAMESPACE: &str = "metadata.namespace";
+
+impl<'a> Slice<'a> {
+    fn scope(&self) -> Scope<'a> {
+        let wanted = self.fields.0.iter().filter(|term| term.equal && term.field == NAMESPACE).map(|term| term.value.as_str());
+        self.namespace.into_iter().chain(wanted).fold(Scope::All, |scope, name| match scope {
+            Scope::All => Scope::One(name),
+            Scope::One(other) if other == name => scope,
+            Scope::One(_) | Scope::None => Scope::None,
+        })
     }
 
-    /// The name that is asked for, when it is one: then the key is known.
-    fn name(&self) -> Option<&str> {
-        self.fields.wants("metadata.name")
+    /// What is left of it when so many are found.
+    fn rest(&self, found: usize) -> Option<Self> {
+        let limit = self.limit.saturating_sub(i64::try_from(found).unwrap_or(i64::MAX));
+        (limit > 0).then_some(Self { limit, ..*self })
     }
 
     /// The label selector as the statements take it; none selects everything.
@@ -48,222 +120,38 @@ impl Slice<'_> {
             Requirement::NotIn(key, values) => json!({"key": key, "notIn": values}),
             Requirement::Exists(key) => json!({"key": key, "exists": true}),
             Requirement::Absent(key) => json!({"key": key, "exists": false}),
+            Requirement::Greater(key, bound) => json!({"key": key, "over": bound}),
+            Requirement::Less(key, bound) => json!({"key": key, "under": bound}),
         };
         (!self.labels.0.is_empty()).then(|| self.labels.0.iter().map(term).collect())
     }
 
-    /// The field selector as the statements take it, but for the name.
-    fn fields(&self) -> Option<Value> {
-        let rest = self.fields.0.iter().map(|(field, equal, value)| json!({"field": field, "equal": equal, "value": value}));
-        (!self.fields.0.is_empty()).then(|| rest.collect())
+    /// The first term that wants a field to have a value that it can have: a condition of its own, so that an index may serve it.
+    fn term(&self, field: &str) -> Option<&'a FieldTerm> {
+        let possible = |value: &str| !value.is_empty() && (!FLAGS.contains(&field) || value.parse::<bool>().is_ok());
+        self.fields.0.iter().find(|term| term.equal && term.field == field && possible(&term.value))
+    }
+
+    fn value(&self, field: &str) -> Option<&'a str> {
+        self.term(field).map(|term| term.value.as_str())
+    }
+
+    fn flag(&self, field: &str) -> Option<bool> {
+        self.value(field).and_then(|value| value.parse().ok())
+    }
+
+    /// The other terms of the field selector, as the statements take them; none when there are none.
+    fn fields(&self, own: &[&str]) -> Option<Value> {
+        let is_said = |term: &FieldTerm| {
+            (term.equal && term.field == NAMESPACE) // by the scope
+                || own.iter().any(|field| self.term(field).is_some_and(|own| std::ptr::eq(own, term)))
+        };
+        let others = self.fields.0.iter().filter(|term| !is_said(term));
+        let others: Vec<_> = others.map(|term| json!({"field": term.field, "equal": term.equal, "value": term.value})).collect();
+        (!others.is_empty()).then(|| others.into())
     }
 }
 
-/// Chats.
-pub async fn chats(connection: &mut PgConnection, reach: &Reach, slice: &Slice<'_>) -> Result<Vec<ChatView>, StoreError> {
-    const NAME: &str = "db.chats.list";
-    let (after_namespace, after_name) = slice.start();
-    let (labels, fields) = (slice.labels(), slice.fields());
-    macro_rules! page {
-        ($which:literal, $order:literal, $namespace:expr $(, $user:expr)?) => {
-            chat_query!(
-                $which
-                    + "AND ($5::jsonb IS NULL OR NOT EXISTS (
-    SELECT FROM jsonb_array_elements($5::jsonb) AS q (r)
-    WHERE NOT coalesce(CASE
-        WHEN q.r ? 'in' THEN q.r -> 'in' ? (c.labels ->> (q.r ->> 'key'))
-        WHEN q.r ? 'notIn' THEN NOT coalesce(q.r -> 'notIn' ? (c.labels ->> (q.r ->> 'key')), false)
-        ELSE (c.labels ? (q.r ->> 'key')) = (q.r ->> 'exists')::boolean END, false)))
-  AND ($6::jsonb IS NULL OR NOT EXISTS (
-    SELECT FROM jsonb_array_elements($6::jsonb) AS q (r)
-    WHERE (coalesce(CASE q.r ->> 'field'
-        WHEN 'metadata.name' THEN c.name WHEN 'metadata.namespace' THEN c.namespace
-        WHEN 'spec.owner' THEN c.owner WHEN 'spec.agentRef.name' THEN c.agent
-        WHEN 'spec.workspaceRef.name' THEN c.workspace WHEN 'spec.archived' THEN c.archived::text
-        WHEN 'status.state' THEN c.state WHEN 'status.dirty' THEN (c.dirty_since IS NOT NULL)::text END, '') = q.r ->> 'value') <> (q.r ->> 'equal')::boolean)) "
-                    + $order,
-                $namespace,
-                after_name,
-                slice.name(),
-                slice.limit,
-                labels,
-                fields
-                $(, $user)?
-            )
-            .fetch_all(connection)
-            .named(NAME)
-            .await
-        };
-    }
-    let rows = match (slice.namespace, reach.user()) {
-        (Some(namespace), None) => {
-            page!(
-                "WHERE c.namespace = $1 AND c.name > $2 AND ($3::text IS NULL OR c.name = $3) ",
-                "ORDER BY c.name LIMIT $4",
-                namespace
-            )
-        }
-        (Some(namespace), Some(user)) => {
-            page!(
-                "WHERE c.owner = $7 AND c.namespace = $1 AND c.name > $2 AND ($3::text IS NULL OR c.name = $3) ",
-                "ORDER BY c.name LIMIT $4",
-                namespace,
-                user
-            )
-        }
-        (None, None) => {
-            page!(
-                "WHERE (c.namespace, c.name) > ($1, $2) AND ($3::text IS NULL OR c.name = $3) ",
-                "ORDER BY c.namespace, c.name LIMIT $4",
-                after_namespace
-            )
-        }
-        (None, Some(user)) => {
-            page!(
-                "WHERE c.owner = $7 AND (c.namespace, c.name) > ($1, $2) AND ($3::text IS NULL OR c.name = $3) ",
-                "ORDER BY c.namespace, c.name LIMIT $4",
-                after_namespace,
-                user
-            )
-        }
-    };
-    rows?.into_iter().map(ChatView::try_from).collect()
-}
-
-/// Agents.
-pub async fn agents(connection: &mut PgConnection, reach: &Reach, slice: &Slice<'_>) -> Result<Vec<AgentView>, StoreError> {
-    const NAME: &str = "db.agents.list";
-    let (after_namespace, after_name) = slice.start();
-    let (labels, fields) = (slice.labels(), slice.fields());
-    macro_rules! page {
-        ($which:literal, $order:literal, $namespace:expr $(, $user:expr)?) => {
-            agent_query!(
-                $which
-                    + "AND ($5::jsonb IS NULL OR NOT EXISTS (
-    SELECT FROM jsonb_array_elements($5::jsonb) AS q (r)
-    WHERE NOT coalesce(CASE
-        WHEN q.r ? 'in' THEN q.r -> 'in' ? (a.labels ->> (q.r ->> 'key'))
-        WHEN q.r ? 'notIn' THEN NOT coalesce(q.r -> 'notIn' ? (a.labels ->> (q.r ->> 'key')), false)
-        ELSE (a.labels ? (q.r ->> 'key')) = (q.r ->> 'exists')::boolean END, false)))
-  AND ($6::jsonb IS NULL OR NOT EXISTS (
-    SELECT FROM jsonb_array_elements($6::jsonb) AS q (r)
-    WHERE (coalesce(CASE q.r ->> 'field'
-        WHEN 'metadata.name' THEN a.name WHEN 'metadata.namespace' THEN a.namespace
-        WHEN 'spec.workspace' THEN a.workspace END, '') = q.r ->> 'value') <> (q.r ->> 'equal')::boolean)) "
-                    + $order,
-                $namespace,
-                after_name,
-                slice.name(),
-                slice.limit,
-                labels,
-                fields
-                $(, $user)?
-            )
-            .fetch_all(connection)
-            .named(NAME)
-            .await
-        };
-    }
-    let rows = match (slice.namespace, reach.user()) {
-        (Some(namespace), None) => {
-            page!(
-                "WHERE a.namespace = $1 AND a.name > $2 AND ($3::text IS NULL OR a.name = $3) ",
-                "ORDER BY a.name LIMIT $4",
-                namespace
-            )
-        }
-        (Some(namespace), Some(user)) => {
-            page!(
-                "WHERE a.service_account = $7 AND a.namespace = $1 AND a.name > $2 AND ($3::text IS NULL OR a.name = $3) ",
-                "ORDER BY a.name LIMIT $4",
-                namespace,
-                user
-            )
-        }
-        (None, None) => {
-            page!(
-                "WHERE (a.namespace, a.name) > ($1, $2) AND ($3::text IS NULL OR a.name = $3) ",
-                "ORDER BY a.namespace, a.name LIMIT $4",
-                after_namespace
-            )
-        }
-        (None, Some(user)) => {
-            page!(
-                "WHERE a.service_account = $7 AND (a.namespace, a.name) > ($1, $2) AND ($3::text IS NULL OR a.name = $3) ",
-                "ORDER BY a.namespace, a.name LIMIT $4",
-                after_namespace,
-                user
-            )
-        }
-    };
-    rows?.into_iter().map(AgentView::try_from).collect()
-}
-
-/// Snapshots, without their manifests. A reader who does not reach everything reaches those of the agents it may push as.
-pub async fn snapshots(connection: &mut PgConnection, reach: &Reach, slice: &Slice<'_>) -> Result<Vec<Snapshot>, StoreError> {
-    const NAME: &str = "db.snapshots.list";
-    let (after_namespace, after_name) = slice.start();
-    let (labels, fields) = (slice.labels(), slice.fields());
-    macro_rules! page {
-        ($which:literal, $order:literal, $namespace:expr $(, $user:expr)?) => {
-            snapshot_query!(
-                $which
-                    + "AND ($5::jsonb IS NULL OR NOT EXISTS (
-    SELECT FROM jsonb_array_elements($5::jsonb) AS q (r)
-    WHERE NOT coalesce(CASE
-        WHEN q.r ? 'in' THEN q.r -> 'in' ? (jsonb_build_object('moorline.dev/agent', s.agent_name, 'moorline.dev/snapshot-hash', left(encode(s.context_hash, 'hex'), 12)) ->> (q.r ->> 'key'))
-        WHEN q.r ? 'notIn' THEN NOT coalesce(q.r -> 'notIn' ? (jsonb_build_object('moorline.dev/agent', s.agent_name, 'moorline.dev/snapshot-hash', left(encode(s.context_hash, 'hex'), 12)) ->> (q.r ->> 'key')), false)
-        ELSE (jsonb_build_object('moorline.dev/agent', s.agent_name, 'moorline.dev/snapshot-hash', left(encode(s.context_hash, 'hex'), 12)) ? (q.r ->> 'key')) = (q.r ->> 'exists')::boolean END, false)))
-  AND ($6::jsonb IS NULL OR NOT EXISTS (
-    SELECT FROM jsonb_array_elements($6::jsonb) AS q (r)
-    WHERE (coalesce(CASE q.r ->> 'field'
-        WHEN 'metadata.name' THEN s.name WHEN 'metadata.namespace' THEN s.namespace
-        WHEN 'spec.agentRef.name' THEN s.agent_name END, '') = q.r ->> 'value') <> (q.r ->> 'equal')::boolean)) "
-                    + $order,
-                $namespace,
-                after_name,
-                slice.name(),
-                slice.limit,
-                labels,
-                fields
-                $(, $user)?
-            )
-            .fetch_all(connection)
-            .named(NAME)
-            .await
-        };
-    }
-    let rows = match (slice.namespace, reach.user()) {
-        (Some(namespace), None) => {
-            page!(
-                "WHERE s.namespace = $1 AND s.name > $2 AND ($3::text IS NULL OR s.name = $3) ",
-                "ORDER BY s.name LIMIT $4",
-                namespace
-            )
-        }
-        (Some(namespace), Some(user)) => {
-            page!(
-                "WHERE EXISTS (SELECT FROM agents a WHERE a.namespace = s.namespace AND a.id = s.agent_id AND a.service_account = $7) AND s.namespace = $1 AND s.name > $2 AND ($3::text IS NULL OR s.name = $3) ",
-                "ORDER BY s.name LIMIT $4",
-                namespace,
-                user
-            )
-        }
-        (None, None) => {
-            page!(
-                "WHERE (s.namespace, s.name) > ($1, $2) AND ($3::text IS NULL OR s.name = $3) ",
-                "ORDER BY s.namespace, s.name LIMIT $4",
-                after_namespace
-            )
-        }
-        (None, Some(user)) => {
-            page!(
-                "WHERE EXISTS (SELECT FROM agents a WHERE a.namespace = s.namespace AND a.id = s.agent_id AND a.service_account = $7) AND (s.namespace, s.name) > ($1, $2) AND ($3::text IS NULL OR s.name = $3) ",
-                "ORDER BY s.namespace, s.name LIMIT $4",
-                after_namespace,
-                user
-            )
-        }
-    };
-    rows?.into_iter().map(Snapshot::try_from).collect()
+fn start(after: Option<&Key>) -> (&str, &str) {
+    after.map_or(("", ""), |key| (&key.namespace, &key.name))
 }

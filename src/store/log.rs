@@ -122,8 +122,17 @@ pub async fn holder(connection: &mut PgConnection, xid: i64) -> Result<Option<Ho
 
 /// The version of a list whose rows are read after this: the highest logged version below the horizon, at least the floor.
 pub async fn list_version(connection: &mut PgConnection) -> Result<i64, StoreError> {
-    const NAME: &str = "db.log.list_version";
     let horizon = horizon(connection).await?;
+    logged_below(connection, horizon).await
+}
+
+/// The highest logged version, at least the floor, whether or not everything below it is complete.
+pub async fn newest(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    logged_below(connection, i64::MAX).await
+}
+
+async fn logged_below(connection: &mut PgConnection, horizon: i64) -> Result<i64, StoreError> {
+    const NAME: &str = "db.log.list_version";
     sqlx::query_scalar!(
         r#"
         SELECT greatest(s.floor, coalesce((

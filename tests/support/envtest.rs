@@ -15,8 +15,8 @@ mod faults;
 mod programs;
 mod users;
 
-pub use access::Access;
-pub use audit::{Audit, Mark, counted};
+
+pub use audit::{Audit, counted};
 pub use programs::{ADMIN, MOORLINE, programs};
 pub use users::User;
 

@@ -218,7 +218,12 @@ fn refusals(entry: &Entry, verb: &str) -> Vec<(&'static str, &'static str)> {
         all.push(("404", "NotFound: no object of this name."));
     }
     match (entry.name, verb) {
-        (_, "list") => all.push(("410", "Expired: continue or resourceVersion is too old; list again without it.")),
+        ("chats" | "agents" | "agentsnapshots", "list") => {
+            all.push(("410", "Expired: continue or resourceVersion is too old; list again without it."));
+            all.push(("422", "Invalid: resourceVersionMatch or sendInitialEvents does not go with the rest."));
+            all.push(("504", "Timeout, with a cause ResourceVersionTooLarge: ask again after Retry-After seconds."));
+        }
+        (_, "list") => all.push(("410", "Expired: the cursor is too old; list again without it.")),
         ("agents/snapshot", _) => {
             all.push(("409", "Conflict, with a cause StaleRun (another run is newer) or OutOfOrder (seq is not newer)."));
             all.push(("429", "TooManyRequests: push again after Retry-After seconds."));

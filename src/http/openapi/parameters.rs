@@ -53,7 +53,7 @@ pub fn of(entry: &Entry, verb: &str) -> Vec<Value> {
             all.extend(watch());
         }
         (_, "list") => {
-            all.extend(list());
+            all.extend(list(entry.name));
             if entry.verbs.contains(&"watch") {
                 all.extend(watch());
             }
@@ -87,26 +87,33 @@ fn events() -> Vec<Value> {
     ]
 }
 
-fn list() -> Vec<Value> {
+fn list(name: &str) -> Vec<Value> {
     let limit = json!({"type": "integer", "format": "int64", "minimum": 0});
-    let order = "name (default: namespace, then name), or -updated: what a person changed last comes first.";
+    let (orders, order, fields) = match name {
+        "chats" => (
+            &["name", "-updated"][..],
+            "name (default: namespace, then name), or -updated: what a person or a runner changed last comes first.",
+            ", spec.owner, spec.agentRef.name, spec.workspaceRef.name, spec.archived, status.state, status.dirty",
+        ),
+        "agents" => (&["name"][..], "name: namespace, then name.", ", spec.workspace"),
+        "agentsnapshots" => (&["name"][..], "name: namespace, then name.", ", spec.agentRef.name"),
+        _ => (&["name"][..], "name: namespace, then name.", ""),
+    };
+    let fields = format!(
+        "Only objects whose fields are so: FIELD=VALUE and FIELD!=VALUE, joined by commas, over metadata.name, \
+         metadata.namespace{fields}. 400 names a field that is not served."
+    );
     vec![
         query("limit", &limit, "At most so many objects; 0 or absent: all. A page is full unless it is the last."),
         query(
             "continue",
             &text(),
-            "metadata.continue of the page before: what comes after it. Opaque; send the other parameters as they were. 410 Expired \
-             when it is too old: begin again without it.",
+            "metadata.continue of the page before: what comes after it. Opaque; send the other parameters but limit as they were: \
+             400 names what is different. 410 Expired when it is too old: begin again without it.",
         ),
-        query("labelSelector", &text(), "Only objects whose labels are so, as in Kubernetes: a=b,c!=d,e in (f,g),h,!i."),
-        query(
-            "fieldSelector",
-            &text(),
-            "Only objects whose fields are so: FIELD=VALUE and FIELD!=VALUE, joined by commas. All kinds: metadata.name, \
-             metadata.namespace. Chats: spec.owner, spec.agentRef.name, spec.workspaceRef.name, spec.archived, status.state, \
-             status.dirty. 400 names a field that is not served.",
-        ),
-        query("orderBy", &words(&["name", "-updated"]), order),
+        query("labelSelector", &text(), "Only objects whose labels are so, as in Kubernetes: a=b,c!=d,e in (f,g),h,!i,n>5."),
+        query("fieldSelector", &text(), &fields),
+        query("orderBy", &words(orders), order),
         include_object(),
     ]
 }
@@ -124,13 +131,15 @@ fn watch() -> Vec<Value> {
         query(
             "resourceVersion",
             &text(),
-            "Of a watch: where it begins, a version of a list or of an object. Absent or 0: with the present objects. 410 Expired \
-             when it is from before retention or a restore: list again.",
+            "Of a list: not older than this; absent or 0: as it is now; 504 when the database does not get there. Of a watch: where it \
+             begins, a version of a list or of an object. Absent or 0: with the present objects. 410 Expired when it is from before \
+             retention or a restore: list again.",
         ),
         query(
             "resourceVersionMatch",
             &words(&["NotOlderThan", "Exact"]),
-            "How resourceVersion is meant. NotOlderThan is required with sendInitialEvents.",
+            "How resourceVersion is meant. Exact, of a list: 410 Expired when something was written since. NotOlderThan is required \
+             with sendInitialEvents.",
         ),
         query(
             "sendInitialEvents",

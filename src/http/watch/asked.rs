@@ -80,9 +80,9 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// The one namespace it is of, if it is.
+    /// The namespace in the path, if there is one.
     pub fn namespace(&self) -> Option<&str> {
-        self.namespace.as_deref().or_else(|| self.fields.wants("metadata.namespace"))
+        self.namespace.as_deref()
     }
 
     /// What it selects by label.
@@ -153,7 +153,7 @@ impl Asked {
 }
 
 /// The place that a version on the wire stands for: an odd one is complete through its transaction, an even one begins with it.
-fn place(text: &str) -> Result<Cursor, ApiError> {
+pub fn place(text: &str) -> Result<Cursor, ApiError> {
     let number = text.parse::<i128>().ok().filter(|number| number.to_string() == text && *number > 0);
     let rv = number.and_then(|number| i64::try_from(number / 2).ok().map(|rv| (rv, number % 2 == 1)));
     match rv {

@@ -24,18 +24,18 @@ pub async fn list_piece(
     after: Option<&Key>,
 ) -> Result<Vec<Object>, StoreError> {
     let namespace = selection.namespace();
-    let slice = Slice { namespace, labels: selection.labels(), fields: selection.fields(), after, limit: PIECE };
+    let slice = Slice { namespace, labels: selection.labels(), fields: selection.fields(), limit: PIECE };
     Ok(match resource {
         Resource::Chats => {
-            let rows = store::lists::chats(connection, reach, &slice).await?;
+            let rows = store::lists::chats(connection, reach, &slice, after).await?;
             rows.into_iter().map(|view| Object::Chat(Box::new(view))).collect()
         }
         Resource::Agents => {
-            let rows = store::lists::agents(connection, reach, &slice).await?;
+            let rows = store::lists::agents(connection, reach, &slice, after).await?;
             rows.into_iter().map(|view| Object::Agent(Box::new(view))).collect()
         }
         Resource::AgentSnapshots => {
-            let rows = store::lists::snapshots(connection, reach, &slice).await?;
+            let rows = store::lists::snapshots(connection, reach, &slice, after).await?;
             let keys: Vec<Key> = rows.iter().map(|row| Key::new(&row.namespace, &row.name)).collect();
             let mut whole = objects::snapshots(connection, &keys).await?;
             whole.sort_by(|a, b| {
