@@ -22,8 +22,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::object::HasStatus;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// How often a patch is tried again when the object changes under it.
 pub const PATCH_TRIES: usize = 8;
@@ -68,29 +69,49 @@ pub fn check_namespace(resource: Resource, namespace: &str) -> Result<(), ApiErr
     name::dns_label("metadata.namespace", namespace).map_or(Ok(()), |fault| Err(ApiError::invalid(resource.kind(), "", &[fault])))
 }
 
-/// Reads the body of a create or an update.
-pub async fn read_object<T: DeserializeOwned>(
+/// Reads the body of a create or an update. A status in it is passed over, even one that is none, as in Kubernetes.
+pub async fn read_object<T>(
     resource: Resource,
     headers: &HeaderMap,
     body: Body,
     validation: FieldValidation,
-) -> Result<Typed<T>, ApiError> {
+) -> Result<Typed<T>, ApiError>
+where
+    T: DeserializeOwned + HasStatus<Status: DeserializeOwned>,
+{
     negotiate::expect_json(headers)?;
     let bytes = negotiate::read_body(headers, body, negotiate::BODY_MAX).await?;
+    if bytes.is_empty() {
+        return Err(ApiError::bad_request(format!("the request's body is empty: it must be a {}", resource.kind())));
+    }
     let mut json = Json::parse(&bytes, NulAllowed::Nowhere)?;
     drop_nulls(&mut json.value);
     take_type(resource, &mut json.value)?;
+    if let Some(fields) = json.value.as_object_mut()
+        && fields.get("status").is_some_and(|status| T::Status::deserialize(status).is_err())
+    {
+        fields.remove("status");
+    }
     typed::read(resource, json, validation)
 }
 
-/// A field that is null counts as one that is absent, as in Kubernetes.
-pub fn drop_nulls(value: &mut Value) {
+/// A field of an object that is null counts as one that is absent, and a label or an annotation as one that is empty, as in
+/// Kubernetes.
+pub fn drop_nulls(object: &mut Value) {
+    for texts in ["/metadata/labels", "/metadata/annotations"] {
+        let texts = object.pointer_mut(texts).and_then(Value::as_object_mut);
+        texts.into_iter().flat_map(Map::values_mut).filter(|text| text.is_null()).for_each(|text| *text = json!(""));
+    }
+    drop_all_nulls(object);
+}
+
+fn drop_all_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(drop_nulls);
+            fields.values_mut().for_each(drop_all_nulls);
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Array(items) => items.iter_mut().for_each(drop_all_nulls),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
@@ -100,11 +121,12 @@ pub fn take_type(resource: Resource, value: &mut Value) -> Result<(), ApiError> 
     let Some(object) = value.as_object_mut() else {
         return Err(ApiError::bad_request("the request's body must be a JSON object"));
     };
-    for (field, wanted) in [("apiVersion", API_VERSION), ("kind", resource.kind())] {
-        if let Some(got) = object.remove(field).filter(|got| got != wanted) {
-            let message = format!("{field}: this path takes {wanted}, got {got}");
-            return Err(ApiError::bad_request(message));
-        }
+    if let Some(got) = object.remove("apiVersion").filter(|got| got != API_VERSION) {
+        return Err(ApiError::bad_request(format!("apiVersion: this path takes {API_VERSION}, got {got}")));
+    }
+    if let Some(got) = object.remove("kind").filter(|got| got != resource.kind()) {
+        let fault = Fault::new("kind", FaultKind::Invalid, format!("{got}: must be {}", resource.kind()));
+        return Err(ApiError::invalid(resource.kind(), "", &[fault]));
     }
     object.entry("metadata").or_insert_with(|| json!({}));
     object.entry("spec").or_insert_with(|| json!({}));
@@ -112,30 +134,42 @@ pub fn take_type(resource: Resource, value: &mut Value) -> Result<(), ApiError> 
 }
 
 /// The name of an object that is to be created, from `name` or `generateName`, and its namespace, which must be the path's.
+/// What is wrong with either is named as a kube-apiserver does.
 pub fn new_name(resource: Resource, namespace: &str, meta: &ObjectMeta, clock: &Clock) -> Result<(Key, Vec<Fault>), ApiError> {
     same_namespace(namespace, meta)?;
+    if meta.resource_version.as_deref().is_some_and(|version| !matches!(version, "" | "0")) {
+        return Err(ApiError::bad_request("metadata.resourceVersion must not be set on an object that is to be created"));
+    }
     let given = meta.name.as_deref().filter(|name| !name.is_empty());
     let base = meta.generate_name.as_deref().filter(|base| !base.is_empty());
-    let (name, field) = match (given, base) {
-        (Some(name), _) => (name.to_owned(), "metadata.name"),
+    let mut faults: Vec<Fault> = base.and_then(base_fault).into_iter().collect();
+    let name = match (given, base) {
+        (Some(name), _) => name.to_owned(),
         (None, Some(base)) => {
             let base: String = base.chars().take(GENERATE_MAX).collect();
             let id = clock.new_id().as_u128();
             // The alphabet of Kubernetes' own generated names: no vowels, nothing that is easily misread.
             let letters = b"bcdfghjklmnpqrstvwxz2456789";
             let suffix = (0..SUFFIX).map(|n| char::from(letters[((id >> (n * 5)) & 31) as usize % letters.len()]));
-            (base + &suffix.collect::<String>(), "metadata.generateName")
+            base + &suffix.collect::<String>()
         }
         (None, None) => {
-            let fault = Fault::new("metadata.name", FaultKind::Required, "name or generateName is required");
-            return Ok((Key::new(namespace, ""), vec![fault]));
+            faults.push(Fault::new("metadata.name", FaultKind::Required, "name or generateName is required"));
+            return Ok((Key::new(namespace, ""), faults));
         }
     };
-    let fault = match resource {
-        Resource::Chats => name::dns_subdomain(field, &name),
-        Resource::Agents | Resource::AgentSnapshots => name::dns_label(field, &name),
-    };
-    Ok((Key::new(namespace, name), fault.into_iter().collect()))
+    faults.extend(match resource {
+        Resource::Chats => name::dns_subdomain("metadata.name", &name),
+        Resource::Agents | Resource::AgentSnapshots => name::dns_label("metadata.name", &name),
+    });
+    Ok((Key::new(namespace, name), faults))
+}
+
+/// What is wrong with the base of a generated name: it may end with a hyphen, which no name does.
+fn base_fault(base: &str) -> Option<Fault> {
+    let masked = base.strip_suffix('-').filter(|rest| !rest.is_empty()).map(|rest| format!("{rest}a"));
+    let fault = name::dns_subdomain("metadata.generateName", masked.as_deref().unwrap_or(base))?;
+    Some(Fault { message: fault.message.replace(masked.as_deref().unwrap_or(base), base), ..fault })
 }
 
 fn same_namespace(namespace: &str, meta: &ObjectMeta) -> Result<(), ApiError> {
