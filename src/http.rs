@@ -26,6 +26,7 @@ pub mod tail;
 pub mod telemetry;
 pub mod wait;
 pub mod watch;
+pub mod why;
 
 use crate::{clock::Clock, wake::Wake};
 use auth::{Authentication, Identity};
@@ -162,6 +163,7 @@ pub fn routes() -> Routes {
         .route(&of("/namespaces/{namespace}/chats/{name}/status"), get(chats::get).patch(chats::patch_status))
         .route(&of("/namespaces/{namespace}/chats/{name}/context"), get(context::get).put(context::refresh))
         .route(&of("/namespaces/{namespace}/chats/{name}/diff"), get(diff::get))
+        .route(&of("/namespaces/{namespace}/chats/{name}/why"), get(why::get))
         .route(&of("/namespaces/{namespace}/agents"), get(agents::list).post(agents::create))
         .route(
             &of("/namespaces/{namespace}/agents/{name}"),
