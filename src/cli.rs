@@ -1,10 +1,19 @@
 //! The command line: one file per command, each turning flags and `MOORLINE_*` variables into a call of the library.
 
 pub mod agent;
+pub mod context;
 pub mod crd;
 pub mod dev;
+pub mod diff;
+pub mod events;
+pub mod exit;
+pub mod get;
+pub mod kind;
 pub mod migrate;
+pub mod output;
+pub mod remote;
 pub mod serve;
+pub mod why;
 
 use crate::config::LogFormat;
 use clap::{Parser, Subcommand};
