@@ -11,6 +11,7 @@ pub mod get;
 pub mod kind;
 pub mod migrate;
 pub mod output;
+pub mod refresh;
 pub mod remote;
 pub mod serve;
 pub mod why;

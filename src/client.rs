@@ -18,7 +18,7 @@ use kube::client::Body;
 use reqwest::Url;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 /// Where our objects are, below the address of the server.
 const BASE: [&str; 3] = ["apis", "moorline.dev", "v1alpha1"];
@@ -37,7 +37,7 @@ pub struct Client {
 pub struct Call {
     method: Method,
     url: Url,
-    headers: Vec<(header::HeaderName, &'static str)>,
+    headers: Vec<(header::HeaderName, Cow<'static, str>)>,
     body: Option<Value>,
 }
 
@@ -95,7 +95,7 @@ impl Call {
     pub fn absolute(method: Method, path: &[&str]) -> Self {
         let mut url = Url::parse("http://server").expect("a valid address");
         url.path_segments_mut().expect("an http address has a path").clear().extend(path);
-        Self { method, url, headers: vec![(header::ACCEPT, "application/json")], body: None }
+        Self { method, url, headers: vec![(header::ACCEPT, "application/json".into())], body: None }
     }
 
     /// Adds to the query.
@@ -116,7 +116,18 @@ impl Call {
 
     /// Sets a header.
     #[must_use]
-    pub fn header(mut self, name: header::HeaderName, value: &'static str) -> Self {
+    pub fn header(self, name: header::HeaderName, value: &'static str) -> Self {
+        self.with(name, value.into())
+    }
+
+    /// Asks the server to answer when the loop has caught up, or after so many seconds; 0: at once.
+    #[must_use]
+    pub fn wait(self, seconds: u64) -> Self {
+        let value = if seconds == 0 { "respond-async".into() } else { format!("wait={seconds}").into() };
+        self.with(header::HeaderName::from_static("prefer"), value)
+    }
+
+    fn with(mut self, name: header::HeaderName, value: Cow<'static, str>) -> Self {
         self.headers.retain(|(known, _)| *known != name);
         self.headers.push((name, value));
         self
@@ -141,10 +152,10 @@ impl Call {
         };
         let mut request = Request::builder().method(self.method).uri(uri);
         for (name, value) in self.headers {
-            request = request.header(name, value);
+            request = request.header(name, value.as_ref());
         }
         let body = self.body.map_or_else(Body::empty, |body| Body::from(body.to_string().into_bytes()));
-        request.body(body).expect("a URL's path and query are a URI, and the headers are constants")
+        request.body(body).expect("a URL's path and query are a URI, and the headers are words of ours")
     }
 }
 

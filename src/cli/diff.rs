@@ -1,7 +1,7 @@
 //! `moorline diff CHAT`: what would change if a chat moved from its pin to what its agent has now.
 
 use super::{
-    output::{self, BOLD, CYAN, Format, GREEN, RED, clean, clean_line, styled, text},
+    output::{self, BOLD, CYAN, Format, GREEN, RED, body, clean_line, styled, text},
     remote::Remote,
 };
 use crate::client::Call;
@@ -64,7 +64,7 @@ fn list<'a>(diff: &'a Value, part: &str) -> &'a [Value] {
     diff[part].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// As `diff -u` tells it, a resource where that has a file.
+/// As `diff -u` tells it; what has no lines to compare is told in a line of its own.
 fn people(diff: &Value) -> String {
     let mut said = String::new();
     let end = |end: &str| {
@@ -73,8 +73,8 @@ fn people(diff: &Value) -> String {
     };
     let differs = ["added", "removed", "renamed", "changed"].iter().any(|part| !list(diff, part).is_empty());
     if differs {
-        let _ = writeln!(said, "{}", styled(BOLD, &format!("--- pinned {}", end("from"))));
-        let _ = writeln!(said, "{}", styled(BOLD, &format!("+++ latest {}", end("to"))));
+        let _ = writeln!(said, "{}", styled(BOLD, &format!("pinned {}", end("from"))));
+        let _ = writeln!(said, "{}", styled(BOLD, &format!("latest {}", end("to"))));
     }
     if !text(diff, "/note").is_empty() {
         let _ = writeln!(said, "{}", clean_line(text(diff, "/note")));
@@ -112,16 +112,17 @@ fn changed(resource: &Value) -> String {
     if resource["binary"] == true {
         said.push_str("  not text: only the hashes can be compared\n");
     }
-    for line in text(resource, "/unified").split_inclusive('\n') {
+    // The first two lines name the files, so that `patch -p1` takes what this prints.
+    for (at, line) in text(resource, "/unified").split_inclusive('\n').enumerate() {
         let bare = line.trim_end_matches('\n');
         let style = match bare.as_bytes() {
-            [b'-', b'-', b'-', b' ', ..] | [b'+', b'+', b'+', b' ', ..] => continue,
+            _ if at < 2 => BOLD,
             [b'@', b'@', ..] => CYAN,
             [b'+', ..] => GREEN,
             [b'-', ..] => RED,
             _ => Style::new(),
         };
-        let _ = writeln!(said, "{}", styled(style, &clean(bare)));
+        let _ = writeln!(said, "{}", styled(style, &body(bare)));
     }
     if resource["truncated"] == true {
         said.push_str("  (cut here: too long)\n");

@@ -148,6 +148,7 @@ impl Log<'_> {
                     return Err(CallError::Refused(Box::new(Refusal::read(code, object.to_string().as_bytes()))).into());
                 }
                 "BOOKMARK" => match text(object, "/metadata/name") {
+                    "" if self.cursor.is_none() => text(object, "/metadata/resourceVersion").clone_into(&mut self.version),
                     "" => {}
                     cursor => self.cursor = Some(cursor.to_owned()),
                 },
