@@ -36,6 +36,9 @@ pub struct Cli {
     /// How log lines look. What is logged: RUST_LOG.
     #[arg(long, global = true, env = "MOORLINE_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
+    /// Colours in what a command prints.
+    #[arg(long, global = true, env = "MOORLINE_COLOR", value_enum, default_value = "auto", value_name = "WHEN")]
+    pub color: output::Color,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -117,6 +120,7 @@ pub fn parse() -> Cli {
 
 /// Runs a command until it is done or `shutdown`.
 pub async fn run(cli: Cli, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    cli.color.apply();
     let until = shutdown.clone();
     // Dropping a request that is under way is all there is to stopping; those that have more to do are told.
     let asking = async move |asking| {
@@ -152,6 +156,24 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_gives_examples_that_can_be_typed() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let mut lines = help.lines();
+            assert_eq!(lines.next(), Some("Examples:"), "{}", command.get_name());
+            let own = lines.filter(|line| line.contains(&format!("moorline {}", command.get_name()))).collect::<Vec<_>>();
+            assert!(!own.is_empty(), "{help}");
+            for example in own {
+                let typed = example.split("moorline ").nth(1).unwrap_or_default();
+                let words = typed.split([' ', '\n']).take_while(|word| !["|", ">", "||", "&&"].contains(word));
+                let words = words.map(|word| word.trim_end_matches(')'));
+                let read = Cli::command().try_get_matches_from(std::iter::once("moorline").chain(words));
+                assert!(read.is_ok(), "{example}: {}", read.err().map(|error| error.to_string()).unwrap_or_default());
+            }
+        }
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Client {
             if status.is_success() {
                 return Ok(bytes.to_vec());
             }
-            Err(CallError::Refused(Box::new(Refusal::read(status.as_u16(), &bytes))))
+            Err(CallError::Refused(Box::new(Refusal::read(&self.place, status.as_u16(), &bytes))))
         };
         let slow = |_| CallError::Slow { place: self.place.clone(), within: self.timeout };
         tokio::time::timeout(self.timeout, answer).await.map_err(slow)?
@@ -202,7 +202,7 @@ impl Client {
                 return Ok(Lines::new(body, self.place.clone()));
             }
             let bytes = body.collect().await.map_err(|error| self.lost(&error))?.to_bytes();
-            Err(CallError::Refused(Box::new(Refusal::read(status.as_u16(), &bytes))))
+            Err(CallError::Refused(Box::new(Refusal::read(&self.place, status.as_u16(), &bytes))))
         };
         let slow = |_| CallError::Slow { place: self.place.clone(), within: self.timeout };
         tokio::time::timeout(self.timeout, begin).await.map_err(slow)?

@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 ///
 /// Exit codes: 0 told to stop, or pushed with --once; 1 failed; 3 another process reports for this agent now.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline agent . --name ws-1
+  moorline agent /workspace --name ws-42 --workspace ws --build 42 --once")]
 pub struct AgentArgs {
     /// The root of the workspace.
     pub dir: PathBuf,

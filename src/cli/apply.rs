@@ -1,19 +1,22 @@
 //! `moorline apply -f`: makes Chats and Agents as manifests say, for people without kubectl.
 //!
-//! What it does: create what is not there, and merge a manifest into what is. What it does not: remember what the last manifest
-//! said, as kubectl does in an annotation: a field that is left out of a manifest keeps its value; `field: null` takes it away.
+//! What it does: what `kubectl apply` does with a custom resource, on the same annotation, so that either can go on where the other
+//! was: create what is not there, and merge a manifest three ways into what is. What it does not: prune what no manifest names any
+//! more, or apply on the server's side, which a Moorline server refuses.
 
 mod manifest;
+mod merge;
 
 use super::{
-    exit, output,
+    exit,
+    output::{self, Format},
     remote::Remote,
 };
 use crate::{
     client::{Call, CallError, Client},
     v1alpha1::GROUP,
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use http::Method;
 use manifest::{Fault, Manifest};
 use serde_json::{Value, json};
@@ -21,19 +24,49 @@ use std::process::ExitCode;
 
 /// Create or change Chats and Agents as manifests say: YAML or JSON, many documents a file.
 ///
-/// A field that is left out keeps its value; null takes it away. Unknown fields are refused. Every document is tried, and every
-/// fault told. Exit codes: 0 all are as they should be; 1 one or more are not.
+/// A field that the last manifest had and this one has not is taken away; what others wrote stays. Unknown fields are refused. Every
+/// document is tried, and every fault told. Exit codes: 0 all are as they should be; 1 one or more are not.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline apply -f chats.yaml
+  moorline apply -R -f manifests/ --dry-run=server
+  sed s/OLD/NEW/ chat.yaml | moorline apply -f -")]
 pub struct ApplyArgs {
     /// A file, a directory (its .yaml, .yml and .json files), or - for standard input. May be given more than once.
     #[arg(short, long = "filename", value_name = "FILE", required = true)]
     pub filename: Vec<String>,
-    /// Ask the server what it would do, and do nothing.
-    #[arg(long)]
-    pub dry_run: bool,
+    /// The directories below a directory too.
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// `server`: ask the server what it would do, and do nothing.
+    #[arg(long, value_enum, default_value = "none", num_args = 0..=1, default_missing_value = "server", require_equals = true)]
+    pub dry_run: DryRun,
+    /// The objects as they are afterwards, or only KIND/NAME, instead of what became of each.
+    #[arg(short, long, value_enum)]
+    pub output: Option<Shown>,
     /// Which server.
     #[command(flatten)]
     pub remote: Remote,
+}
+
+/// Whether anything is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DryRun {
+    /// It is done.
+    None,
+    /// The server says what it would do.
+    Server,
+}
+
+/// The forms in which objects are shown afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shown {
+    /// As JSON.
+    Json,
+    /// As YAML.
+    Yaml,
+    /// Only KIND/NAME.
+    Name,
 }
 
 /// What became of a document.
@@ -56,15 +89,29 @@ impl Done {
 
 /// Runs it.
 pub async fn run(args: ApplyArgs) -> anyhow::Result<ExitCode> {
-    let (manifests, mut faults) = manifest::read(&args.filename);
+    let (manifests, mut faults) = manifest::read(&args.filename, args.recursive);
     let client = args.remote.client().await?;
+    let (asked, usual) = (args.remote.asked_namespace(), args.remote.namespace(&client));
+    let is_dry = args.dry_run == DryRun::Server;
+    let mut objects = Vec::new();
     for manifest in &manifests {
-        let namespace = manifest.namespace.as_deref().unwrap_or(args.remote.namespace(&client));
-        match apply(&client, namespace, manifest, args.dry_run).await {
-            Ok(done) => {
-                let dry = if args.dry_run { " (server dry run)" } else { "" };
-                let (kind, name) = (manifest.kind.singular(), &manifest.name);
-                output::print(&format!("{kind}.{GROUP}/{name} {}{dry}\n", done.word()))?;
+        let namespace = match (manifest.namespace.as_deref(), asked) {
+            (Some(own), Some(asked)) if own != asked => {
+                faults.push(manifest.fault(format!("metadata.namespace is {own:?}, and --namespace says {asked:?}")));
+                continue;
+            }
+            (Some(own), _) => own,
+            (None, _) => usual,
+        };
+        match apply(&client, namespace, manifest, is_dry).await {
+            Ok((done, object)) => {
+                let named = format!("{}.{GROUP}/{}", manifest.kind.singular(), manifest.name);
+                let dry = if is_dry { " (server dry run)" } else { "" };
+                match args.output {
+                    None => output::print(&format!("{named} {}{dry}\n", done.word()))?,
+                    Some(Shown::Name) => output::print(&format!("{named}\n"))?,
+                    Some(Shown::Json | Shown::Yaml) => objects.push(object),
+                }
             }
             Err(error @ CallError::Lost { .. }) => {
                 tell(&faults);
@@ -72,6 +119,11 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<ExitCode> {
             }
             Err(error) => faults.push(manifest.fault(error.to_string())),
         }
+    }
+    match args.output {
+        Some(Shown::Json) => show(Format::Json, objects)?,
+        Some(Shown::Yaml) => show(Format::Yaml, objects)?,
+        Some(Shown::Name) | None => {}
     }
     tell(&faults);
     if manifests.is_empty() && faults.is_empty() {
@@ -81,6 +133,18 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<ExitCode> {
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(exit::FAILED) })
 }
 
+/// One object as itself, more as a list.
+fn show(format: Format, mut objects: Vec<Value>) -> anyhow::Result<()> {
+    match objects.len() {
+        0 => Ok(()),
+        1 => Ok(output::print(&format.write(&objects.remove(0))?)?),
+        _ => {
+            let list = json!({"apiVersion": "v1", "kind": "List", "metadata": {}, "items": objects});
+            Ok(output::print(&format.write(&list)?)?)
+        }
+    }
+}
+
 fn tell(faults: &[Fault]) {
     for fault in faults {
         eprintln!("moorline: {fault}");
@@ -88,11 +152,12 @@ fn tell(faults: &[Fault]) {
 }
 
 /// Creates it, or merges it into what is there. Somebody may do either at the same time: then it is the other.
-async fn apply(client: &Client, namespace: &str, manifest: &Manifest, dry_run: bool) -> Result<Done, CallError> {
+async fn apply(client: &Client, namespace: &str, manifest: &Manifest, is_dry: bool) -> Result<(Done, Value), CallError> {
     let path = ["namespaces", namespace, manifest.kind.plural(), &manifest.name];
-    let dry = dry_run.then_some("All");
+    let dry = is_dry.then_some("All");
     let strictly = |call: Call| call.query("fieldValidation", "Strict").query("fieldManager", "moorline").maybe("dryRun", dry);
-    let mut create_first = false;
+    let wanted = merge::remembering(&manifest.object, namespace);
+    let mut was_created_meanwhile = false;
     loop {
         let before: Option<Value> = match client.call(Call::new(Method::GET, &path)).await {
             Ok(object) => Some(object),
@@ -100,24 +165,20 @@ async fn apply(client: &Client, namespace: &str, manifest: &Manifest, dry_run: b
             Err(error) => return Err(error),
         };
         let Some(before) = before else {
-            let create = strictly(Call::new(Method::POST, &path[..3]).json(manifest.object.clone()));
-            match client.call::<Value>(create).await {
-                Ok(_) => return Ok(Done::Created),
-                Err(CallError::Refused(refusal)) if refusal.reason == "AlreadyExists" && !create_first => {
-                    create_first = true;
+            let create = strictly(Call::new(Method::POST, &path[..3]).json(wanted.clone()));
+            match client.call(create).await {
+                Ok(object) => return Ok((Done::Created, object)),
+                Err(CallError::Refused(refusal)) if refusal.reason == "AlreadyExists" && !was_created_meanwhile => {
+                    was_created_meanwhile = true;
                     continue;
                 }
                 Err(error) => return Err(error),
             }
         };
-        let patch = strictly(Call::new(Method::PATCH, &path).merge_patch(manifest.object.clone()));
-        let after: Value = client.call(patch).await?;
-        return Ok(if asked(&before) == asked(&after) { Done::Unchanged } else { Done::Configured });
+        let Some(patch) = merge::patch(&merge::remembered(&before), &wanted, &before) else {
+            return Ok((Done::Unchanged, before));
+        };
+        let after = client.call(strictly(Call::new(Method::PATCH, &path).merge_patch(patch))).await?;
+        return Ok((Done::Configured, after));
     }
-}
-
-/// What of an object is asked of it: what a manifest can change.
-fn asked(object: &Value) -> Value {
-    let metadata = &object["metadata"];
-    json!([object["spec"], metadata["labels"], metadata["annotations"]])
 }

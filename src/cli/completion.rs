@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 /// Print a script that completes this command line, for a shell to source.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  source <(moorline completion bash)
+  moorline completion fish > ~/.config/fish/completions/moorline.fish")]
 pub struct CompletionArgs {
     /// For which shell.
     #[arg(value_enum)]

@@ -13,6 +13,10 @@ use std::{fmt::Write as _, process::ExitCode};
 
 /// Show what a chat is moored to: its pinned instruction files, skills and configuration.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline context fix-login
+  moorline context fix-login --bodies=false
+  moorline context fix-login --format prompt > prompt.md")]
 pub struct ContextArgs {
     /// The chat.
     pub chat: String,

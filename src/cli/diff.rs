@@ -15,6 +15,9 @@ use std::{fmt::Write as _, process::ExitCode};
 ///
 /// Exit codes: 0; with --exit-code as diff(1): 0 no difference, 1 a difference, 2 failed, 4 no such chat, or it has no pin.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline diff fix-login
+  moorline diff fix-login --exit-code > /dev/null || echo it would change")]
 pub struct DiffArgs {
     /// The chat.
     pub chat: String,

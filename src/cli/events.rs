@@ -15,6 +15,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Show what happened to chats and agents, oldest first.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline events --chat fix-login
+  moorline events -A -w -o json")]
 pub struct EventsArgs {
     /// Only of this chat.
     #[arg(long)]
@@ -145,7 +148,7 @@ impl Log<'_> {
             match text(&event, "/type") {
                 "ERROR" => {
                     let code = object["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
-                    return Err(CallError::Refused(Box::new(Refusal::read(code, object.to_string().as_bytes()))).into());
+                    return Err(CallError::Refused(Box::new(Refusal::read(client.place(), code, object.to_string().as_bytes()))).into());
                 }
                 "BOOKMARK" => match text(object, "/metadata/name") {
                     "" if self.cursor.is_none() => text(object, "/metadata/resourceVersion").clone_into(&mut self.version),

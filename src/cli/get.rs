@@ -23,6 +23,11 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 
 /// Show objects: chats, agents, agentsnapshots.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline get chats
+  moorline get chats -A -l team=web --field-selector status.dirty=true
+  moorline get agent ws-1 -o yaml
+  moorline get chats -w")]
 pub struct GetArgs {
     /// What: chats, agents, agentsnapshots or contextevents; chat, mchat and so on do too, and KIND/NAME.
     pub kind: String,

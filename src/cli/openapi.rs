@@ -7,6 +7,9 @@ use std::process::ExitCode;
 
 /// Print the OpenAPI 3.0 description of the API.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline openapi > moorline.json
+  moorline openapi -o yaml")]
 pub struct OpenApiArgs {
     /// How.
     #[arg(short, long, value_enum, default_value = "json")]

@@ -36,6 +36,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// failed, or, with --wait, have not moved in time; 4 the one chat or agent that was named is not there.
 #[derive(Args, Clone, Debug)]
 #[command(group = ArgGroup::new("which").required(true).args(["chats", "agent", "all"]))]
+#[command(after_help = "Examples:
+  moorline refresh fix-login
+  moorline refresh --agent ws-1 --wait 1m
+  moorline refresh --all -A")]
 pub struct RefreshArgs {
     /// These chats.
     #[arg(value_name = "CHAT")]

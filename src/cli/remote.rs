@@ -82,7 +82,12 @@ impl Remote {
 
     /// The namespace that is meant.
     pub fn namespace<'a>(&'a self, client: &'a Client) -> &'a str {
-        self.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or(client.namespace())
+        self.asked_namespace().unwrap_or(client.namespace())
+    }
+
+    /// The namespace that was said.
+    pub fn asked_namespace(&self) -> Option<&str> {
+        self.namespace.as_deref().filter(|namespace| !namespace.is_empty())
     }
 }
 

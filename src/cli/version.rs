@@ -12,6 +12,9 @@ use std::process::ExitCode;
 
 /// Print the version of this program, and that of the server.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline version
+  moorline version --client -o json")]
 pub struct VersionArgs {
     /// Only of this program; asks no server.
     #[arg(long)]

@@ -15,6 +15,9 @@ use std::process::ExitCode;
 
 /// Say why a chat is what it is: the rule that decided, and what it saw.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline why fix-login
+  moorline why fix-login -o yaml")]
 pub struct WhyArgs {
     /// The chat.
     pub chat: String,

@@ -130,8 +130,11 @@ impl Connection {
                     let from = format!("context {context} of {path}");
                     (kubeconfig, from)
                 }
-                Some(_) | None if self.kubeconfig.is_some() && self.server.is_none() => {
-                    let why = "it has no current context: name one with --context".into();
+                // Which of them is meant is not for us to guess.
+                Some(_) | None if self.server.is_none() && (self.kubeconfig.is_some() || !kubeconfig.contexts.is_empty()) => {
+                    let names: Vec<&str> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+                    let these = if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) };
+                    let why = format!("it has no current context: name one with --context{these}, or a server with --server");
                     return Err(ConnectError::Kubeconfig { path, why });
                 }
                 Some(_) | None => (ours(DEFAULT_SERVER), "the default".into()),

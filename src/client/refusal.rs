@@ -17,14 +17,14 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Reads the body of an answer with such a code.
-    pub fn read(code: u16, body: &[u8]) -> Self {
+    /// Reads the body of an answer of the server at `place` with such a code.
+    pub fn read(place: &str, code: u16, body: &[u8]) -> Self {
         let status = serde_json::from_slice::<Status>(body).ok().filter(|status| status.message.is_some());
         let Some(Status { message, reason, details, .. }) = status else {
             return Self {
                 code,
                 reason: String::new(),
-                message: format!("the answer (HTTP {code}) is not that of a Moorline server: check --server"),
+                message: format!("the answer of {place} (HTTP {code}) is not that of a Moorline server: check --server and --context"),
                 causes: Vec::new(),
             };
         };
@@ -67,7 +67,7 @@ mod tests {
     fn a_status_is_told_with_every_cause_in_a_line() {
         let status = json!({"kind": "Status", "code": 422, "reason": "Invalid", "message": "Chat \"x\" is invalid", "details": {"causes": [
             {"reason": "FieldValueTooLong", "message": "must be at most 3 characters, got 4", "field": "spec.title"}, {"reason": "Odd"}]}});
-        let refusal = Refusal::read(422, status.to_string().as_bytes());
+        let refusal = Refusal::read("here", 422, status.to_string().as_bytes());
         assert_eq!(
             refusal.to_string(),
             "Chat \"x\" is invalid (Invalid)\n  spec.title: must be at most 3 characters, got 4\n  Odd"
@@ -77,13 +77,13 @@ mod tests {
     #[test]
     fn words_that_the_sentence_has_are_not_said_twice() {
         let status = json!({"reason": "Conflict", "message": "the run is stale", "details": {"causes": [{"message": "the run is stale"}]}});
-        assert_eq!(Refusal::read(409, status.to_string().as_bytes()).to_string(), "the run is stale (Conflict)");
+        assert_eq!(Refusal::read("here", 409, status.to_string().as_bytes()).to_string(), "the run is stale (Conflict)");
     }
 
     #[test]
     fn a_page_of_a_proxy_is_no_status() {
-        let refusal = Refusal::read(404, b"<html>nothing here</html>");
+        let refusal = Refusal::read("here", 404, b"<html>nothing here</html>");
         assert!(!refusal.is_not_found());
-        assert_eq!(refusal.to_string(), "the answer (HTTP 404) is not that of a Moorline server: check --server");
+        assert_eq!(refusal.to_string(), "the answer of here (HTTP 404) is not that of a Moorline server: check --server and --context");
     }
 }

@@ -59,7 +59,7 @@ impl Manifest {
 }
 
 /// Reads all documents of files, of directories and, for `-`, of standard input.
-pub(super) fn read(names: &[String]) -> (Vec<Manifest>, Vec<Fault>) {
+pub(super) fn read(names: &[String], recursive: bool) -> (Vec<Manifest>, Vec<Fault>) {
     let (mut manifests, mut faults) = (Vec::new(), Vec::new());
     let mut fail = |file: &str, message: String| faults.push(Fault { place: Err(file.to_owned()), message });
     let mut texts: Vec<(String, String)> = Vec::new();
@@ -71,7 +71,7 @@ pub(super) fn read(names: &[String]) -> (Vec<Manifest>, Vec<Fault>) {
             }
             continue;
         }
-        match files(Path::new(name)) {
+        match files(Path::new(name), recursive) {
             Err(error) => fail(name, error.to_string()),
             Ok(paths) => {
                 for path in paths {
@@ -104,21 +104,25 @@ fn text_of(reader: &mut dyn io::Read) -> io::Result<String> {
     Ok(text)
 }
 
-/// A file itself; of a directory, its manifests by name.
-fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+/// A file itself; of a directory, its manifests by name, and if asked for, those of the directories in it. Links to directories
+/// are not followed, so that there is an end.
+fn files(path: &Path, recursive: bool) -> io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let path = entry?.path();
+    let mut entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::path);
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.path();
         let known = path.extension().is_some_and(|suffix| suffix == "yaml" || suffix == "yml" || suffix == "json");
         if known && path.is_file() {
-            files.push(path);
+            found.push(path);
+        } else if recursive && entry.file_type()?.is_dir() {
+            found.extend(files(&path, true)?);
         }
     }
-    files.sort();
-    Ok(files)
+    Ok(found)
 }
 
 /// The documents of a text: YAML, of which JSON is a part. Those with nothing in them do not count.

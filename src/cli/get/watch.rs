@@ -68,7 +68,7 @@ async fn follow(
                 if code == 410 {
                     return Ok(Ended::Expired);
                 }
-                let refusal = Refusal::read(code, object.to_string().as_bytes());
+                let refusal = Refusal::read(client.place(), code, object.to_string().as_bytes());
                 return Err(CallError::Refused(Box::new(refusal)).into());
             }
             "BOOKMARK" => remember(version, object),
