@@ -59,11 +59,13 @@ pub async fn run(args: EventsArgs) -> anyhow::Result<ExitCode> {
             "metadata": {"resourceVersion": log.version}, "items": whole,
         }))?)?;
     }
-    while args.watch {
+    if !args.watch {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         log.follow(&client, &call).await?;
         tokio::time::sleep(PAUSE).await;
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// The log, and how far it was told.
@@ -120,7 +122,8 @@ impl Log<'_> {
         // The widths of all lines are those of the first, which has room for every type and for names of usual length.
         let mut said = String::new();
         if self.columns.is_empty() {
-            let widest = line("namespace-x", ["2026-01-01T00:00:00Z", "ContextConverged", "chat-of-a-person", "agent-of-some", ""]);
+            let widest =
+                line("namespace-x", ["2026-01-01T00:00:00Z", "ContextConverged", "chat-of-a-person", "agent-of-some", ""]);
             self.columns.fit(&widest);
             said.push_str(&self.columns.lines(&[line("NAMESPACE", ["TIME", "TYPE", "CHAT", "AGENT", "MESSAGE"])]));
         }
@@ -148,7 +151,9 @@ impl Log<'_> {
             match text(&event, "/type") {
                 "ERROR" => {
                     let code = object["code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
-                    return Err(CallError::Refused(Box::new(Refusal::read(client.place(), code, object.to_string().as_bytes()))).into());
+                    return Err(
+                        CallError::Refused(Box::new(Refusal::read(client.place(), code, object.to_string().as_bytes()))).into()
+                    );
                 }
                 "BOOKMARK" => match text(object, "/metadata/name") {
                     "" if self.cursor.is_none() => text(object, "/metadata/resourceVersion").clone_into(&mut self.version),

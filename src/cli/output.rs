@@ -131,7 +131,9 @@ impl Columns {
     /// Lines of rows. The first call, which should have the headings, sets the widths.
     pub fn lines(&mut self, rows: &[Vec<String>]) -> String {
         if self.widths.is_empty() {
-            rows.iter().for_each(|row| self.fit(row));
+            for row in rows {
+                self.fit(row);
+            }
         }
         let mut text = String::new();
         for row in rows {

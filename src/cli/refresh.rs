@@ -204,8 +204,8 @@ async fn of_agent(client: &Client, namespace: &str, agent: &str, patience: Patie
     let deadline = Instant::now() + patience.limit;
     let token = clock::system().new_id().to_string();
     let path = ["namespaces", namespace, "agents", agent];
-    let patch = json!({"metadata": {"annotations": {REFRESH_ANNOTATION: token}}});
-    let call = Call::new(Method::PATCH, &path).merge_patch(patch).wait(patience.limit.min(PREFER_MAX).as_secs());
+    let asking = json!({"metadata": {"annotations": {REFRESH_ANNOTATION: token}}});
+    let call = Call::new(Method::PATCH, &path).merge_patch(asking).wait(patience.limit.min(PREFER_MAX).as_secs());
     let mut object: Value = client.call(call).await?;
     loop {
         if text(&object, "/status/lastHandledRefresh") == token {

@@ -11,7 +11,7 @@ use crate::{
 use clap::Args;
 use http::Method;
 use serde_json::Value;
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 /// Say why a chat is what it is: the rule that decided, and what it saw.
 #[derive(Args, Clone, Debug)]
@@ -52,7 +52,9 @@ fn advice(why: &ChatWhy, elsewhere: &str) -> String {
     let mut said = match why.remedy {
         None => String::new(),
         Some(Remedy::Refresh) => format!(" To move it: moorline refresh {chat}{elsewhere}"),
-        Some(Remedy::Unarchive) => " To let it move: set spec.archived to false, here or on the chat above that is archived".into(),
+        Some(Remedy::Unarchive) => {
+            " To let it move: set spec.archived to false, here or on the chat above that is archived".into()
+        }
         Some(Remedy::Resume) => {
             " To let it move: set spec.suspend to false, and take the annotation moorline.dev/paused away".into()
         }
@@ -64,7 +66,7 @@ fn advice(why: &ChatWhy, elsewhere: &str) -> String {
         Some(Remedy::NameAgent) => " To give it a context: set spec.agentRef or spec.workspaceRef".into(),
     };
     if let Some(at) = &why.saw.retry_at {
-        said.push_str(&format!(" The loop failed on it, and tries again at {}: the server's log says why", at.0));
+        let _ = write!(said, " The loop failed on it, and tries again at {}: the server's log says why", at.0);
     }
     said
 }

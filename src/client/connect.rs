@@ -112,7 +112,8 @@ impl Connection {
         config.default_retry = false;
         let namespace = config.default_namespace.clone();
         let place = format!("{} ({from})", address.as_str().trim_end_matches('/'));
-        let http = kube::Client::try_from(config).map_err(|error| ConnectError::Http { place: place.clone(), why: root(&error) })?;
+        let http =
+            kube::Client::try_from(config).map_err(|error| ConnectError::Http { place: place.clone(), why: root(&error) })?;
         Ok(Client { http, place, namespace, timeout: self.timeout })
     }
 
@@ -159,10 +160,8 @@ impl Connection {
     /// The files that kubectl would read, merged as it does; one that is not there is passed over, as it does too.
     fn read(&self) -> Result<Option<(Kubeconfig, String)>, ConnectError> {
         let read = |path: &Path| {
-            Kubeconfig::read_from(path).map_err(|error| ConnectError::Kubeconfig {
-                path: path.display().to_string(),
-                why: root(&error),
-            })
+            Kubeconfig::read_from(path)
+                .map_err(|error| ConnectError::Kubeconfig { path: path.display().to_string(), why: root(&error) })
         };
         if let Some(path) = &self.kubeconfig {
             return Ok(Some((read(path)?, path.display().to_string())));
@@ -176,10 +175,9 @@ impl Connection {
             let next = read(path)?;
             merged = Some(match merged {
                 None => next,
-                Some(before) => before.merge(next).map_err(|error| ConnectError::Kubeconfig {
-                    path: path.display().to_string(),
-                    why: root(&error),
-                })?,
+                Some(before) => before
+                    .merge(next)
+                    .map_err(|error| ConnectError::Kubeconfig { path: path.display().to_string(), why: root(&error) })?,
             });
         }
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
@@ -290,7 +288,10 @@ mod tests {
         for bad in ["", "localhost:8460", "ftp://example.com", "127.0.0.1:8460", "unix:/run/x", "http://", "a b"] {
             let connection = Connection { server: Some(bad.into()), ..Connection::default() };
             let error = connect(connection).await.err();
-            assert!(matches!(&error, Some(ConnectError::Server { server, .. }) if server.trim_end_matches('/') == bad), "{bad}: {error:?}");
+            assert!(
+                matches!(&error, Some(ConnectError::Server { server, .. }) if server.trim_end_matches('/') == bad),
+                "{bad}: {error:?}"
+            );
         }
     }
 

@@ -24,7 +24,9 @@ impl Refusal {
             return Self {
                 code,
                 reason: String::new(),
-                message: format!("the answer of {place} (HTTP {code}) is not that of a Moorline server: check --server and --context"),
+                message: format!(
+                    "the answer of {place} (HTTP {code}) is not that of a Moorline server: check --server and --context"
+                ),
                 causes: Vec::new(),
             };
         };
@@ -84,6 +86,9 @@ mod tests {
     fn a_page_of_a_proxy_is_no_status() {
         let refusal = Refusal::read("here", 404, b"<html>nothing here</html>");
         assert!(!refusal.is_not_found());
-        assert_eq!(refusal.to_string(), "the answer of here (HTTP 404) is not that of a Moorline server: check --server and --context");
+        assert_eq!(
+            refusal.to_string(),
+            "the answer of here (HTTP 404) is not that of a Moorline server: check --server and --context"
+        );
     }
 }

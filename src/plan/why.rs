@@ -165,11 +165,8 @@ fn settled(seen: &Seen<'_>) -> Why {
         message: format!("{name} is {what}: rule {} ({action}): {because}", rule.number()),
         remedy,
     };
-    let ended = if facts.state.is_active() {
-        String::new()
-    } else {
-        format!("; its state is {}, so it stays as it is", facts.state)
-    };
+    let ended =
+        if facts.state.is_active() { String::new() } else { format!("; its state is {}, so it stays as it is", facts.state) };
     if facts.dirty {
         let waits = match (facts.state.is_active(), facts.policy) {
             (true, RefreshPolicy::Manual | RefreshPolicy::OnDrift) => {
@@ -185,9 +182,7 @@ fn settled(seen: &Seen<'_>) -> Why {
             (Target::Unbound, _) => ("unbound", "it names no agent and no workspace".to_owned(), Some(Remedy::NameAgent)),
             _ if !facts.state.is_active() => ("without a context", format!("it was never pinned{ended}"), Some(Remedy::Refresh)),
             (Target::Missing, _) => ("waiting for its agent", missing(seen), Some(Remedy::CreateAgent)),
-            (Target::Agent { .. }, _) => {
-                ("waiting for a snapshot", format!("it names {}", target(seen)), Some(Remedy::Report))
-            }
+            (Target::Agent { .. }, _) => ("waiting for a snapshot", format!("it names {}", target(seen)), Some(Remedy::Report)),
         };
         return answer(Rule::NothingToDo, "Keep", what, because, remedy);
     };

@@ -188,10 +188,10 @@ impl Saw {
             }),
             names: reference.map(str::to_owned),
             target: identity,
-            latest: target.latest().zip(latest_snapshot).map(|(latest, name)| Latest {
-                snapshot: name.into(),
-                hash: hash(latest.hash),
-            }),
+            latest: target
+                .latest()
+                .zip(latest_snapshot)
+                .map(|(latest, name)| Latest { snapshot: name.into(), hash: hash(latest.hash) }),
             converged,
             retry_at: retry_at.map(time),
         }

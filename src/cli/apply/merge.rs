@@ -3,6 +3,7 @@
 //! The last manifest is kept where kubectl keeps it, in the same bytes, so that either tool can go on where the other was.
 
 use serde_json::{Map, Value};
+use std::fmt::Write as _;
 
 /// The annotation that remembers the last manifest.
 pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -41,7 +42,9 @@ fn as_kubectl_writes(object: &Value) -> String {
     let mut text = String::new();
     for letter in object.to_string().chars() {
         match letter {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => text.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(text, "\\u{:04x}", u32::from(letter));
+            }
             letter => text.push(letter),
         }
     }

@@ -65,7 +65,8 @@ impl Printer {
             self.headed = true;
             let definitions = table["columnDefinitions"].as_array().map(Vec::as_slice).unwrap_or_default();
             let wide = self.output == Output::Wide;
-            let shown = definitions.iter().enumerate().filter(|(_, column)| wide || column["priority"].as_i64().unwrap_or(0) == 0);
+            let shown =
+                definitions.iter().enumerate().filter(|(_, column)| wide || column["priority"].as_i64().unwrap_or(0) == 0);
             let (places, names): (Vec<usize>, Vec<String>) =
                 shown.map(|(at, column)| (at, output::text(column, "/name").to_uppercase())).unzip();
             self.shown = places;

@@ -3,7 +3,7 @@
 use super::Outcome;
 use crate::cli::output;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io;
+use std::{fmt::Write as _, io};
 
 /// Counts, and tells.
 pub(super) struct Progress {
@@ -78,10 +78,10 @@ impl Progress {
         let chats = |count: usize| if count == 1 { "1 chat".to_owned() } else { format!("{count} chats") };
         let mut said = format!("{} refreshed", chats(self.refreshed));
         if self.waiting > 0 {
-            said.push_str(&format!(", {} asked and not refreshed yet", self.waiting));
+            let _ = write!(said, ", {} asked and not refreshed yet", self.waiting);
         }
         if self.failed > 0 {
-            said.push_str(&format!(", {} failed", self.failed));
+            let _ = write!(said, ", {} failed", self.failed);
         }
         said
     }
