@@ -4,6 +4,7 @@ pub mod api;
 pub mod caches;
 pub mod envtest;
 pub mod hostile;
+pub mod moorline;
 pub mod plan_words;
 pub mod postgres;
 pub mod proxy;
