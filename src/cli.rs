@@ -97,7 +97,8 @@ impl Command {
             | Self::Apply(_)
             | Self::Openapi(_)
             | Self::Completion(_)
-            | Self::Version(_) => "error",
+            // The transport's own log of a failure that the command tells anyhow.
+            | Self::Version(_) => "error,kube_client=off",
         }
     }
 }

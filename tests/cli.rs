@@ -125,6 +125,10 @@ async fn context_shows_what_a_chat_is_moored_to() {
     let unpinned = shell.run(&["context", "loose"]).await.err(4);
     assert!(unpinned.starts_with("moorline: ") && unpinned.contains("loose"), "{unpinned}");
     shell.run(&["context", "nobody"]).await.err(4);
+    // Into a file goes what is there, escapes and all.
+    harbour.drifts(2, "\u{1b}[31mred\r\n").await;
+    shell.run(&["refresh", "fix"]).await.out();
+    assert!(shell.run(&["context", "fix"]).await.out().ends_with("\n\u{1b}[31mred\r\n"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

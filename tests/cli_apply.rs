@@ -109,7 +109,7 @@ async fn every_fault_is_told_with_its_place_and_the_others_are_applied() {
     let documents = [
         chat("misspelt", "spec: {titel: x}"),
         chat("good", ""),
-        "kind: [".into(),
+        "kind: [\n".into(),
         chat("Bad_name", ""),
         chat("elsewhere", "").replace("name: elsewhere", "name: elsewhere, namespace: other"),
         "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n".into(),

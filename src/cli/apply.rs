@@ -175,7 +175,7 @@ async fn apply(client: &Client, namespace: &str, manifest: &Manifest, is_dry: bo
                 Err(error) => return Err(error),
             }
         };
-        let Some(change) = merge::patch(&merge::remembered(&before), &wanted, &before) else {
+        let Some(change) = merge::changes(&wanted, &before) else {
             return Ok((Done::Unchanged, before));
         };
         let after = client.call(strictly(Call::new(Method::PATCH, &path).merge_patch(change))).await?;

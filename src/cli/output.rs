@@ -1,7 +1,9 @@
 //! How commands print: text for people, aligned; objects as JSON or YAML for programs.
 //!
-//! Colours are written always and taken out again where they do not belong: on what is not a terminal, and under NO_COLOR.
+//! Nothing is taken out of what is printed: a file gets the bytes that there are. Colours are not put in where they do not belong: in
+//! what is not a terminal, and under NO_COLOR.
 
+use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde_json::Value;
@@ -32,9 +34,9 @@ impl Color {
     /// Makes it so for the whole process.
     pub fn apply(self) {
         let choice = match self {
-            Self::Auto => anstream::ColorChoice::Auto,
-            Self::Always => anstream::ColorChoice::Always,
-            Self::Never => anstream::ColorChoice::Never,
+            Self::Auto => ColorChoice::Auto,
+            Self::Always => ColorChoice::Always,
+            Self::Never => ColorChoice::Never,
         };
         choice.write_global();
     }
@@ -63,16 +65,19 @@ impl Format {
     }
 }
 
-/// Prints to standard output, with its colours where they belong.
+/// Prints to standard output.
 pub fn print(text: &str) -> io::Result<()> {
-    let mut out = anstream::stdout();
+    let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-/// Text in a style.
+/// Text in a style, where standard output shows styles.
 pub fn styled(style: Style, text: &str) -> String {
-    format!("{style}{text}{style:#}")
+    match anstream::AutoStream::choice(&io::stdout()) {
+        ColorChoice::Never => text.to_owned(),
+        ColorChoice::Auto | ColorChoice::Always | ColorChoice::AlwaysAnsi => format!("{style}{text}{style:#}"),
+    }
 }
 
 /// Text of somebody else, made harmless for a terminal: what would move the cursor or change a colour is shown as what it is.

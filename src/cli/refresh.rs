@@ -51,7 +51,7 @@ pub struct RefreshArgs {
     #[arg(long)]
     pub all: bool,
     /// With --all: of every namespace that you may read.
-    #[arg(short = 'A', long, requires = "all")]
+    #[arg(short = 'A', long, requires = "all", conflicts_with_all = ["chats", "agent"])]
     pub all_namespaces: bool,
     /// Wait so long for each, and fail when it has not moved then.
     #[arg(long, value_name = "DURATION", value_parser = remote::duration)]

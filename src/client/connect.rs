@@ -154,6 +154,7 @@ impl Connection {
         }
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         self.overlay(&mut kubeconfig);
+        whole_tokens(&mut kubeconfig, self.context.as_deref());
         Ok((kubeconfig, options, from))
     }
 
@@ -209,6 +210,21 @@ impl Connection {
         for context in kubeconfig.contexts.iter_mut().filter_map(|named| named.context.as_mut()) {
             context.user = Some(OURS.into());
         }
+    }
+}
+
+/// A token file that ends in a newline, as an editor leaves it, holds the token before it, as it does for kubectl; kube would send
+/// the newline too. Others are left to kube, which reads them again every minute. One that cannot be read, too: it says so.
+fn whole_tokens(kubeconfig: &mut Kubeconfig, context: Option<&str>) {
+    let context = context.or(kubeconfig.current_context.as_deref());
+    let named = kubeconfig.contexts.iter().find(|named| Some(named.name.as_str()) == context);
+    let Some(user) = named.and_then(|named| named.context.as_ref()?.user.clone()) else { return };
+    let user = kubeconfig.auth_infos.iter_mut().find(|named| named.name == user).and_then(|named| named.auth_info.as_mut());
+    let Some(user) = user.filter(|user| user.token.is_none()) else { return };
+    let text = user.token_file.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let token = text.trim();
+    if token != text {
+        (user.token, user.token_file) = (Some(SecretString::from(token)), None);
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) fn remembering(manifest: &Value, namespace: &str) -> Value {
 }
 
 /// What an object remembers of the last manifest; null when nothing has been applied to it, or somebody broke it.
-pub(super) fn remembered(object: &Value) -> Value {
+fn remembered(object: &Value) -> Value {
     let text = object["metadata"]["annotations"][LAST_APPLIED].as_str();
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
@@ -52,9 +52,23 @@ fn as_kubectl_writes(object: &Value) -> String {
     text
 }
 
+/// What is to be done: [`patch`], but that labels are each a field of its own. A manifest that has none any more takes away those
+/// that the last one had, and not those that others put there.
+pub(super) fn changes(wanted: &Value, current: &Value) -> Option<Value> {
+    let last = remembered(current);
+    if wanted.pointer("/metadata/labels").is_some() || !current["metadata"]["labels"].is_object() {
+        return patch(&last, wanted, current);
+    }
+    let mut wanted = wanted.clone();
+    if let Some(metadata) = wanted.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("labels".into(), Value::Object(Map::new()));
+    }
+    patch(&last, &wanted, current)
+}
+
 /// The merge patch that makes `current` say what `wanted` says, and takes away what `last` said and `wanted` does not. None when
 /// there is nothing to do.
-pub(super) fn patch(last: &Value, wanted: &Value, current: &Value) -> Option<Value> {
+fn patch(last: &Value, wanted: &Value, current: &Value) -> Option<Value> {
     let (Value::Object(wanted), Value::Object(current)) = (wanted, current) else {
         return (wanted != current).then(|| wanted.clone());
     };
