@@ -98,11 +98,25 @@ async fn get_goes_on_with_w_until_it_is_interrupted() {
     harbour.api.create_chat("second", json!({})).await;
     assert_eq!(watching.line().await, "chat.moorline.dev/second");
     assert_eq!(watching.stop().await, Some(130));
+    // Each version of each object is shown once.
+    let mut whole = harbour.shell.begin(&["get", "chats", "-w", "-o", "json"]);
+    harbour.drifts(2, "one\ntwo\n").await;
+    harbour.api.create_chat("last", json!({})).await;
+    let mut versions = std::collections::BTreeSet::new();
+    loop {
+        let object = whole.json().await;
+        let of = |field: &str| object["metadata"][field].as_str().unwrap().to_owned();
+        assert!(versions.insert((of("name"), of("resourceVersion"))), "{object} is shown twice");
+        if of("name") == "last" {
+            break;
+        }
+    }
+    whole.stop().await;
     let mut table = harbour.shell.begin(&["get", "chat", "fix", "-w"]);
     assert_eq!(columns(&table.line().await)[0], "NAME");
     assert_eq!(columns(&table.line().await)[0], "fix");
     harbour.api.patch("chats/second", &json!({"spec": {"title": "Other"}})).await.expect(200);
-    harbour.drifts(2, "one\ntwo\n").await;
+    harbour.shell.run(&["refresh", "fix"]).await.out();
     assert_eq!(columns(&table.line().await)[0], "fix", "only the one that was asked for, and no heading again");
     table.stop().await;
 }
@@ -227,6 +241,11 @@ async fn events_are_told_once_each_and_followed_from_where_they_were() {
     assert!(following.line().await.starts_with("TIME "), "the heading is there when the first event is");
     let line = following.line().await;
     assert_eq!(columns(&line)[1..4], ["ContextDrifted", "fix", "ws"]);
+    shell.run(&["refresh", "fix"]).await.out();
+    harbour.drifts(3, "three\n").await;
+    for kind in ["ContextRefreshed", "ContextDrifted"] {
+        assert_eq!(columns(&following.line().await)[1], kind, "once each");
+    }
     assert_eq!(following.stop().await, Some(130));
     shell.run(&["events", "--cursor", "nonsense"]).await.err(1);
 }

@@ -163,6 +163,18 @@ impl Following {
         line.expect("a line within 30 s").unwrap().expect("it goes on")
     }
 
+    /// The next object, as `-o json` shows it.
+    pub async fn json(&mut self) -> Value {
+        let mut text = String::new();
+        loop {
+            let line = self.line().await;
+            text.push_str(&line);
+            if line == "}" {
+                return serde_json::from_str(&text).unwrap();
+            }
+        }
+    }
+
     /// Tells it to stop, as Ctrl-C does; answers with the exit code.
     pub async fn stop(mut self) -> Option<i32> {
         let pid = i32::try_from(self.child.id().unwrap()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
