@@ -29,6 +29,7 @@ pub mod telemetry;
 pub mod typed;
 pub mod wait;
 pub mod watch;
+pub mod why;
 
 use crate::{
     clock::Clock,
@@ -172,6 +173,7 @@ pub fn routes() -> Routes {
         .route(&of("/namespaces/{namespace}/chats/{name}/status"), get(records::get::<ChatView>).patch(chats::patch_status))
         .route(&of("/namespaces/{namespace}/chats/{name}/context"), get(context::get).put(context::refresh))
         .route(&of("/namespaces/{namespace}/chats/{name}/diff"), get(diff::get))
+        .route(&of("/namespaces/{namespace}/chats/{name}/why"), get(why::get))
         .route(&of("/namespaces/{namespace}/agents"), get(lists::of_namespace::<agents::Listing>).post(agents::create))
         .route(
             &of("/namespaces/{namespace}/agents/{name}"),

@@ -16,6 +16,7 @@
 //! Which module may use which: ARCHITECTURE.md.
 
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod embedded;

@@ -1,17 +1,13 @@
 //! Parse, start telemetry, dispatch.
 
-use clap::Parser as _;
-use moorline::{
-    cli::{self, Cli},
-    telemetry,
-};
+use moorline::{cli, telemetry};
 use std::{io, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = cli::parse();
     rustls::crypto::ring::default_provider().install_default().ok();
     telemetry::start(cli.log_format, cli.command.default_log());
     let shutdown = CancellationToken::new();
@@ -19,10 +15,7 @@ async fn main() -> ExitCode {
         eprintln!("moorline: signals cannot be handled: {error}");
         return ExitCode::FAILURE;
     }
-    cli::run(cli, shutdown).await.unwrap_or_else(|error| {
-        eprintln!("moorline: {error:#}");
-        ExitCode::FAILURE
-    })
+    cli::run(cli, shutdown).await.unwrap_or_else(|error| cli::exit::tell(&error))
 }
 
 /// Cancels `shutdown` at SIGINT or SIGTERM.

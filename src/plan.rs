@@ -1,10 +1,12 @@
 //! The decision: what to do with one chat. Pure, synchronous, total: no I/O, no clock, no randomness (DESIGN.md §4).
 //!
-//! What it does: [`plan`] is the decision table, first rule that matches; [`Action::change`] says what an action does to a
+//! What it does: [`plan`] is the decision table, first rule that matches; [`explain`] is the same and says which rule it was;
+//! [`why`] puts that into a sentence; [`Action::change`] says what an action does to a
 //! record and which one event it is. What it does not: it never sees a row, a time or a name. The rows are read by
 //! `reconcile`, and executing has no choices left. Everything here is correctness; nothing is speed.
 
 pub mod conditions;
+pub mod why;
 
 use crate::model::{
     chat::{ChatState, PinCause, RefreshPolicy},
@@ -67,14 +69,77 @@ pub enum UnpinCause {
     Cleared,
 }
 
-/// Decides. The numbers are the rows of the table in DESIGN.md §4.
+/// A row of the table in DESIGN.md §4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// 1: archived, suspended or paused.
+    Frozen,
+    /// 2: the target has a snapshot, and is another agent than the pin's.
+    AnotherAgent,
+    /// 3: somebody asked for a refresh.
+    RefreshPending,
+    /// 4: no pin yet.
+    NotPinned,
+    /// 5: marked dirty, and does not differ any more.
+    NoLongerDrifted,
+    /// 6: differs, and its policy is to follow.
+    FollowsDrift,
+    /// 7: differs, and is not marked yet.
+    Drifted,
+    /// 8: otherwise.
+    NothingToDo,
+}
+
+impl Rule {
+    /// Every rule, in the order in which they are tried.
+    pub const ALL: [Self; 8] = [
+        Self::Frozen,
+        Self::AnotherAgent,
+        Self::RefreshPending,
+        Self::NotPinned,
+        Self::NoLongerDrifted,
+        Self::FollowsDrift,
+        Self::Drifted,
+        Self::NothingToDo,
+    ];
+
+    /// Its number in the table.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Frozen => 1,
+            Self::AnotherAgent => 2,
+            Self::RefreshPending => 3,
+            Self::NotPinned => 4,
+            Self::NoLongerDrifted => 5,
+            Self::FollowsDrift => 6,
+            Self::Drifted => 7,
+            Self::NothingToDo => 8,
+        }
+    }
+}
+
+/// What was decided, and by which rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Decision {
+    /// The first rule that matched.
+    pub rule: Rule,
+    /// What it says to do.
+    pub action: Action,
+}
+
+/// Decides.
 pub fn plan(chat: ChatFacts, pin: Option<Pin>, target: Target) -> Action {
-    // 1
+    explain(chat, pin, target).action
+}
+
+/// Decides, and says by which rule.
+pub fn explain(chat: ChatFacts, pin: Option<Pin>, target: Target) -> Decision {
+    let by = |rule, action| Decision { rule, action };
     if chat.archived {
-        return if chat.refresh_pending { Action::Acknowledge } else { Action::Keep };
+        return by(Rule::Frozen, if chat.refresh_pending { Action::Acknowledge } else { Action::Keep });
     }
     if chat.suspended {
-        return Action::Keep;
+        return by(Rule::Frozen, Action::Keep);
     }
     let active = chat.state.is_active();
     let own_pin = match (pin, target) {
@@ -82,41 +147,38 @@ pub fn plan(chat: ChatFacts, pin: Option<Pin>, target: Target) -> Action {
         (Some(_) | None, Target::Agent { .. } | Target::Unbound | Target::Missing) => None,
     };
     let latest = target.latest();
-    // 2
     if let (Some(latest), Some(_), None) = (latest, pin, own_pin)
         && (active || chat.refresh_pending)
     {
-        return Action::Repin(latest, RepinCause::Rebound);
+        return by(Rule::AnotherAgent, Action::Repin(latest, RepinCause::Rebound));
     }
-    // 3
     if chat.refresh_pending {
         match (latest, target, pin) {
-            (Some(latest), _, _) => return Action::Repin(latest, RepinCause::Refreshed),
-            (None, Target::Unbound, Some(_)) => return Action::Unpin(UnpinCause::Cleared),
-            (None, Target::Unbound, None) => return Action::Acknowledge,
+            (Some(latest), _, _) => return by(Rule::RefreshPending, Action::Repin(latest, RepinCause::Refreshed)),
+            (None, Target::Unbound, Some(_)) => return by(Rule::RefreshPending, Action::Unpin(UnpinCause::Cleared)),
+            (None, Target::Unbound, None) => return by(Rule::RefreshPending, Action::Acknowledge),
             // It stays pending until there is something to refresh to.
             (None, Target::Missing | Target::Agent { .. }, _) => {}
         }
     }
-    // 4
     if let (None, Some(latest)) = (pin, latest)
         && active
     {
-        return Action::Hydrate(latest);
+        return by(Rule::NotPinned, Action::Hydrate(latest));
     }
     let drifted = own_pin.zip(latest).filter(|(pin, latest)| pin.hash != latest.hash);
     let up_to_date = own_pin.zip(latest).is_some_and(|(pin, latest)| pin.hash == latest.hash);
-    // 5
     if chat.dirty && (latest.is_none() || up_to_date) {
-        return Action::MarkClean;
+        return by(Rule::NoLongerDrifted, Action::MarkClean);
     }
     match (drifted, active, chat.policy, chat.dirty) {
-        // 6
-        (Some((_, latest)), true, RefreshPolicy::OnDrift, _) => Action::Repin(latest, RepinCause::AutoRefreshed),
-        // 7
-        (Some(_), true, RefreshPolicy::Manual, false) => Action::MarkDirty,
-        // 8
-        (Some(_), true, RefreshPolicy::Manual, true) | (Some(_), false, _, _) | (None, _, _, _) => Action::Keep,
+        (Some((_, latest)), true, RefreshPolicy::OnDrift, _) => {
+            by(Rule::FollowsDrift, Action::Repin(latest, RepinCause::AutoRefreshed))
+        }
+        (Some(_), true, RefreshPolicy::Manual, false) => by(Rule::Drifted, Action::MarkDirty),
+        (Some(_), true, RefreshPolicy::Manual, true) | (Some(_), false, _, _) | (None, _, _, _) => {
+            by(Rule::NothingToDo, Action::Keep)
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub mod rows;
 pub mod schema;
 pub mod snapshots;
 pub mod transaction;
+pub mod why;
 
 pub use error::{Retry, StoreError};
 pub use rows::deleted::Deleted;

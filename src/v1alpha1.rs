@@ -12,6 +12,7 @@ pub mod event;
 pub mod meta;
 pub mod push;
 pub mod snapshot;
+pub mod why;
 
 pub use agent::Agent;
 pub use chat::Chat;

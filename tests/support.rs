@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod hostile;
 pub mod kubectl;
 pub mod link;
+pub mod moorline;
 pub mod plan_words;
 pub mod postgres;
 pub mod proxy;

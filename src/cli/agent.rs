@@ -13,13 +13,13 @@ use clap::{ArgAction, Args};
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// The exit code of an agent that another process has taken over from.
-const SUPERSEDED: u8 = 3;
-
 /// Report the context of the workspace DIR (instruction files, skills, MCP configuration) and watch it for changes.
 ///
 /// Exit codes: 0 told to stop, or pushed with --once; 1 failed; 3 another process reports for this agent now.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  moorline agent . --name ws-1
+  moorline agent /workspace --name ws-42 --workspace ws --build 42 --once")]
 pub struct AgentArgs {
     /// The root of the workspace.
     pub dir: PathBuf,
@@ -71,7 +71,7 @@ pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result
         }
         Err(error @ RunError::Delivery(DeliveryError::Superseded { .. })) => {
             eprintln!("moorline: {error}");
-            Ok(ExitCode::from(SUPERSEDED))
+            Ok(ExitCode::from(super::exit::SUPERSEDED))
         }
         Err(error) => Err(error.into()),
     }

@@ -7,6 +7,9 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 /// Print the custom resource definitions as YAML.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  moorline crd | kubectl apply -f -
+  moorline crd --dir crds")]
 pub struct CrdArgs {
     /// Write one file per kind here instead.
     #[arg(long, value_name = "DIRECTORY")]

@@ -35,6 +35,8 @@ const GRACE: Duration = Duration::from_secs(4);
 
 /// Run everything on a private PostgreSQL, for the workspace DIR.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  moorline dev .")]
 pub struct DevArgs {
     /// The workspace whose context the chat `demo` is moored to.
     dir: PathBuf,

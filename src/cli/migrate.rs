@@ -7,6 +7,8 @@ use std::process::ExitCode;
 /// Bring the database's schema to the version of this binary. Safe to run any number of times, and from several replicas at
 /// once: one waits for the other.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  moorline migrate --database-url postgres://moorline@db/moorline")]
 pub struct MigrateArgs {
     #[command(flatten)]
     database: config::Database,

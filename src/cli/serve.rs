@@ -7,6 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Serve the API and run the loop.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  moorline serve --database-url postgres://moorline@db/moorline
+  moorline serve --auth token --token-auth-file tokens.csv --listen 0.0.0.0:8460")]
 pub struct ServeArgs {
     #[command(flatten)]
     database: config::Database,

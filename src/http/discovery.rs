@@ -55,6 +55,7 @@ pub const TABLE: &[Entry] = &[
     Entry { name: "chats/context", kind: "ChatContext", singular: "", short: &[], verbs: &["get", "update"] },
     Entry { name: "chats/diff", kind: "ChatDiff", singular: "", short: &[], verbs: &["get"] },
     Entry { name: "chats/status", kind: "Chat", singular: "", short: &[], verbs: &["get", "patch"] },
+    Entry { name: "chats/why", kind: "ChatWhy", singular: "", short: &[], verbs: &["get"] },
     Entry { name: "contextevents", kind: "ContextEvent", singular: "contextevent", short: &[], verbs: &["list", "watch"] },
 ];
 

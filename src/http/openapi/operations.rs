@@ -132,6 +132,7 @@ fn about(entry: &Entry, verb: &str, scope: Scope) -> String {
         ("chats/diff", _) => {
             "What differs between a chat's pin and its agent's latest snapshot, with unified diffs of the bodies."
         }
+        ("chats/why", _) => "The rule that made a chat what it is, or that is about to change it, with what the decision saw.",
         ("chats/status", "patch") => "Report of whoever runs the chat: status.state and status.lastError, and nothing else.",
         ("chats", "create") => "Create a Chat. Waits up to 5 seconds until it is pinned unless told otherwise.",
         ("chats", "delete") => "Delete a Chat, and what branched off it.",

@@ -9,6 +9,7 @@ use crate::v1alpha1::{
     diff::ChatDiff,
     event::ContextEvent,
     push::{PushRequest, PushResponse, RunResponse},
+    why::ChatWhy,
 };
 use k8s_openapi::{
     api::core::v1::Namespace,
@@ -51,7 +52,7 @@ pub fn components(listed: &[&str]) -> Map<String, Value> {
     for kind in ["Chat", "Agent", "AgentSnapshot"] {
         add_object_fields(&mut schemas, kind);
     }
-    for kind in ["ChatContext", "ChatDiff", "ContextEvent", "AgentRun", "AgentSnapshotPush"] {
+    for kind in ["ChatContext", "ChatDiff", "ChatWhy", "ContextEvent", "AgentRun", "AgentSnapshotPush"] {
         mark(&mut schemas, &format!("{PREFIX}{kind}"), json!([group_version_kind(kind)]));
     }
     for (field, kind, about) in READ_ALONE {
@@ -112,6 +113,7 @@ fn register(generator: &mut SchemaGenerator) {
     generator.subschema_for::<AgentSnapshot>();
     generator.subschema_for::<ChatContext>();
     generator.subschema_for::<ChatDiff>();
+    generator.subschema_for::<ChatWhy>();
     generator.subschema_for::<ContextEvent>();
     generator.subschema_for::<RefreshRequest>();
     generator.subschema_for::<RunResponse>();
