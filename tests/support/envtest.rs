@@ -9,12 +9,11 @@
 //! [`ControlPlane::shared`] is for tests that keep to a namespace of their own. What does harm to all (`envtest::faults`) or
 //! counts all is for one that [`ControlPlane::start`] gives.
 
-mod access;
-mod audit;
+pub mod access;
+pub mod audit;
 mod faults;
 mod programs;
 mod users;
-
 
 pub use audit::{Audit, counted};
 pub use programs::{ADMIN, MOORLINE, programs};
@@ -199,8 +198,8 @@ impl ControlPlane {
         let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}});
         let owner = self.send("POST", &path("/configmaps"), Some(&owner)).await.unwrap();
         let owned_by = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}]);
-        let owned = json!({"metadata": {"name": "owned", "ownerReferences": owned_by}});
-        self.send("POST", &path("/configmaps"), Some(&owned)).await;
+        let dependent = json!({"metadata": {"name": "owned", "ownerReferences": owned_by}});
+        self.send("POST", &path("/configmaps"), Some(&dependent)).await;
         self.send("DELETE", &path("/configmaps/owner"), None).await;
         looked("what has lost its owner is collected", path("/configmaps/owned"), false).await;
         self.send("DELETE", &path(""), None).await;

@@ -24,12 +24,6 @@ impl ControlPlane {
         self.until_ready().await;
     }
 
-    /// Both.
-    pub async fn restart_apiserver(&self) {
-        self.kill_apiserver().await;
-        self.start_apiserver().await;
-    }
-
     /// Kills etcd as `kill -9` does: the apiserver goes on, and fails to read and write.
     pub async fn kill_etcd(&self) {
         self.assert_private();
