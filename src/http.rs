@@ -27,7 +27,7 @@ pub mod telemetry;
 pub mod wait;
 pub mod watch;
 
-use crate::{clock::Clock, wake::Wake};
+use crate::{clock::Clock, liveness::Liveness, wake::Wake};
 use auth::{Authentication, Identity};
 use axum::{
     Router,
@@ -68,6 +68,7 @@ struct Shared {
     tail: tail::Tail,
     watch_reads: Semaphore,
     stopping: CancellationToken,
+    liveness: Liveness,
 }
 
 impl AppState {
@@ -85,6 +86,7 @@ impl AppState {
             tail: tail::Tail::default(),
             watch_reads: Semaphore::new(WATCH_READS_MAX),
             stopping: CancellationToken::new(),
+            liveness: Liveness::default(),
         }))
     }
 
@@ -93,6 +95,11 @@ impl AppState {
     pub fn until(self, stopping: CancellationToken) -> Self {
         let shared = Arc::into_inner(self.0).expect("it is not shared yet");
         Self(Arc::new(Shared { stopping, ..shared }))
+    }
+
+    /// The signs of life of background tasks, which `/livez` looks at.
+    pub fn liveness(&self) -> &Liveness {
+        &self.0.liveness
     }
 
     fn stopping(&self) -> &CancellationToken {

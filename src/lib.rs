@@ -21,6 +21,7 @@ pub mod config;
 pub mod embedded;
 pub mod http;
 pub mod kubernetes;
+pub mod liveness;
 pub mod metrics;
 pub mod model;
 pub mod plan;

@@ -73,6 +73,10 @@ pub struct Metrics {
     removed: Family<What, Counter>,
     retentions: Family<OfResult, Counter>,
     oldest_event: Gauge<f64, AtomicU64>,
+    mirror_writes: Counter,
+    mirror_errors: Family<OfResult, Counter>,
+    watch_errors: Family<What, Counter>,
+    events_dropped: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -100,6 +104,10 @@ impl Metrics {
             removed: Family::default(),
             retentions: Family::default(),
             oldest_event: Gauge::default(),
+            mirror_writes: Counter::default(),
+            mirror_errors: Family::default(),
+            watch_errors: Family::default(),
+            events_dropped: Counter::default(),
         };
         let Self {
             registry,
@@ -120,6 +128,10 @@ impl Metrics {
             removed,
             retentions,
             oldest_event,
+            mirror_writes,
+            mirror_errors,
+            watch_errors,
+            events_dropped,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
         registry.register_with_unit(
@@ -163,6 +175,10 @@ impl Metrics {
             Unit::Seconds,
             oldest_event.clone(),
         );
+        registry.register("mirror_writes", "Requests that wrote an object of the cluster", mirror_writes.clone());
+        registry.register("mirror_errors", "Requests that were to write an object of the cluster and did not, by why", mirror_errors.clone());
+        registry.register("kubernetes_watch_errors", "Failures of the cluster's watches, by kind of object", watch_errors.clone());
+        registry.register("kubernetes_events_dropped", "Events of the cluster that were not told", events_dropped.clone());
         metrics
     }
 
@@ -245,5 +261,25 @@ impl Metrics {
     /// When the oldest event that is kept was written.
     pub fn oldest_event(&self, at: Option<jiff::Timestamp>) {
         self.oldest_event.set(at.map_or(0.0, |at| at.as_duration().as_secs_f64()));
+    }
+
+    /// An object of the cluster was written.
+    pub fn mirrored(&self) {
+        self.mirror_writes.inc();
+    }
+
+    /// An object of the cluster was not written.
+    pub fn mirror_failed(&self, why: &'static str) {
+        self.mirror_errors.get_or_create(&OfResult { result: why }).inc();
+    }
+
+    /// A watch of the cluster failed.
+    pub fn watch_failed(&self, kind: &'static str) {
+        self.watch_errors.get_or_create(&What { what: kind }).inc();
+    }
+
+    /// An Event of the cluster was not told.
+    pub fn event_dropped(&self) {
+        self.events_dropped.inc();
     }
 }

@@ -1,6 +1,6 @@
 //! `moorline serve`: the API and the loop, on a database that is already migrated.
 
-use crate::{clock, config, server::Server};
+use crate::{clock, config, kubernetes, server::Server};
 use clap::Args;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
@@ -12,11 +12,18 @@ pub struct ServeArgs {
     database: config::Database,
     #[command(flatten)]
     server: config::Server,
+    #[command(flatten)]
+    front: kubernetes::Options,
 }
 
 /// Runs it until `shutdown`.
 pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
+    let cluster = kubernetes::connect::connect(&args.front.connect).await?;
     let server = Server::bind(args.server, args.database.options()?, clock::system()).await?;
+    let server = match cluster {
+        Some(cluster) => server.in_cluster(args.front, cluster),
+        None => server,
+    };
     tracing::info!(address = %server.address(), "serving the API; the loop starts when the database answers");
     server.run(shutdown).await?;
     tracing::info!("stopped");

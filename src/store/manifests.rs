@@ -1,6 +1,9 @@
 //! What records remember of the manifests they were made from. Locks nothing: whoever writes here has locked the record.
 
-use super::error::{Named, StoreError, expect_rows};
+use super::{
+    across::objects::halves,
+    error::{Named, StoreError, expect_rows},
+};
 use crate::model::{
     manifest::Manifest,
     object::{Key, Source},
@@ -8,7 +11,7 @@ use crate::model::{
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use sqlx::{PgConnection, types::Json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 /// Where a record comes from.
@@ -60,38 +63,6 @@ pub async fn of_agent(connection: &mut PgConnection, key: &Key) -> Result<Option
         key.name
     );
     Ok(row.fetch_optional(connection).named(NAME).await?.map(|row| origin!(row)))
-}
-
-/// Where chats come from, by uid.
-pub async fn of_chats(
-    connection: &mut PgConnection,
-    namespaces: &[String],
-    ids: &[Uuid],
-) -> Result<HashMap<Uuid, Origin>, StoreError> {
-    const NAME: &str = "db.manifests.of_chats";
-    let rows = sqlx::query!(
-        r#"SELECT id, source, manifest AS "manifest: Json<Manifest>", false AS "deleting!" FROM chats
-           WHERE (namespace, id) IN (SELECT u.namespace, u.id FROM unnest($1::text[], $2::uuid[]) AS u (namespace, id))"#,
-        namespaces,
-        ids
-    );
-    Ok(rows.fetch_all(connection).named(NAME).await?.into_iter().map(|row| (row.id, origin!(row))).collect())
-}
-
-/// Where agents come from, by uid.
-pub async fn of_agents(
-    connection: &mut PgConnection,
-    namespaces: &[String],
-    ids: &[Uuid],
-) -> Result<HashMap<Uuid, Origin>, StoreError> {
-    const NAME: &str = "db.manifests.of_agents";
-    let rows = sqlx::query!(
-        r#"SELECT id, source, manifest AS "manifest: Json<Manifest>", deletion_timestamp IS NOT NULL AS "deleting!" FROM agents
-           WHERE (namespace, id) IN (SELECT u.namespace, u.id FROM unnest($1::text[], $2::uuid[]) AS u (namespace, id))"#,
-        namespaces,
-        ids
-    );
-    Ok(rows.fetch_all(connection).named(NAME).await?.into_iter().map(|row| (row.id, origin!(row))).collect())
 }
 
 /// A chat that is locked has the manifest's spec now.
@@ -186,4 +157,75 @@ pub async fn agents_made(connection: &mut PgConnection, after: &Key, limit: i64)
     );
     let rows = rows.fetch_all(connection).named(NAME).await?.into_iter();
     Ok(rows.map(|row| Made { key: Key::new(row.namespace, row.name), uid: row.uid }).collect())
+}
+
+/// Where chats come from, by name.
+pub async fn of_chats_named(connection: &mut PgConnection, keys: &[Key]) -> Result<HashMap<Key, Origin>, StoreError> {
+    const NAME: &str = "db.manifests.of_chats_named";
+    let (namespaces, names) = halves(keys);
+    let rows = sqlx::query!(
+        r#"SELECT namespace, name, id, source, manifest AS "manifest: Json<Manifest>", false AS "deleting!" FROM chats
+           WHERE (namespace, name) IN (SELECT u.namespace, u.name FROM unnest($1::text[], $2::text[]) AS u (namespace, name))"#,
+        &namespaces,
+        &names
+    );
+    let rows = rows.fetch_all(connection).named(NAME).await?.into_iter();
+    Ok(rows.map(|row| (Key::new(row.namespace, row.name), origin!(row))).collect())
+}
+
+/// Where agents come from, by name.
+pub async fn of_agents_named(connection: &mut PgConnection, keys: &[Key]) -> Result<HashMap<Key, Origin>, StoreError> {
+    const NAME: &str = "db.manifests.of_agents_named";
+    let (namespaces, names) = halves(keys);
+    let rows = sqlx::query!(
+        r#"SELECT namespace, name, id, source, manifest AS "manifest: Json<Manifest>", deletion_timestamp IS NOT NULL AS "deleting!"
+           FROM agents
+           WHERE (namespace, name) IN (SELECT u.namespace, u.name FROM unnest($1::text[], $2::text[]) AS u (namespace, name))"#,
+        &namespaces,
+        &names
+    );
+    let rows = rows.fetch_all(connection).named(NAME).await?.into_iter();
+    Ok(rows.map(|row| (Key::new(row.namespace, row.name), origin!(row))).collect())
+}
+
+/// A page of keys of one kind of record, in the order of (namespace, name).
+macro_rules! keys_after {
+    ($name:ident, $doc:literal, $query:literal, $sql:literal) => {
+        #[doc = $doc]
+        pub async fn $name(connection: &mut PgConnection, after: &Key, limit: i64) -> Result<Vec<Key>, StoreError> {
+            let rows = sqlx::query!($sql, after.namespace, after.name, limit).fetch_all(connection).named($query).await?;
+            Ok(rows.into_iter().map(|row| Key::new(row.namespace, row.name)).collect())
+        }
+    };
+}
+
+keys_after!(
+    chats_after,
+    "All chats after this one.",
+    "db.manifests.chats_after",
+    "SELECT namespace, name FROM chats WHERE (namespace, name) > ($1, $2) ORDER BY namespace, name LIMIT $3"
+);
+keys_after!(
+    agents_after,
+    "All agents after this one.",
+    "db.manifests.agents_after",
+    "SELECT namespace, name FROM agents WHERE (namespace, name) > ($1, $2) ORDER BY namespace, name LIMIT $3"
+);
+keys_after!(
+    snapshots_after,
+    "All snapshots after this one.",
+    "db.manifests.snapshots_after",
+    "SELECT namespace, name FROM snapshots WHERE (namespace, name) > ($1, $2) ORDER BY namespace, name LIMIT $3"
+);
+
+/// Which of these agents were made from manifests.
+pub async fn made_agents(connection: &mut PgConnection, namespaces: &[String], ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+    const NAME: &str = "db.manifests.made_agents";
+    let ids = sqlx::query_scalar!(
+        "SELECT id FROM agents WHERE source = 'manifest'
+         AND (namespace, id) IN (SELECT u.namespace, u.id FROM unnest($1::text[], $2::uuid[]) AS u (namespace, id))",
+        namespaces,
+        ids
+    );
+    Ok(ids.fetch_all(connection).named(NAME).await?.into_iter().collect())
 }

@@ -49,6 +49,9 @@ pub struct AgentSnapshotSpec {
     /// The resources, in (kind, source) order, without bodies.
     #[schemars(length(max = 1000))]
     pub resources: Vec<SnapshotResource>,
+    /// Whether the list is cut: an object in a cluster lists at most 500, with sources of at most 512 bytes. The API lists all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// A resource of a snapshot.
@@ -121,6 +124,7 @@ impl AgentSnapshot {
             resource_count: *resource_count,
             size_bytes: *size_bytes,
             resources: manifest.iter().map(SnapshotResource::from).collect(),
+            truncated: false,
         };
         Self { metadata, spec }
     }
