@@ -2,73 +2,10 @@
 
 use crate::support::{
     api::{Api, NAMESPACE, file},
+    kubectl::Kubectl,
     postgres::database,
 };
 use serde_json::{Value, json};
-use std::process::Stdio;
-use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt as _, process::Command};
-
-/// kubectl with an empty home and no configuration, pointed at a server.
-struct Kubectl {
-    server: String,
-    home: TempDir,
-}
-
-/// What it said.
-#[derive(Debug)]
-struct Said {
-    ok: bool,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    /// Its output, when it must have been content.
-    #[track_caller]
-    fn out(self) -> String {
-        assert!(self.ok, "{}{}", self.out, self.err);
-        self.out
-    }
-
-    /// Its complaint, when it must have had one.
-    #[track_caller]
-    fn err(self) -> String {
-        assert!(!self.ok, "it was content: {}", self.out);
-        self.err
-    }
-}
-
-impl Kubectl {
-    fn new(api: &Api) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("config"), "").unwrap();
-        Self { server: api.url.clone(), home }
-    }
-
-    async fn run(&self, args: &[&str]) -> Said {
-        self.fed(args, "").await
-    }
-
-    async fn fed(&self, args: &[&str], input: &str) -> Said {
-        let program = std::env::var_os("MOORLINE_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into());
-        let mut command = Command::new(&program);
-        command.env_remove("HTTP_PROXY").env_remove("http_proxy");
-        command.env("HOME", self.home.path()).env("KUBECONFIG", self.home.path().join("config"));
-        command.args(["--server", &self.server, "--namespace", NAMESPACE, "--request-timeout", "30s"]).args(args);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child =
-            command.spawn().unwrap_or_else(|error| panic!("{}: {error}; set MOORLINE_TEST_KUBECTL", program.display()));
-        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-        let output = child.wait_with_output().await.unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Said { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
-    }
-
-    async fn json(&self, args: &[&str]) -> Value {
-        serde_json::from_str(&self.run(&[args, &["-o", "json"]].concat()).await.out()).unwrap()
-    }
-}
 
 fn manifest(title: &str) -> String {
     format!(
@@ -83,7 +20,7 @@ const APPLY: &[&str] = &["apply", "-f", "-"];
 async fn kubectl_is_new_enough_for_this_to_mean_something() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let version = Kubectl::new(&api).json(&["version"]).await;
+    let version = Kubectl::at(&api.url, NAMESPACE).json(&["version"]).await;
     let number = |of: &Value, field: &str| -> u32 {
         of[field].as_str().unwrap().chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
     };
@@ -96,7 +33,7 @@ async fn kubectl_is_new_enough_for_this_to_mean_something() {
 async fn kubectl_finds_and_explains_what_there_is() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let kubectl = Kubectl::new(&api);
+    let kubectl = Kubectl::at(&api.url, NAMESPACE);
     let resources = kubectl.run(&["api-resources", "--api-group", "moorline.dev"]).await.out();
     for name in ["agents", "chats", "agentsnapshots"] {
         let line = resources.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_else(|| panic!("{resources}"));
@@ -116,7 +53,7 @@ async fn kubectl_finds_and_explains_what_there_is() {
 async fn kubectl_applies_reads_changes_and_deletes() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let kubectl = Kubectl::new(&api);
+    let kubectl = Kubectl::at(&api.url, NAMESPACE);
     let made = kubectl.fed(APPLY, &manifest("one")).await.out();
     assert_eq!(made.lines().collect::<Vec<_>>(), ["agent.moorline.dev/ws created", "chat.moorline.dev/fix created"]);
     let same = kubectl.fed(APPLY, &manifest("one")).await.out();
@@ -164,7 +101,7 @@ async fn kubectl_applies_reads_changes_and_deletes() {
 async fn kubectl_refreshes_a_chat_by_annotation() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let kubectl = Kubectl::new(&api);
+    let kubectl = Kubectl::at(&api.url, NAMESPACE);
     let run = api.running_agent("ws").await;
     api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
     api.create_chat("fix", json!({"agentRef": {"name": "ws"}})).await;
@@ -184,7 +121,7 @@ async fn kubectl_refreshes_a_chat_by_annotation() {
 async fn kubectl_prints_what_is_wrong() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let kubectl = Kubectl::new(&api);
+    let kubectl = Kubectl::at(&api.url, NAMESPACE);
     let said = kubectl.fed(&["apply", "--server-side", "-f", "-"], &manifest("one")).await.err();
     assert!(said.contains("server-side apply is not served here: use `kubectl apply` without --server-side"), "{said}");
     let typo = manifest("one").replace("title:", "titel:");
@@ -207,7 +144,7 @@ fn words(out: &str) -> Vec<Vec<&str>> {
 async fn kubectl_prints_the_columns_and_more_of_them_when_asked_for_wide() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let kubectl = Kubectl::new(&api);
+    let kubectl = Kubectl::at(&api.url, NAMESPACE);
     let run = api.running_agent("ws").await;
     api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
     api.create_chat("fix", json!({"agentRef": {"name": "ws"}})).await;
@@ -243,7 +180,7 @@ async fn kubectl_prints_the_columns_and_more_of_them_when_asked_for_wide() {
 async fn kubectl_explains_every_field_with_its_words_and_checks_fields_strictly() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let kubectl = Kubectl::new(&api);
+    let kubectl = Kubectl::at(&api.url, NAMESPACE);
     let policy = kubectl.run(&["explain", "chat.spec.refreshPolicy"]).await.out();
     assert!(policy.contains("ENUM:") && policy.contains("OnDrift") && policy.contains("Manual"), "{policy}");
     assert!(policy.contains("FIELD: refreshPolicy <string>"), "{policy}");
@@ -280,7 +217,7 @@ async fn kubectl_explains_every_field_with_its_words_and_checks_fields_strictly(
 async fn kubectl_waits_watches_selects_and_tells_the_story() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let kubectl = Kubectl::new(&api);
+    let kubectl = Kubectl::at(&api.url, NAMESPACE);
     let run = api.running_agent("ws").await;
     api.create_chat("fix", json!({"agentRef": {"name": "ws"}})).await;
     api.create_chat("other", json!({})).await;

@@ -15,6 +15,7 @@ mod database_away;
 mod dev;
 mod diff;
 mod embedded;
+mod envtest_support;
 mod front;
 mod idle;
 mod kstatus;

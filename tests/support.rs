@@ -4,6 +4,8 @@ pub mod api;
 pub mod caches;
 pub mod envtest;
 pub mod hostile;
+pub mod kubectl;
+pub mod link;
 pub mod plan_words;
 pub mod postgres;
 pub mod proxy;

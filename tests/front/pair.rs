@@ -9,7 +9,8 @@ use super::{
 };
 use crate::support::{
     api::{Api, BASE, NAMESPACE, settled},
-    envtest::{ControlPlane, kubeconfig},
+    envtest::ControlPlane,
+    kubectl::kubeconfig,
     postgres::{TestDb, database},
 };
 use serde_json::{Value, json};

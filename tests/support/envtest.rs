@@ -1,130 +1,125 @@
-//! A real Kubernetes control plane for a test: etcd and kube-apiserver on loopback, with our custom resource definitions.
+//! A real Kubernetes control plane for a test: etcd and kube-apiserver on loopback, with our custom resource definitions, and
+//! on request the kube-controller-manager.
 //!
 //! The programs are in the folder that `MOORLINE_TEST_ENVTEST` names; `scripts/ensure-envtest` builds them and says where.
-//! They run as whoever runs the tests, keep everything below a temporary folder, and end with the test. There is no
-//! controller, kubelet or scheduler: objects stay as they were written.
+//! They run as whoever runs the tests, keep everything below a temporary folder, and end with the test. There is no kubelet
+//! or scheduler, and without the controller manager no controller at all: objects stay as they were written, and a namespace
+//! that is deleted stays in its deletion.
+//!
+//! [`ControlPlane::shared`] is for tests that keep to a namespace of their own. What does harm to all (`envtest::faults`) or
+//! counts all is for one that [`ControlPlane::start`] gives.
 
-use super::{supervised::Supervised, until::until_within};
-use serde_json::{Value, json};
-use std::{
-    fs,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::Duration,
+mod access;
+mod audit;
+mod faults;
+mod programs;
+mod users;
+
+pub use access::Access;
+pub use audit::{Audit, Mark, counted};
+pub use programs::{ADMIN, MOORLINE, programs};
+pub use users::User;
+
+use super::{
+    kubectl::{Kubectl, Said},
+    supervised::Supervised,
+    until::until_within,
 };
-use tempfile::TempDir;
+use moorline::clock;
+use programs::{Layout, program};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
+use serde_json::{Value, json};
+use std::{fs, path::Path, sync::LazyLock, time::Duration};
+use tokio::sync::Mutex;
 
-/// How long the two may take until they serve: a second and a half when nothing else runs.
+/// How long a program may take until it serves: a second and a half when nothing else runs.
 const START: Duration = Duration::from_mins(2);
-/// Whom the apiserver takes for `system:masters`.
-const TOKEN: &str = "the-token-of-the-tests";
 
 /// A running control plane.
 pub struct ControlPlane {
     /// `https://127.0.0.1:…`.
     pub url: String,
     http: reqwest::Client,
-    home: TempDir,
-    // The apiserver goes before its etcd, and both before the folder.
-    _apiserver: Supervised,
-    _etcd: Supervised,
+    kubectl: Kubectl,
+    shared: bool,
+    /// Whether there are controllers. Held while they start.
+    controlled: Mutex<bool>,
+    processes: Mutex<Processes>,
+    layout: Layout,
 }
 
-/// Where the programs are.
-pub fn programs() -> PathBuf {
-    let named = std::env::var_os("MOORLINE_TEST_ENVTEST").map(PathBuf::from);
-    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/envtest/bin");
-    let folder = named.unwrap_or_else(built);
-    for name in ["etcd", "kube-apiserver", "kubectl", "informers"] {
-        let program = folder.join(name);
-        assert!(program.exists(), "there is no {}: run scripts/ensure-envtest, which builds it", program.display());
-    }
-    folder
+/// What runs. Whoever needs another ends before it.
+#[derive(Default)]
+struct Processes {
+    controller_manager: Option<Supervised>,
+    apiserver: Option<Supervised>,
+    etcd: Option<Supervised>,
 }
 
-fn free_ports<const N: usize>() -> [u16; N] {
-    // All are held until all are known, so that no two are the same.
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
-}
-
-fn args(text: &str) -> Vec<String> {
-    text.split_whitespace().map(str::to_owned).collect()
-}
+/// Never dropped: the end of this process ends it.
+static SHARED: LazyLock<ControlPlane> = LazyLock::new(|| {
+    // A thread, because a runtime cannot be started inside of a test's.
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(move || runtime().block_on(ControlPlane::begin(true))).join().unwrap()
+});
 
 impl ControlPlane {
-    /// Starts one, and waits until it serves our kinds.
+    /// Starts one for a single test, and waits until it serves our kinds.
     pub async fn start() -> Self {
-        let programs = programs();
-        let home = tempfile::tempdir().unwrap();
-        let folder = |name: &str| {
-            let path = home.path().join(name);
-            fs::create_dir(&path).unwrap();
-            path
-        };
-        let (data, certs) = (folder("etcd"), folder("apiserver"));
-        let log = |name: &str| home.path().join(format!("{name}.log"));
-        let [client, secure] = free_ports();
+        Self::begin(false).await
+    }
 
-        let flags = format!(
-            "--data-dir {} --listen-client-urls http://127.0.0.1:{client} --advertise-client-urls http://127.0.0.1:{client} \
-             --listen-peer-urls http://127.0.0.1:0 --unsafe-no-fsync",
-            data.display()
-        );
-        let mut etcd = Supervised::start(&programs.join("etcd"), &args(&flags), &data, &log("etcd"));
+    /// The one of all tests of this process, which the first that asks starts.
+    pub async fn shared() -> &'static Self {
+        tokio::task::spawn_blocking(|| &*SHARED).await.unwrap()
+    }
 
-        let key = certs.join("sa.key");
-        let made = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").stderr(Stdio::null()).status();
-        assert!(made.unwrap().success(), "openssl genrsa");
-        fs::write(certs.join("tokens.csv"), format!("{TOKEN},admin,admin-uid,system:masters\n")).unwrap();
-        let flags = format!(
-            "--etcd-servers http://127.0.0.1:{client} --cert-dir {certs} --secure-port {secure} --bind-address 127.0.0.1 \
-             --service-cluster-ip-range 10.0.0.0/24 --service-account-issuer https://127.0.0.1:{secure}/ \
-             --service-account-key-file {key} --service-account-signing-key-file {key} --token-auth-file {certs}/tokens.csv \
-             --authorization-mode RBAC --allow-privileged=true",
-            certs = certs.display(),
-            key = key.display()
-        );
-        let mut apiserver = Supervised::start(&programs.join("kube-apiserver"), &args(&flags), &certs, &log("apiserver"));
-
+    async fn begin(shared: bool) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
-        let url = format!("https://127.0.0.1:{secure}");
-        let http = until_within(START, "the apiserver is ready", || {
-            for (name, process) in [("etcd", &mut etcd), ("apiserver", &mut apiserver)] {
-                let ended = process.ended().unwrap();
-                assert!(ended.is_none(), "{name} ended: {ended:?}\n{}", fs::read_to_string(log(name)).unwrap_or_default());
-            }
-            ready(&certs, &url)
+        let layout = Layout::new();
+        let mut processes = Processes { etcd: Some(layout.start_etcd()), ..Processes::default() };
+        processes.apiserver = Some(layout.start_apiserver());
+        let certificate = until_within(START, "the apiserver has written its certificate", || {
+            processes.assert_running(&layout);
+            let bundle = fs::read(layout.certificate()).ok();
+            async move { reqwest::Certificate::from_pem_bundle(&bundle?).ok().filter(|all| !all.is_empty()) }
         })
         .await;
-        let control_plane = Self { url, http, home, _apiserver: apiserver, _etcd: etcd };
-        control_plane.install_our_kinds().await;
-        control_plane
+        let bearer = HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {ADMIN}").parse().unwrap())]);
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only(certificate).default_headers(bearer);
+        // A connection belongs to the runtime that made it, and every test has its own.
+        let client = if shared { client.pool_max_idle_per_host(0) } else { client };
+        let url = layout.url();
+        let kubectl = Kubectl::new(program("kubectl"), &programs::kubeconfig(&layout, &url, ADMIN, "default"));
+        let (controlled, processes) = (Mutex::new(false), Mutex::new(processes));
+        let it = Self { url, http: client.build().unwrap(), kubectl, shared, controlled, processes, layout };
+        it.until_ready().await;
+        it.install_our_kinds().await;
+        it
     }
 
-    /// A kubeconfig for it, whose namespace is this one.
-    pub fn kubeconfig(&self, namespace: &str) -> String {
-        // Written before the certificate is looked at by anybody, so it is there.
-        let certificate = self.home.path().join("apiserver/apiserver.crt");
-        let cluster = json!({"server": self.url, "certificate-authority": certificate});
-        kubeconfig(&cluster, &json!({"token": TOKEN}), namespace)
-    }
-
-    /// Sends a request, which must succeed or find nothing.
-    pub async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
-        let request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
-        let request = match body {
-            Some(body) => request.header("content-type", "application/json").body(body.to_string()),
-            None => request,
-        };
-        let answer = request.send().await.unwrap();
-        if answer.status() == 404 {
-            return None;
+    /// Runs the controllers that need no machines, if they do not run yet: namespaces and what is in them are deleted,
+    /// objects whose owners are gone are collected, namespaces have their service account. Waits until they do all that.
+    pub async fn with_controller_manager(&self) -> &Self {
+        let mut controlled = self.controlled.lock().await;
+        if !*controlled {
+            self.start_controller_manager().await;
+            *controlled = true;
         }
-        let (status, text) = (answer.status(), answer.text().await.unwrap());
-        assert!(status.is_success(), "{method} {path}: {text}");
-        Some(serde_json::from_str(&text).unwrap())
+        self
+    }
+
+    async fn start_controller_manager(&self) {
+        let started = self.layout.start_controller_manager(&self.kubeconfig("default"));
+        self.processes.lock().await.controller_manager = Some(started);
+        self.until_controlled().await;
+    }
+
+    /// A namespace that no other test has.
+    pub async fn namespace_of_its_own(&self) -> String {
+        let name = format!("test-{}", clock::system().new_id().simple());
+        self.namespace(&name).await;
+        name
     }
 
     /// Makes a namespace.
@@ -133,38 +128,89 @@ impl ControlPlane {
         self.send("POST", "/api/v1/namespaces", Some(&namespace)).await;
     }
 
-    async fn install_our_kinds(&self) {
-        let config = self.home.path().join("kubeconfig");
-        fs::write(&config, self.kubeconfig("default")).unwrap();
-        let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
-        for arguments in [["apply", "-f", "."], ["wait", "--for=condition=Established", "--filename=."]] {
-            let mut kubectl = tokio::process::Command::new(programs().join("kubectl"));
-            let kubectl = kubectl.args(arguments).current_dir(&crds).env("KUBECONFIG", &config).env("HOME", self.home.path());
-            let output = kubectl.kill_on_drop(true).output().await.unwrap();
-            assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    /// Runs kubectl to its end, as `system:masters` in a namespace.
+    pub async fn kubectl(&self, namespace: &str, args: &[&str], input: &str) -> Said {
+        self.kubectl.fed(&[&["--namespace", namespace], args].concat(), input).await
+    }
+
+    /// Sends a request, which must succeed or find nothing.
+    pub async fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Value> {
+        let (status, answer) = self.answer(method, path, body).await.unwrap();
+        if status == 404 {
+            return None;
         }
+        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        Some(answer)
+    }
+
+    /// Sends a request, and gives the status and what came with it. A patch is a merge patch.
+    pub async fn answer(&self, method: &str, path: &str, body: Option<&Value>) -> reqwest::Result<(u16, Value)> {
+        let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
+        if let Some(body) = body {
+            let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+            request = request.header(CONTENT_TYPE, kind).body(body.to_string());
+        }
+        let answer = request.send().await?;
+        let (status, text) = (answer.status().as_u16(), answer.text().await?);
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// Waits until the apiserver says that it is ready, and has what it needs for our kinds when it knows them: that comes
+    /// a little later, and until then they are refused with 429.
+    async fn until_ready(&self) {
+        let kinds = ["agents", "agentsnapshots", "chats"].map(|kind| format!("/apis/moorline.dev/v1alpha1/{kind}?limit=1"));
+        for path in ["/readyz".to_owned()].into_iter().chain(kinds) {
+            until_within(START, &format!("the apiserver answers {path}"), || async {
+                self.processes.lock().await.assert_running(&self.layout);
+                matches!(self.answer("GET", &path, None).await, Ok((200 | 404, _))).then_some(())
+            })
+            .await;
+        }
+    }
+
+    async fn install_our_kinds(&self) {
+        let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
+        let crds = crds.to_str().unwrap();
+        for args in [&["apply", "-f", crds][..], &["wait", "--for=condition=Established", "-f", crds]] {
+            self.kubectl("default", args, "").await.out();
+        }
+    }
+
+    /// Waits until each controller has done its work once.
+    async fn until_controlled(&self) {
+        let namespace = self.namespace_of_its_own().await;
+        let path = |rest: &str| format!("/api/v1/namespaces/{namespace}{rest}");
+        let looked = async |what: &str, path: String, there: bool| {
+            until_within(START, what, || async {
+                let mut processes = self.processes.lock().await;
+                processes.assert_running(&self.layout);
+                (self.send("GET", &path, None).await.is_some() == there).then_some(())
+            })
+            .await;
+        };
+        looked("a namespace gets its service account", path("/serviceaccounts/default"), true).await;
+        let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}});
+        let owner = self.send("POST", &path("/configmaps"), Some(&owner)).await.unwrap();
+        let owned_by = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}]);
+        let owned = json!({"metadata": {"name": "owned", "ownerReferences": owned_by}});
+        self.send("POST", &path("/configmaps"), Some(&owned)).await;
+        self.send("DELETE", &path("/configmaps/owner"), None).await;
+        looked("what has lost its owner is collected", path("/configmaps/owned"), false).await;
+        self.send("DELETE", &path(""), None).await;
+        looked("a deleted namespace goes", path(""), false).await;
     }
 }
 
-/// A client, once the apiserver has written its certificate and says that it is ready.
-async fn ready(certs: &Path, url: &str) -> Option<reqwest::Client> {
-    let bundle = fs::read(certs.join("apiserver.crt")).ok()?;
-    let trusted = reqwest::Certificate::from_pem_bundle(&bundle).ok()?;
-    let mut headers = reqwest::header::HeaderMap::new();
-    headers.insert("authorization", format!("Bearer {TOKEN}").parse().unwrap());
-    let client = reqwest::Client::builder().no_proxy().tls_certs_only(trusted).default_headers(headers).build().ok()?;
-    let answer = client.get(format!("{url}/readyz")).send().await.ok()?;
-    answer.status().is_success().then_some(client)
-}
-
-/// A kubeconfig (JSON is YAML) of one cluster, one user and one namespace.
-pub fn kubeconfig(cluster: &Value, user: &Value, namespace: &str) -> String {
-    let context = json!({"cluster": "it", "user": "us", "namespace": namespace});
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "here",
-        "clusters": [{"name": "it", "cluster": cluster}],
-        "users": [{"name": "us", "user": user}],
-        "contexts": [{"name": "here", "context": context}],
-    })
-    .to_string()
+impl Processes {
+    fn assert_running(&mut self, layout: &Layout) {
+        let all = [
+            ("etcd", &mut self.etcd),
+            ("kube-apiserver", &mut self.apiserver),
+            ("kube-controller-manager", &mut self.controller_manager),
+        ];
+        for (name, process) in all {
+            let ended = process.as_mut().and_then(|process| process.ended().unwrap());
+            assert!(ended.is_none(), "{name} ended: {ended:?}\n{}", layout.log(name));
+        }
+    }
 }
