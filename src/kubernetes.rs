@@ -161,11 +161,11 @@ impl Front {
     /// Runs until `stop`: waits for definitions that fit, then watches, takes over and mirrors.
     pub async fn run(self, cluster: Cluster, stop: CancellationToken) {
         let Self { options, pool, clock, wake, tail, liveness } = self;
-        let Cluster { client, namespace, .. } = cluster;
+        let client = cluster.client.clone();
         if !schema::wait(&client, &options, &clock, &stop).await {
             return;
         }
-        let lease = Lease::new(client.clone(), options.lease.clone(), &namespace, &clock);
+        let lease = Lease::new(client.clone(), options.lease.clone(), &cluster.namespace, &clock);
         let (happened, happenings) = mpsc::channel(events::ROOM);
         let shared = Shared(Arc::new(Inner {
             bucket: Bucket::new(options.mirror_qps, options.mirror_burst),
@@ -188,7 +188,7 @@ impl Front {
         tasks.spawn(lease.run(stop.clone()));
         for kind in kind::Kind::ALL {
             for namespace in shared.scopes() {
-                tasks.spawn(shared.clone().watch(kind, namespace, stop.clone()));
+                tasks.spawn(shared.clone().watch(kind, namespace, cluster.clone(), stop.clone()));
             }
         }
         tasks.spawn(shared.clone().try_again(stop.clone()));

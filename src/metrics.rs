@@ -77,6 +77,8 @@ pub struct Metrics {
     mirror_errors: Family<OfResult, Counter>,
     watch_errors: Family<What, Counter>,
     events_dropped: Counter,
+    lease_holder: Gauge,
+    front_ready: Gauge,
 }
 
 fn seconds() -> Histogram {
@@ -108,6 +110,8 @@ impl Metrics {
             mirror_errors: Family::default(),
             watch_errors: Family::default(),
             events_dropped: Counter::default(),
+            lease_holder: Gauge::default(),
+            front_ready: Gauge::default(),
         };
         let Self {
             registry,
@@ -132,6 +136,8 @@ impl Metrics {
             mirror_errors,
             watch_errors,
             events_dropped,
+            lease_holder,
+            front_ready,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
         registry.register_with_unit(
@@ -179,6 +185,8 @@ impl Metrics {
         registry.register("mirror_errors", "Requests that were to write an object of the cluster and did not, by why", mirror_errors.clone());
         registry.register("kubernetes_watch_errors", "Failures of the cluster's watches, by kind of object", watch_errors.clone());
         registry.register("kubernetes_events_dropped", "Events of the cluster that were not told", events_dropped.clone());
+        registry.register("lease_holder", "1 while this process holds the Lease and writes to the cluster", lease_holder.clone());
+        registry.register("kubernetes_ready", "1 while the cluster's definitions of our kinds fit this binary", front_ready.clone());
         metrics
     }
 
@@ -281,5 +289,15 @@ impl Metrics {
     /// An Event of the cluster was not told.
     pub fn event_dropped(&self) {
         self.events_dropped.inc();
+    }
+
+    /// Whether this process writes to the cluster.
+    pub fn lease_held(&self, held: bool) {
+        self.lease_holder.set(held.into());
+    }
+
+    /// Whether the cluster's definitions fit.
+    pub fn front_ready(&self, ready: bool) {
+        self.front_ready.set(ready.into());
     }
 }

@@ -9,6 +9,7 @@ mod auth;
 mod bad_input;
 mod caches;
 mod clients;
+mod cluster;
 mod context_hash;
 mod context_read;
 mod database_away;

@@ -3,6 +3,7 @@
 
 use super::{
     Shared,
+    connect::Cluster,
     kind::{Id, Kind},
 };
 use crate::{
@@ -33,13 +34,22 @@ const LOOK: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// Follows one kind of object in the cluster until `stop`. What goes wrong with the watch is logged once a minute at most.
-    pub(super) async fn watch(self, kind: Kind, namespace: Option<String>, stop: CancellationToken) {
+    pub(super) async fn watch(self, kind: Kind, namespace: Option<String>, cluster: Cluster, stop: CancellationToken) {
         let task = match &namespace {
             Some(namespace) => format!("watch of {} in {namespace}", kind.plural()),
             None => format!("watch of {}", kind.plural()),
         };
         let config = watcher::Config::default().page_size(PAGE);
-        let api = kind.api(&self.client, namespace.as_deref());
+        // A watch that has nothing to say is alive too: it ends and is asked for again, within five minutes.
+        let (liveness, alive) = (self.liveness.clone(), task.clone());
+        let client = match cluster.client_that_tells(move || liveness.alive(&alive)) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::error!(%error, "there is no {task}");
+                return;
+            }
+        };
+        let api = kind.api(&client, namespace.as_deref());
         let stream = watcher(api, config).modify(|object: &mut DynamicObject| object.metadata.managed_fields = None);
         let mut stream = std::pin::pin!(stream.default_backoff().ready_chunks(PAGE as usize));
         let mut listing: Option<HashSet<Id>> = None;
@@ -48,7 +58,6 @@ impl Shared {
             self.liveness.alive(&task);
             let events = tokio::select! {
                 () = stop.cancelled() => break,
-                // A watch that has nothing to say is alive too: it ends and begins again by itself within five minutes.
                 events = stream.next() => events,
             };
             let Some(events) = events else { break };

@@ -74,7 +74,19 @@ impl Client {
 
     /// Sends a request to a path of the namespace `default`. Status 0: nobody answered.
     pub async fn send(&self, replica: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let url = format!("{replica}/apis/moorline.dev/v1alpha1/namespaces/default/{path}");
+        self.send_in("default", replica, method, path, body).await
+    }
+
+    /// The same, of any namespace.
+    pub async fn send_in(
+        &self,
+        namespace: &str,
+        replica: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        let url = format!("{replica}/apis/moorline.dev/v1alpha1/namespaces/{namespace}/{path}");
         let method = method.parse::<reqwest::Method>().expect("a method");
         let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let mut request = self.http.request(method, url).header("content-type", media);
