@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn the_whole_story_is_told_in_manifests() {
     let front = Front::start(ControlPlane::shared().await, &[]).await;
-    front.apply(&json!({"kind": "Agent", "metadata": {"name": "ws"}})).await;
+    front.apply(&json!({"kind": "Agent", "metadata": {"name": "ws"}, "spec": {}})).await;
     front.apply(&json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}, "owner": "alice"}})).await;
     front.until_shown("chat/fix", "Ready", "Unknown", "WaitingForSnapshot").await;
     front.push("ws", "one").await;

@@ -13,7 +13,7 @@ pub struct ServeArgs {
     #[command(flatten)]
     server: config::Server,
     #[command(flatten)]
-    front: kubernetes::Options,
+    front: kubernetes::FrontOptions,
 }
 
 /// Runs it until `shutdown`.

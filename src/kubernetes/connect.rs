@@ -27,7 +27,7 @@ pub enum Wanted {
 
 /// Where the cluster is.
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub struct ConnectOptions {
     /// Whether manifests of a cluster are taken over and answered: auto is on in a pod, and off elsewhere.
     #[arg(long, env = "MOORLINE_KUBERNETES", value_enum, default_value = "auto")]
     pub kubernetes: Wanted,
@@ -86,7 +86,7 @@ impl Cluster {
 }
 
 /// Finds the cluster, if there is to be one.
-pub async fn connect(options: &Options) -> Result<Option<Cluster>, ConnectError> {
+pub async fn connect(options: &ConnectOptions) -> Result<Option<Cluster>, ConnectError> {
     let in_cluster = std::env::var_os(IN_CLUSTER).is_some();
     let explicit = options.kubeconfig.is_some() || options.kube_context.is_some();
     let mut config = match options.kubernetes {
@@ -103,7 +103,7 @@ pub async fn connect(options: &Options) -> Result<Option<Cluster>, ConnectError>
     Ok(Some(Cluster { client, namespace: config.default_namespace.clone(), config }))
 }
 
-async fn from_kubeconfig(options: &Options) -> Result<Config, ConnectError> {
+async fn from_kubeconfig(options: &ConnectOptions) -> Result<Config, ConnectError> {
     let wanted = KubeConfigOptions { context: options.kube_context.clone(), ..KubeConfigOptions::default() };
     let config = match &options.kubeconfig {
         Some(file) => match Kubeconfig::read_from(file) {

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How the Lease is held.
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub struct LeaseOptions {
     /// The Lease that the writing replica holds.
     #[arg(long, env = "MOORLINE_LEASE_NAME", default_value = "moorline-controller", value_name = "NAME")]
     pub lease_name: String,
@@ -48,7 +48,7 @@ pub struct Options {
     pub lease_retry_period: u16,
 }
 
-impl Options {
+impl LeaseOptions {
     /// What is wrong with the three times, if anything.
     pub fn fault(&self) -> Option<String> {
         let Self { lease_duration, lease_renew_deadline, lease_retry_period, .. } = self;
@@ -97,7 +97,7 @@ pub struct Lease(Arc<Inner>);
 
 struct Inner {
     api: Api<Object>,
-    options: Options,
+    options: LeaseOptions,
     namespace: String,
     identity: String,
     clock: Clock,
@@ -108,7 +108,7 @@ struct Inner {
 
 impl Lease {
     /// Of a process whose own namespace is this one. Its identity is the machine's name and a number that nobody else has.
-    pub fn new(client: Client, options: Options, namespace: &str, clock: &Clock) -> Self {
+    pub fn new(client: Client, options: LeaseOptions, namespace: &str, clock: &Clock) -> Self {
         let namespace = options.lease_namespace.clone().unwrap_or_else(|| namespace.to_owned());
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let identity = format!("{machine}_{}", clock.new_id());

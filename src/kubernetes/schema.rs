@@ -3,7 +3,7 @@
 //! A cluster drops fields that its definition does not name, without a word: a status would lose what a newer binary has to say.
 //! So a definition must have every field that ours has. One that has more is a newer one, and fits.
 
-use super::{Mirror, Options, kind::Kind};
+use super::{FrontOptions, Mirror, kind::Kind};
 use crate::{
     clock::Clock,
     store::error::full_jitter,
@@ -112,7 +112,7 @@ fn lacking_field(path: &str, there: &Value, ours: &Value) -> Option<String> {
 
 /// Waits until the cluster's definitions fit; answers false when `stop` came first. What does not fit is said again only when it
 /// changes.
-pub async fn wait(client: &Client, options: &Options, clock: &Clock, stop: &CancellationToken) -> bool {
+pub async fn wait(client: &Client, options: &FrontOptions, clock: &Clock, stop: &CancellationToken) -> bool {
     let mut said = String::new();
     loop {
         let checked = tokio::select! {
@@ -141,7 +141,7 @@ pub async fn wait(client: &Client, options: &Options, clock: &Clock, stop: &Canc
 
 /// What this account may not do and would have to, each as `patch chats/status in namespace team-a`. Empty, when the cluster does
 /// not answer: whatever is missing then says so itself.
-pub async fn missing_verbs(client: &Client, options: &Options, own_namespace: Option<&str>) -> Vec<String> {
+pub async fn missing_verbs(client: &Client, options: &FrontOptions, own_namespace: Option<&str>) -> Vec<String> {
     let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
     let scopes: Vec<Option<&str>> = match options.watch_namespaces.as_slice() {
         [] => vec![None],
@@ -179,7 +179,7 @@ pub async fn missing_verbs(client: &Client, options: &Options, own_namespace: Op
 type Needed = (&'static str, &'static str, Option<&'static str>, &'static str);
 
 /// Group, resource, subresource and verb of all that the front does.
-fn needed(options: &Options) -> Vec<Needed> {
+fn needed(options: &FrontOptions) -> Vec<Needed> {
     const GROUP: &str = "moorline.dev";
     let mut needed = Vec::new();
     for kind in Kind::ALL {

@@ -24,6 +24,8 @@ pub struct Entry {
     pub version: u64,
     /// Its generation.
     pub generation: i64,
+    /// Its labels and annotations, as a number.
+    pub texts: u64,
     /// Its spec, as a number.
     pub spec: u64,
     /// Its status, as a number.
@@ -75,6 +77,7 @@ impl Entry {
             uid: meta.uid.as_deref()?.parse().ok()?,
             version: meta.resource_version.as_deref()?.parse().ok()?,
             generation: meta.generation.unwrap_or_default(),
+            texts: shown::texts(meta.labels.as_ref(), meta.annotations.as_ref()),
             spec: shown::spec(kind, spec),
             status: shown::status(kind, object.data.get("status").unwrap_or(&null)),
             mirrored: annotation.is_some_and(|source| source == SOURCE_API),
@@ -92,6 +95,7 @@ impl Entry {
             uid,
             version: 0,
             generation: 0,
+            texts: 0,
             spec: 0,
             status: 0,
             mirrored: false,

@@ -3,6 +3,7 @@
 //! Only what is ours counts: another manager's conditions, labels and annotations are its own.
 
 use super::kind::Kind;
+use crate::model::object::TextMap;
 use crate::v1alpha1::{
     agent::{AgentSpec, AgentStatus},
     chat::{ChatSpec, ChatStatus},
@@ -40,6 +41,11 @@ pub fn spec(kind: Kind, spec: &Value) -> u64 {
         Kind::Agent => number(&read::<AgentSpec>(spec)),
         Kind::Snapshot => number(&read::<AgentSnapshotSpec>(spec)),
     }
+}
+
+/// Labels and annotations in that form, whoever's they are.
+pub fn texts(labels: Option<&TextMap>, annotations: Option<&TextMap>) -> u64 {
+    number(&(labels, annotations))
 }
 
 fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {

@@ -7,6 +7,13 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+/// Where a replica's log goes: nowhere, unless somebody looks for something and names a file.
+fn log() -> Stdio {
+    let named = std::env::var_os("MOORLINE_TEST_LOG");
+    let file = named.map(|file| std::fs::File::options().append(true).create(true).open(file).expect("the log"));
+    file.map_or_else(Stdio::null, Stdio::from)
+}
+
 /// A replica.
 pub struct Replica {
     child: Child,
@@ -21,7 +28,7 @@ impl Replica {
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--database-url", &db.url, "--poll-ms", "200"])
             .args(flags)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log())
             .spawn()
             .expect("moorline serve");
         let replica = Self { child, url: format!("http://127.0.0.1:{port}") };
