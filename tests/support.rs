@@ -4,6 +4,7 @@ pub mod api;
 pub mod caches;
 pub mod cluster;
 pub mod envtest;
+pub mod gateway;
 pub mod hostile;
 pub mod kubectl;
 pub mod link;

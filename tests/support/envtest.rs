@@ -155,17 +155,23 @@ impl ControlPlane {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
-    /// Waits until the apiserver says that it is ready, and has what it needs for our kinds when it knows them: that comes
-    /// a little later, and until then they are refused with 429.
     async fn until_ready(&self) {
-        let kinds = ["agents", "agentsnapshots", "chats"].map(|kind| format!("/apis/moorline.dev/v1alpha1/{kind}?limit=1"));
-        for path in ["/readyz".to_owned()].into_iter().chain(kinds) {
-            until_within(START, &format!("the apiserver answers {path}"), || async {
-                self.processes.lock().await.assert_running(&self.layout);
-                matches!(self.answer("GET", &path, None).await, Ok((200 | 404, _))).then_some(())
-            })
-            .await;
+        self.until_serves("/readyz").await;
+    }
+
+    /// They are refused with 429 for a while after the apiserver says that it is ready, and after they are installed.
+    async fn until_our_kinds_serve(&self) {
+        for kind in ["agents", "agentsnapshots", "chats"] {
+            self.until_serves(&format!("/apis/moorline.dev/v1alpha1/{kind}?limit=1")).await;
         }
+    }
+
+    async fn until_serves(&self, path: &str) {
+        until_within(START, &format!("the apiserver serves {path}"), || async {
+            self.processes.lock().await.assert_running(&self.layout);
+            matches!(self.answer("GET", path, None).await, Ok((200, _))).then_some(())
+        })
+        .await;
     }
 
     async fn install_our_kinds(&self) {
@@ -174,6 +180,7 @@ impl ControlPlane {
         for args in [&["apply", "-f", crds][..], &["wait", "--for=condition=Established", "-f", crds]] {
             self.kubectl("default", args, "").await.out();
         }
+        self.until_our_kinds_serve().await;
     }
 
     /// Waits until each controller has done its work once.

@@ -3,6 +3,7 @@
 use super::{ControlPlane, User, programs};
 use crate::support::kubectl::Kubectl;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use std::fs;
 
 /// A way to the apiserver, which each verb changes in one thing.
 pub struct Access<'a> {
@@ -21,6 +22,11 @@ impl ControlPlane {
     /// A kubeconfig for `system:masters` whose namespace is this one.
     pub fn kubeconfig(&self, namespace: &str) -> String {
         self.access(namespace).kubeconfig()
+    }
+
+    /// What the apiserver shows who it is with, for one that stands in its place (PEM).
+    pub fn certificate_and_key(&self) -> (Vec<u8>, Vec<u8>) {
+        (fs::read(self.layout.certificate()).unwrap(), fs::read(self.layout.key()).unwrap())
     }
 }
 

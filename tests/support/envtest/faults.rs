@@ -15,6 +15,11 @@ impl ControlPlane {
     /// Starts it again at the same address, on what etcd has, and waits until it is ready.
     pub async fn start_apiserver(&self) {
         self.assert_private();
+        self.begin_apiserver().await;
+        self.until_our_kinds_serve().await;
+    }
+
+    async fn begin_apiserver(&self) {
         self.processes.lock().await.apiserver = Some(self.layout.start_apiserver());
         self.until_ready().await;
     }
@@ -41,6 +46,7 @@ impl ControlPlane {
         self.until_etcd_serves().await;
         if apiserver {
             self.until_ready().await;
+            self.until_our_kinds_serve().await;
         }
     }
 
@@ -56,7 +62,7 @@ impl ControlPlane {
         fs::create_dir(self.layout.data()).unwrap();
         drop(processes);
         self.start_etcd().await;
-        self.start_apiserver().await;
+        self.begin_apiserver().await;
         self.install_our_kinds().await;
         if std::mem::take(&mut *controlled) {
             self.start_controller_manager().await;
