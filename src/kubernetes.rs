@@ -46,6 +46,9 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// How long what is being written may take at shutdown, before the Lease is let go.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// What the cluster is to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mirror {
@@ -185,7 +188,9 @@ impl Front {
             liveness,
         }));
         let tasks = TaskTracker::new();
-        tasks.spawn(lease.run(stop.clone()));
+        // Let go only when nothing writes any more: another replica may begin at once.
+        let written = CancellationToken::new();
+        let holding = tokio::spawn(lease.run(written.clone()));
         for kind in kind::Kind::ALL {
             for namespace in shared.scopes() {
                 tasks.spawn(shared.clone().watch(kind, namespace, cluster.clone(), stop.clone()));
@@ -196,6 +201,9 @@ impl Front {
         tasks.spawn(shared.clone().follow(stop.clone()));
         tasks.spawn(shared.clone().tell_events(happenings, stop.clone()));
         tasks.close();
-        tasks.wait().await;
+        stop.cancelled().await;
+        tokio::time::timeout(GRACE, tasks.wait()).await.ok();
+        written.cancel();
+        holding.await.ok();
     }
 }

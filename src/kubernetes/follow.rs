@@ -7,7 +7,10 @@ use super::{
     kind::{Id, Kind},
 };
 use crate::{
-    http::tail::ring::{Place, Progress, Taken},
+    http::tail::{
+        Watching,
+        ring::{Place, Progress, Taken},
+    },
     model::{event::EventKind, object::Key},
     store::{self, StoreError, manifests},
 };
@@ -73,11 +76,11 @@ impl Shared {
                     }
                     Ok(watcher::Event::Apply(object)) => objects.push(object),
                     Ok(watcher::Event::Delete(object)) => {
-                        self.saw(kind, std::mem::take(&mut objects)).await;
+                        self.saw(kind, std::mem::take(&mut objects), &task).await;
                         self.gone(kind, &object).await;
                     }
                     Ok(watcher::Event::InitDone) => {
-                        self.saw(kind, std::mem::take(&mut objects)).await;
+                        self.saw(kind, std::mem::take(&mut objects), &task).await;
                         if let Some(there) = listing.take() {
                             if let Err(error) = self.listed(kind, namespace.as_deref(), &there).await {
                                 tracing::warn!(%error, kind = kind.plural(), "records without a manifest could not be looked for; the next list does it");
@@ -94,7 +97,7 @@ impl Shared {
                     }
                 }
             }
-            self.saw(kind, objects).await;
+            self.saw(kind, objects, &task).await;
         }
         self.liveness.ended(&task);
     }
@@ -128,14 +131,15 @@ impl Shared {
     /// Follows the event log while this replica is the holder, until `stop`.
     pub(super) async fn follow(self, stop: CancellationToken) {
         let mut holding = self.lease.holding();
-        let _watching = self.tail.watch();
+        // The log is followed only by who does something about it.
+        let mut watching: Option<Watching> = None;
         let mut progress = self.tail.ring().progress();
         let mut lists = self.listed.subscribe();
         let mut place: Option<Place> = None;
         loop {
             self.liveness.alive("follower of the event log");
             if !self.may_write() {
-                place = None;
+                (place, watching) = (None, None);
                 self.queue.clear();
             } else if let Some(at) = &mut place {
                 match self.tail.ring().take(at, TAKE) {
@@ -151,6 +155,9 @@ impl Shared {
                         continue;
                     }
                 }
+            } else if watching.is_none() {
+                watching = Some(self.tail.watch());
+                continue;
             } else if let Some(joined) = self.join(&mut progress, &mut lists) {
                 // First the place, then the comparison: what changes in between is heard.
                 match self.compare_all().await {

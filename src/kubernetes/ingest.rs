@@ -55,8 +55,9 @@ enum Said {
 }
 
 impl Shared {
-    /// Looks at a part of a watch: notes each object, and takes over what is new. The last state of an object counts.
-    pub(super) async fn saw(&self, kind: Kind, objects: Vec<DynamicObject>) {
+    /// Looks at a part of a watch: notes each object, and takes over what is new. The last state of an object counts. Each that is
+    /// done with is a sign of life of `task`: a database that is away takes its time.
+    pub(super) async fn saw(&self, kind: Kind, objects: Vec<DynamicObject>, task: &str) {
         let mut news: HashMap<Id, (Entry, DynamicObject)> = HashMap::new();
         for object in objects {
             let (Some(id), Some(entry)) = (Id::of(kind, &object), Entry::of(kind, &object)) else { continue };
@@ -74,10 +75,13 @@ impl Shared {
             let shared = self.clone();
             if work.len() >= CONCURRENCY {
                 work.join_next().await;
+                self.liveness.alive(task);
             }
             work.spawn(async move { shared.look(&id, &entry, &object).await });
         }
-        while work.join_next().await.is_some() {}
+        while work.join_next().await.is_some() {
+            self.liveness.alive(task);
+        }
     }
 
     /// Leaves out what says nothing that was not taken over already, in one statement for all. When the database is away,
