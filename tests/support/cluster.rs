@@ -47,11 +47,30 @@ impl<'a> Front<'a> {
         Self::replica_of(self.control_plane, &self.namespace, &self.db, self.home.path(), flags).await
     }
 
+    /// The same, with its replica stopped.
+    pub async fn stopped(self) -> Stopped<'a> {
+        let Self { control_plane, namespace, db, replica, home, client, run } = self;
+        assert_eq!(replica.terminate().await, Some(0));
+        Stopped { control_plane, namespace, db, home, client, run }
+    }
+
+    /// Who holds the Lease.
+    pub async fn holder(&self) -> String {
+        self.kubectl(&["get", "leases", "-o", "jsonpath={.items[0].spec.holderIdentity}"]).await.out()
+    }
+
+    /// Waits until the cluster has told the replica all that it had to tell, and that has been looked at: a manifest of its own is
+    /// answered.
+    pub async fn settled(&self) {
+        let name = format!("probe-{}", moorline::clock::system().new_id().simple());
+        self.apply(&json!({"kind": "Chat", "metadata": {"name": name}, "spec": {}})).await;
+        self.until_shown(&format!("chat/{name}"), "Ready", "True", "Unbound").await;
+        self.kubectl(&["delete", &format!("chat/{name}"), "--timeout=60s"]).await.out();
+    }
+
     /// Applies a manifest, whose version is ours.
     pub async fn apply(&self, manifest: &Value) {
-        let mut manifest = manifest.clone();
-        manifest["apiVersion"] = json!("moorline.dev/v1alpha1");
-        self.control_plane.kubectl(&self.namespace, &["apply", "-f", "-"], &manifest.to_string()).await.out();
+        apply(self.control_plane, &self.namespace, manifest).await;
     }
 
     /// Runs kubectl in the namespace.
@@ -103,4 +122,39 @@ impl<'a> Front<'a> {
         let (code, record) = self.send("GET", &format!("{kind}/{name}"), None).await;
         (code == 200).then_some(record)
     }
+}
+
+/// A namespace and a database whose replica is stopped.
+pub struct Stopped<'a> {
+    control_plane: &'a ControlPlane,
+    namespace: String,
+    db: TestDb,
+    home: TempDir,
+    client: Client,
+    run: tokio::sync::Mutex<Option<(Value, i64)>>,
+}
+
+impl<'a> Stopped<'a> {
+    /// With a replica again.
+    pub async fn started(self) -> Front<'a> {
+        let Self { control_plane, namespace, db, home, client, run } = self;
+        let replica = Front::replica_of(control_plane, &namespace, &db, home.path(), &[]).await;
+        Front { control_plane, namespace, db, replica, home, client, run }
+    }
+
+    /// Applies a manifest, whose version is ours.
+    pub async fn apply(&self, manifest: &Value) {
+        apply(self.control_plane, &self.namespace, manifest).await;
+    }
+
+    /// Runs kubectl in the namespace.
+    pub async fn kubectl(&self, args: &[&str]) -> Said {
+        self.control_plane.kubectl(&self.namespace, args, "").await
+    }
+}
+
+async fn apply(control_plane: &ControlPlane, namespace: &str, manifest: &Value) {
+    let mut manifest = manifest.clone();
+    manifest["apiVersion"] = json!("moorline.dev/v1alpha1");
+    control_plane.kubectl(namespace, &["apply", "-f", "-"], &manifest.to_string()).await.out();
 }
