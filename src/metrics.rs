@@ -78,7 +78,7 @@ pub struct Metrics {
     watch_errors: Family<What, Counter>,
     events_dropped: Counter,
     lease_holder: Gauge,
-    front_ready: Gauge,
+    lease_transitions: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -111,7 +111,7 @@ impl Metrics {
             watch_errors: Family::default(),
             events_dropped: Counter::default(),
             lease_holder: Gauge::default(),
-            front_ready: Gauge::default(),
+            lease_transitions: Counter::default(),
         };
         let Self {
             registry,
@@ -137,7 +137,7 @@ impl Metrics {
             watch_errors,
             events_dropped,
             lease_holder,
-            front_ready,
+            lease_transitions,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
         registry.register_with_unit(
@@ -185,8 +185,8 @@ impl Metrics {
         registry.register("mirror_errors", "Requests that were to write an object of the cluster and did not, by why", mirror_errors.clone());
         registry.register("kubernetes_watch_errors", "Failures of the cluster's watches, by kind of object", watch_errors.clone());
         registry.register("kubernetes_events_dropped", "Events of the cluster that were not told", events_dropped.clone());
-        registry.register("lease_holder", "1 while this process holds the Lease and writes to the cluster", lease_holder.clone());
-        registry.register("kubernetes_ready", "1 while the cluster's definitions of our kinds fit this binary", front_ready.clone());
+        registry.register("lease_holder", "1 while this replica writes to the cluster", lease_holder.clone());
+        registry.register("lease_transitions", "Times that this replica has gained or lost the lease", lease_transitions.clone());
         metrics
     }
 
@@ -291,13 +291,9 @@ impl Metrics {
         self.events_dropped.inc();
     }
 
-    /// Whether this process writes to the cluster.
-    pub fn lease_held(&self, held: bool) {
-        self.lease_holder.set(held.into());
-    }
-
-    /// Whether the cluster's definitions fit.
-    pub fn front_ready(&self, ready: bool) {
-        self.front_ready.set(ready.into());
+    /// Whether this replica holds the lease, and whether it did not before.
+    pub fn lease(&self, holds: bool, changed: bool) {
+        self.lease_holder.set(i64::from(holds));
+        self.lease_transitions.inc_by(u64::from(changed));
     }
 }
