@@ -59,13 +59,13 @@ pub enum Mirror {
 
 /// How the front behaves.
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub struct FrontOptions {
     /// Where the cluster is.
     #[command(flatten)]
-    pub connect: connect::Options,
+    pub connect: connect::ConnectOptions,
     /// Who of the replicas writes to it.
     #[command(flatten)]
-    pub lease: lease::Options,
+    pub lease: lease::LeaseOptions,
     /// The namespaces whose manifests count, separated by commas; none means every one.
     #[arg(long, env = "MOORLINE_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACE,…")]
     pub watch_namespaces: Vec<String>,
@@ -93,7 +93,7 @@ pub struct Shared(Arc<Inner>);
 
 /// See [`Shared`].
 pub struct Inner {
-    options: Options,
+    options: FrontOptions,
     client: Client,
     pool: PgPool,
     clock: Clock,
@@ -144,7 +144,7 @@ impl Inner {
 /// The front, about to run.
 pub struct Front {
     /// How it behaves.
-    pub options: Options,
+    pub options: FrontOptions,
     /// The connections to the database.
     pub pool: PgPool,
     /// Time and randomness.
@@ -162,7 +162,7 @@ impl Front {
     pub async fn run(self, cluster: Cluster, stop: CancellationToken) {
         let Self { options, pool, clock, wake, tail, liveness } = self;
         let client = cluster.client.clone();
-        if !schema::wait(&client, &options, &clock, &stop).await {
+        if !schema::wait(&cluster, &options, &clock, &stop).await {
             return;
         }
         let lease = Lease::new(client.clone(), options.lease.clone(), &cluster.namespace, &clock);

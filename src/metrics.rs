@@ -79,6 +79,7 @@ pub struct Metrics {
     events_dropped: Counter,
     lease_holder: Gauge,
     lease_transitions: Counter,
+    front_ready: Gauge,
 }
 
 fn seconds() -> Histogram {
@@ -112,6 +113,7 @@ impl Metrics {
             events_dropped: Counter::default(),
             lease_holder: Gauge::default(),
             lease_transitions: Counter::default(),
+            front_ready: Gauge::default(),
         };
         let Self {
             registry,
@@ -138,6 +140,7 @@ impl Metrics {
             events_dropped,
             lease_holder,
             lease_transitions,
+            front_ready,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
         registry.register_with_unit(
@@ -185,8 +188,9 @@ impl Metrics {
         registry.register("mirror_errors", "Requests that were to write an object of the cluster and did not, by why", mirror_errors.clone());
         registry.register("kubernetes_watch_errors", "Failures of the cluster's watches, by kind of object", watch_errors.clone());
         registry.register("kubernetes_events_dropped", "Events of the cluster that were not told", events_dropped.clone());
-        registry.register("lease_holder", "1 while this replica writes to the cluster", lease_holder.clone());
-        registry.register("lease_transitions", "Times that this replica has gained or lost the lease", lease_transitions.clone());
+        registry.register("lease_holder", "1 while this process holds the Lease and writes to the cluster", lease_holder.clone());
+        registry.register("lease_transitions", "Times that this process has gained or lost the Lease", lease_transitions.clone());
+        registry.register("kubernetes_ready", "1 while the cluster's definitions of our kinds fit this binary", front_ready.clone());
         metrics
     }
 
@@ -291,9 +295,14 @@ impl Metrics {
         self.events_dropped.inc();
     }
 
-    /// Whether this replica holds the lease, and whether it did not before.
-    pub fn lease(&self, holds: bool, changed: bool) {
-        self.lease_holder.set(i64::from(holds));
-        self.lease_transitions.inc_by(u64::from(changed));
+    /// Whether this process holds the Lease, and whether that is new.
+    pub fn lease_held(&self, held: bool, changed: bool) {
+        self.lease_holder.set(held.into());
+        self.lease_transitions.inc_by(changed.into());
+    }
+
+    /// Whether the cluster's definitions fit.
+    pub fn front_ready(&self, ready: bool) {
+        self.front_ready.set(ready.into());
     }
 }

@@ -68,7 +68,7 @@ pub struct Server {
     pool: PgPool,
     clock: Clock,
     wake: Wake,
-    front: Option<(kubernetes::Options, Cluster)>,
+    front: Option<(kubernetes::FrontOptions, Cluster)>,
 }
 
 impl Server {
@@ -83,7 +83,7 @@ impl Server {
 
     /// The same, with this cluster in front.
     #[must_use]
-    pub fn in_cluster(self, options: kubernetes::Options, cluster: Cluster) -> Self {
+    pub fn in_cluster(self, options: kubernetes::FrontOptions, cluster: Cluster) -> Self {
         Self { front: Some((options, cluster)), ..self }
     }
 

@@ -13,14 +13,12 @@ pub struct ServeArgs {
     #[command(flatten)]
     server: config::Server,
     #[command(flatten)]
-    front: kubernetes::Options,
+    front: kubernetes::FrontOptions,
 }
 
 /// Runs it until `shutdown`.
 pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
-    if let Some(fault) = args.front.lease.fault() {
-        anyhow::bail!(fault);
-    }
+    args.front.lease.check()?;
     let cluster = kubernetes::connect::connect(&args.front.connect).await?;
     let server = Server::bind(args.server, args.database.options()?, clock::system()).await?;
     let server = match cluster {

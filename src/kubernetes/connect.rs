@@ -9,6 +9,7 @@
 use clap::{Args, ValueEnum};
 use kube::{
     Client, Config,
+    client::ClientBuilder,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use std::{
@@ -18,6 +19,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tower::util::MapRequestLayer;
 
 /// How long connecting may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -39,7 +41,7 @@ pub enum Mode {
 
 /// Whether there is a cluster, and where.
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub struct ConnectOptions {
     /// Whether manifests of a cluster are taken over and shown their status. `auto`: exactly when this runs in a cluster.
     #[arg(long, env = "MOORLINE_KUBERNETES", value_enum, default_value = "auto")]
     pub kubernetes: Mode,
@@ -66,6 +68,22 @@ pub struct Cluster {
     pub client: Client,
     /// The namespace that is ours: the pod's, the context's, or `default`.
     pub namespace: String,
+    config: Config,
+}
+
+impl Cluster {
+    /// A client that says each time before it asks.
+    pub fn client_that_tells(&self, tell: impl Fn() + Clone + Send + Sync + 'static) -> Result<Client, ConnectError> {
+        let layer = MapRequestLayer::new(move |request: http::Request<kube::client::Body>| {
+            tell();
+            request
+        });
+        Ok(ClientBuilder::try_from(self.config.clone()).map_err(|source| failed(&self.config, source))?.with_layer(&layer).build())
+    }
+}
+
+fn failed(config: &Config, source: kube::Error) -> ConnectError {
+    ConnectError::Client { url: config.cluster_url.to_string(), source }
 }
 
 /// Why there is no way to a cluster.
@@ -102,8 +120,8 @@ pub enum ConnectError {
 }
 
 /// The way to the cluster, if there is to be one.
-pub async fn connect(options: &Options) -> Result<Option<Cluster>, ConnectError> {
-    let Options { kubernetes, place } = options;
+pub async fn connect(options: &ConnectOptions) -> Result<Option<Cluster>, ConnectError> {
+    let ConnectOptions { kubernetes, place } = options;
     match kubernetes {
         Mode::Off => Ok(None),
         Mode::Auto if !in_cluster() => {
@@ -124,9 +142,8 @@ pub async fn connect_to(place: &Place) -> Result<Cluster, ConnectError> {
     config.read_timeout = None;
     let agent = http::HeaderValue::from_static(concat!("moorline/", env!("CARGO_PKG_VERSION")));
     config.headers.push((http::header::USER_AGENT, agent));
-    let (url, namespace) = (config.cluster_url.to_string(), config.default_namespace.trim().to_owned());
-    let client = Client::try_from(config).map_err(|source| ConnectError::Client { url, source })?;
-    Ok(Cluster { client, namespace })
+    let client = Client::try_from(config.clone()).map_err(|source| failed(&config, source))?;
+    Ok(Cluster { client, namespace: config.default_namespace.trim().to_owned(), config })
 }
 
 fn in_cluster() -> bool {

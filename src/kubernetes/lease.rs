@@ -31,7 +31,7 @@ const RELEASE: Duration = Duration::from_secs(3);
 
 /// How the replicas settle who writes to the cluster.
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub struct LeaseOptions {
     /// Name of the Lease.
     #[arg(long, env = "MOORLINE_LEASE_NAME", default_value = "moorline", value_name = "NAME")]
     pub lease_name: String,
@@ -74,7 +74,7 @@ pub enum OptionsError {
     },
 }
 
-impl Options {
+impl LeaseOptions {
     /// Whether the times go together: a holder stops before another begins, and has two chances to renew.
     pub fn check(&self) -> Result<(), OptionsError> {
         let (duration, deadline) = (self.lease_duration, self.lease_renew_deadline);
@@ -131,7 +131,7 @@ pub struct Lease(Arc<Inner>);
 
 struct Inner {
     api: Api<Object>,
-    options: Options,
+    options: LeaseOptions,
     identity: String,
     clock: Clock,
     holding: watch::Sender<Holding>,
@@ -156,7 +156,7 @@ enum Look {
 
 impl Lease {
     /// One that is not held. Nothing is asked of the cluster yet. `namespace` counts when the options name none.
-    pub fn new(client: Client, options: Options, namespace: &str, clock: &Clock) -> Self {
+    pub fn new(client: Client, options: LeaseOptions, namespace: &str, clock: &Clock) -> Self {
         let api = Api::namespaced(client, options.lease_namespace.as_deref().unwrap_or(namespace));
         let uname = rustix::system::uname();
         // Not the host alone: one that is restarted must not take itself for the holder that it was.
@@ -344,7 +344,7 @@ impl Lease {
             return;
         }
         let holds = next.term().is_some();
-        METRICS.lease(holds, before.term().is_some() != holds);
+        METRICS.lease_held(holds, before.term().is_some() != holds);
         let (name, identity) = (&self.0.options.lease_name, &self.0.identity);
         match next {
             Holding::Holder { term, .. } => tracing::info!(lease = name, identity, term, "this replica writes to the cluster"),
@@ -391,10 +391,10 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        options: Options,
+        options: LeaseOptions,
     }
 
-    fn options(args: &[&str]) -> Options {
+    fn options(args: &[&str]) -> LeaseOptions {
         Line::try_parse_from([&["moorline"], args].concat()).unwrap().options
     }
 
