@@ -5,6 +5,7 @@ pub mod crd;
 pub mod dev;
 pub mod migrate;
 pub mod serve;
+pub mod uninstall;
 
 use crate::config::LogFormat;
 use clap::{Parser, Subcommand};
@@ -38,13 +39,15 @@ pub enum Command {
     Migrate(migrate::MigrateArgs),
     /// Print the custom resource definitions as YAML.
     Crd(crd::CrdArgs),
+    /// Take what Moorline has put on the objects of a cluster off again.
+    Uninstall(uninstall::UninstallArgs),
 }
 
 impl Command {
     /// What is logged when `RUST_LOG` does not say: `dev` tells a story of its own on standard output.
     pub const fn default_log(&self) -> &'static str {
         match self {
-            Self::Dev(_) => "warn",
+            Self::Dev(_) | Self::Uninstall(_) => "warn",
             Self::Agent(_) | Self::Serve(_) | Self::Migrate(_) | Self::Crd(_) => "info,sqlx=warn",
         }
     }
@@ -58,5 +61,6 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> anyhow::Result<ExitCo
         Command::Serve(args) => serve::run(args, shutdown).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Crd(args) => crd::run(&args),
+        Command::Uninstall(args) => uninstall::run(args, shutdown).await,
     }
 }

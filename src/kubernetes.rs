@@ -8,6 +8,7 @@
 //! * [`mirror`]: what PostgreSQL holds becomes status and objects, by the holder.
 //! * [`follow`]: what has changed on either side is looked at; everything is, when it has to be.
 //! * [`events`]: what happened is told as Events, by the holder.
+//! * [`strip`]: what was put on objects is taken off again, when Moorline leaves.
 //!
 //! What it does not: decide (the loop does, from PostgreSQL), or hold up the API and the loop: a cluster that is away for
 //! as long as it likes costs them nothing.
@@ -24,6 +25,7 @@ pub mod queue;
 pub mod schema;
 pub mod seen;
 pub mod shown;
+pub mod strip;
 pub mod wanted;
 
 use crate::{clock::Clock, http::tail::Tail, wake::Wake};
@@ -165,7 +167,7 @@ impl Front {
     pub async fn run(self, cluster: Cluster, stop: CancellationToken) {
         let Self { options, pool, clock, wake, tail, liveness } = self;
         let client = cluster.client.clone();
-        if !schema::wait(&client, &options, &clock, &stop).await {
+        if !schema::wait(&cluster, &options, &clock, &stop).await {
             return;
         }
         let lease = Lease::new(client.clone(), options.lease.clone(), &cluster.namespace, &clock);

@@ -78,6 +78,7 @@ pub struct Metrics {
     watch_errors: Family<What, Counter>,
     events_dropped: Counter,
     lease_holder: Gauge,
+    lease_transitions: Counter,
     front_ready: Gauge,
 }
 
@@ -111,6 +112,7 @@ impl Metrics {
             watch_errors: Family::default(),
             events_dropped: Counter::default(),
             lease_holder: Gauge::default(),
+            lease_transitions: Counter::default(),
             front_ready: Gauge::default(),
         };
         let Self {
@@ -137,6 +139,7 @@ impl Metrics {
             watch_errors,
             events_dropped,
             lease_holder,
+            lease_transitions,
             front_ready,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
@@ -186,6 +189,7 @@ impl Metrics {
         registry.register("kubernetes_watch_errors", "Failures of the cluster's watches, by kind of object", watch_errors.clone());
         registry.register("kubernetes_events_dropped", "Events of the cluster that were not told", events_dropped.clone());
         registry.register("lease_holder", "1 while this process holds the Lease and writes to the cluster", lease_holder.clone());
+        registry.register("lease_transitions", "Times that this process has gained or lost the Lease", lease_transitions.clone());
         registry.register("kubernetes_ready", "1 while the cluster's definitions of our kinds fit this binary", front_ready.clone());
         metrics
     }
@@ -291,9 +295,10 @@ impl Metrics {
         self.events_dropped.inc();
     }
 
-    /// Whether this process writes to the cluster.
-    pub fn lease_held(&self, held: bool) {
+    /// Whether this process holds the Lease, and whether that is new.
+    pub fn lease_held(&self, held: bool, changed: bool) {
         self.lease_holder.set(held.into());
+        self.lease_transitions.inc_by(changed.into());
     }
 
     /// Whether the cluster's definitions fit.

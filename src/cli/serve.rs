@@ -18,9 +18,7 @@ pub struct ServeArgs {
 
 /// Runs it until `shutdown`.
 pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
-    if let Some(fault) = args.front.lease.fault() {
-        anyhow::bail!(fault);
-    }
+    args.front.lease.check()?;
     let cluster = kubernetes::connect::connect(&args.front.connect).await?;
     let server = Server::bind(args.server, args.database.options()?, clock::system()).await?;
     let server = match cluster {

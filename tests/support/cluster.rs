@@ -37,7 +37,7 @@ impl<'a> Front<'a> {
         fs::write(&file, control_plane.kubeconfig(namespace)).unwrap();
         let file = file.display().to_string();
         let mut all = vec!["--kubernetes=on", "--kubeconfig", &file, "--watch-namespaces", namespace];
-        all.extend(["--lease-duration=3", "--lease-renew-deadline=2", "--lease-retry-period=1"]);
+        all.extend(["--lease-duration=4s", "--lease-renew-deadline=3s", "--lease-retry-period=1s"]);
         all.extend(flags);
         Replica::start(db, &all).await
     }
