@@ -18,6 +18,7 @@ pub mod output;
 pub mod refresh;
 pub mod remote;
 pub mod serve;
+pub mod uninstall;
 pub mod version;
 pub mod why;
 
@@ -79,6 +80,8 @@ pub enum Command {
     Completion(completion::CompletionArgs),
     /// Print the version of this program, and that of the server.
     Version(version::VersionArgs),
+    /// Take what Moorline has put on the objects of a cluster off again.
+    Uninstall(uninstall::UninstallArgs),
 }
 
 impl Command {
@@ -86,7 +89,7 @@ impl Command {
     /// is told what is wrong by the command.
     pub const fn default_log(&self) -> &'static str {
         match self {
-            Self::Dev(_) => "warn",
+            Self::Dev(_) | Self::Uninstall(_) => "warn",
             Self::Agent(_) | Self::Serve(_) | Self::Migrate(_) | Self::Crd(_) => "info,sqlx=warn",
             Self::Get(_)
             | Self::Context(_)
@@ -136,6 +139,7 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> anyhow::Result<ExitCo
         Command::Serve(args) => return serve::run(args, shutdown).await,
         Command::Migrate(args) => return migrate::run(args).await,
         Command::Crd(args) => return crd::run(&args),
+        Command::Uninstall(args) => return uninstall::run(args, shutdown).await,
         Command::Openapi(args) => return openapi::run(&args),
         Command::Completion(args) => return completion::run(&args, Cli::command()),
         Command::Get(args) => Box::pin(get::run(args)),

@@ -75,7 +75,7 @@ fn event_retention(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads a whole number with one of the units s, m, h, d.
-fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let form = || format!("must be a whole number with one of the units s, m, h, d, got {text:?}");
     let unit = text.chars().next_back().ok_or_else(form)?;
     let seconds = match unit {

@@ -33,6 +33,7 @@ pub mod why;
 
 use crate::{
     clock::Clock,
+    liveness::Liveness,
     model::{agent::AgentView, chat::ChatView},
     wake::Wake,
 };
@@ -76,6 +77,7 @@ struct Shared {
     tail: tail::Tail,
     watch_reads: Semaphore,
     stopping: CancellationToken,
+    liveness: Liveness,
 }
 
 impl AppState {
@@ -93,6 +95,7 @@ impl AppState {
             tail: tail::Tail::default(),
             watch_reads: Semaphore::new(WATCH_READS_MAX),
             stopping: CancellationToken::new(),
+            liveness: Liveness::default(),
         }))
     }
 
@@ -101,6 +104,11 @@ impl AppState {
     pub fn until(self, stopping: CancellationToken) -> Self {
         let shared = Arc::into_inner(self.0).expect("it is not shared yet");
         Self(Arc::new(Shared { stopping, ..shared }))
+    }
+
+    /// The signs of life of background tasks, which `/livez` looks at.
+    pub fn liveness(&self) -> &Liveness {
+        &self.0.liveness
     }
 
     fn stopping(&self) -> &CancellationToken {

@@ -23,6 +23,7 @@ pub mod embedded;
 pub mod horizon;
 pub mod http;
 pub mod kubernetes;
+pub mod liveness;
 pub mod metrics;
 pub mod model;
 pub mod plan;

@@ -75,6 +75,13 @@ pub struct Metrics {
     oldest_event: Gauge<f64, AtomicU64>,
     horizon_transactions: Gauge,
     horizon_seconds: Gauge<f64, AtomicU64>,
+    mirror_writes: Counter,
+    mirror_errors: Family<OfResult, Counter>,
+    watch_errors: Family<What, Counter>,
+    events_dropped: Counter,
+    lease_holder: Gauge,
+    lease_transitions: Counter,
+    front_ready: Gauge,
 }
 
 fn seconds() -> Histogram {
@@ -104,6 +111,13 @@ impl Metrics {
             oldest_event: Gauge::default(),
             horizon_transactions: Gauge::default(),
             horizon_seconds: Gauge::default(),
+            mirror_writes: Counter::default(),
+            mirror_errors: Family::default(),
+            watch_errors: Family::default(),
+            events_dropped: Counter::default(),
+            lease_holder: Gauge::default(),
+            lease_transitions: Counter::default(),
+            front_ready: Gauge::default(),
         };
         let Self {
             registry,
@@ -126,6 +140,13 @@ impl Metrics {
             oldest_event,
             horizon_transactions,
             horizon_seconds,
+            mirror_writes,
+            mirror_errors,
+            watch_errors,
+            events_dropped,
+            lease_holder,
+            lease_transitions,
+            front_ready,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
         registry.register_with_unit(
@@ -180,6 +201,13 @@ impl Metrics {
             Unit::Seconds,
             horizon_seconds.clone(),
         );
+        registry.register("mirror_writes", "Requests that wrote an object of the cluster", mirror_writes.clone());
+        registry.register("mirror_errors", "Requests that were to write an object of the cluster and did not, by why", mirror_errors.clone());
+        registry.register("kubernetes_watch_errors", "Failures of the cluster's watches, by kind of object", watch_errors.clone());
+        registry.register("kubernetes_events_dropped", "Events of the cluster that were not told", events_dropped.clone());
+        registry.register("lease_holder", "1 while this process holds the Lease and writes to the cluster", lease_holder.clone());
+        registry.register("lease_transitions", "Times that this process has gained or lost the Lease", lease_transitions.clone());
+        registry.register("kubernetes_ready", "1 while the cluster's definitions of our kinds fit this binary", front_ready.clone());
         metrics
     }
 
@@ -268,5 +296,36 @@ impl Metrics {
     pub fn horizon(&self, transactions: i64, time: Duration) {
         self.horizon_transactions.set(transactions);
         self.horizon_seconds.set(time.as_secs_f64());
+    }
+
+    /// An object of the cluster was written.
+    pub fn mirrored(&self) {
+        self.mirror_writes.inc();
+    }
+
+    /// An object of the cluster was not written.
+    pub fn mirror_failed(&self, why: &'static str) {
+        self.mirror_errors.get_or_create(&OfResult { result: why }).inc();
+    }
+
+    /// A watch of the cluster failed.
+    pub fn watch_failed(&self, kind: &'static str) {
+        self.watch_errors.get_or_create(&What { what: kind }).inc();
+    }
+
+    /// An Event of the cluster was not told.
+    pub fn event_dropped(&self) {
+        self.events_dropped.inc();
+    }
+
+    /// Whether this process holds the Lease, and whether that is new.
+    pub fn lease_held(&self, held: bool, changed: bool) {
+        self.lease_holder.set(held.into());
+        self.lease_transitions.inc_by(changed.into());
+    }
+
+    /// Whether the cluster's definitions fit.
+    pub fn front_ready(&self, ready: bool) {
+        self.front_ready.set(ready.into());
     }
 }

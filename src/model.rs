@@ -12,6 +12,7 @@ pub mod drift;
 pub mod event;
 pub mod fault;
 pub mod hash;
+pub mod manifest;
 pub mod name;
 pub mod object;
 pub mod prompt;

@@ -8,6 +8,7 @@ use crate::{
     clock::Clock,
     config, horizon,
     http::{self, auth::Authentication},
+    kubernetes::{self, Front, connect::Cluster},
     reconcile::Reconciler,
     retention::Retention,
     store::{
@@ -67,6 +68,7 @@ pub struct Server {
     pool: PgPool,
     clock: Clock,
     wake: Wake,
+    front: Option<(kubernetes::FrontOptions, Cluster)>,
 }
 
 impl Server {
@@ -76,7 +78,13 @@ impl Server {
         let address = config.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
         let pool = store::pool(options.clone(), config.database_connections);
-        Ok(Self { listener, authentication, config, options, pool, clock, wake: Wake::default() })
+        Ok(Self { listener, authentication, config, options, pool, clock, wake: Wake::default(), front: None })
+    }
+
+    /// The same, with this cluster in front.
+    #[must_use]
+    pub fn in_cluster(self, options: kubernetes::FrontOptions, cluster: Cluster) -> Self {
+        Self { front: Some((options, cluster)), ..self }
     }
 
     /// Where it listens.
@@ -96,7 +104,7 @@ impl Server {
 
     /// Serves until `shutdown`. The API answers from the start: `/livez` lives, `/readyz` waits for the database.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { listener, authentication, config, options, pool, clock, wake } = self;
+        let Self { listener, authentication, config, options, pool, clock, wake, front } = self;
         // What goes on in the background ends with this token, whether asked for or because serving failed.
         let stop = shutdown.child_token();
         let state = http::AppState::new(pool.clone(), clock.clone(), wake.clone(), authentication).until(stop.clone());
@@ -120,6 +128,12 @@ impl Server {
                     tasks.spawn(async move { wake.run(options, clock, stop).await });
                 }
                 tasks.spawn(horizon::run(pool.clone(), clock.clone(), stop.clone()));
+                if let Some((options, cluster)) = front {
+                    let (pool, clock, wake) = (pool.clone(), clock.clone(), wake.clone());
+                    let (tail, liveness) = (state.tail().clone(), state.liveness().clone());
+                    let front = Front { options, pool, clock, wake, tail, liveness };
+                    tasks.spawn(front.run(cluster, stop.clone()));
+                }
                 let retention = Retention {
                     pool: pool.clone(),
                     clock: clock.clone(),

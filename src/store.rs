@@ -16,6 +16,7 @@ pub mod events;
 pub mod fanout;
 pub mod lists;
 pub mod log;
+pub mod manifests;
 pub mod poison;
 pub mod retention;
 pub mod rows;

@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod chats;
+pub mod manifests;
 pub mod push;
 
 use crate::{
@@ -43,6 +44,15 @@ pub enum WriteError {
         /// The manifest: kind, namespace and name.
         owner: String,
     },
+    /// A manifest over a record that was made through the API.
+    #[error("{owner} was made through the API, which owns its spec: delete it there, or give the manifest another name")]
+    OwnedByApi {
+        /// The record: kind, namespace and name.
+        owner: String,
+    },
+    /// The record of this name is being deleted.
+    #[error("the record of this name is still being deleted")]
+    BeingDeleted,
     /// Refreshing an archived chat.
     #[error("the chat is archived: unarchive it to refresh it")]
     Archived,
@@ -96,6 +106,8 @@ impl WriteError {
             | Self::Changed
             | Self::OtherUid { .. }
             | Self::OwnedByManifest { .. }
+            | Self::OwnedByApi { .. }
+            | Self::BeingDeleted
             | Self::Archived
             | Self::Invalid(_)
             | Self::Refused(_) => None,

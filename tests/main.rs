@@ -14,6 +14,7 @@ mod cli_apply;
 mod cli_connect;
 mod cli_docs;
 mod clients;
+mod cluster;
 mod context_hash;
 mod context_read;
 mod database_away;

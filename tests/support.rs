@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod caches;
+pub mod cluster;
 pub mod envtest;
 pub mod gateway;
 pub mod hostile;

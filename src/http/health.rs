@@ -12,9 +12,16 @@ use std::time::Duration;
 /// How long the database may take to answer a readiness probe.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The process lives. Whether the database does is another question: restarting this process would not bring it back.
-pub async fn livez() -> &'static str {
-    "ok"
+/// The process lives, and none of its background tasks hangs. Whether the database or the cluster answers is another question:
+/// restarting this process would not bring them back.
+pub async fn livez(State(state): State<AppState>) -> Response {
+    match state.liveness().silent().as_slice() {
+        [] => "ok".into_response(),
+        [(task, silent), ..] => {
+            let why = format!("not alive: the {task} has shown no sign of life for {} s\n", silent.as_secs());
+            (StatusCode::INTERNAL_SERVER_ERROR, why).into_response()
+        }
+    }
 }
 
 /// The database answers, and its schema is ours.

@@ -45,15 +45,19 @@ pub fn dns_subdomain(field: &str, name: &str) -> Option<Fault> {
 pub fn labels(field: &str, labels: &BTreeMap<String, String>) -> Vec<Fault> {
     let mut faults = keys(field, labels.keys().map(|key| (key.as_str(), key.clone())));
     for (key, value) in labels {
-        if value.len() > LABEL_MAX {
-            let message = format!("the value of {key:?} must be at most {LABEL_MAX} bytes, got {}", value.len());
-            faults.push(Fault::new(field, FaultKind::TooLong, message));
-        } else if !value.is_empty() && !is_qualified_part(value) {
-            let rule = "must be letters, digits, '-', '_' and '.', beginning and ending with a letter or digit";
-            faults.push(Fault::new(field, FaultKind::Invalid, format!("the value of {key:?} {rule}, got {value:?}")));
-        }
+        let fault = label_value(value).map(|(kind, rule)| Fault::new(field, kind, format!("the value of {key:?} {rule}")));
+        faults.extend(fault);
     }
     faults
+}
+
+/// What is wrong with a label's value, if anything: the rule, and what was got.
+pub fn label_value(value: &str) -> Option<(FaultKind, String)> {
+    if value.len() > LABEL_MAX {
+        return Some((FaultKind::TooLong, format!("must be at most {LABEL_MAX} bytes, got {}", value.len())));
+    }
+    let rule = "must be letters, digits, '-', '_' and '.', beginning and ending with a letter or digit";
+    (!value.is_empty() && !is_qualified_part(value)).then(|| (FaultKind::Invalid, format!("{rule}, got {value:?}")))
 }
 
 /// Checks annotations: qualified names as keys, 256 KiB together.

@@ -384,7 +384,7 @@ impl Write for DeleteChat<'_> {
 
 /// Locks a chat that is to be archived or not, then reads it in a new statement. When that is to change, the whole subtree is
 /// locked in id order, which this chat need not be the first of: so its lock is not taken before the others'.
-async fn locked_for(tx: &mut PgConnection, key: &Key, archived: bool) -> Result<ChatView, WriteError> {
+pub(super) async fn locked_for(tx: &mut PgConnection, key: &Key, archived: bool) -> Result<ChatView, WriteError> {
     let seen = chats::get(tx, key).await?.ok_or(WriteError::NotFound)?;
     if seen.chat.spec.archived == archived {
         chats::lock(tx, key).await?.ok_or(WriteError::NotFound)?; // locks
@@ -405,7 +405,13 @@ async fn locked(tx: &mut PgConnection, key: &Key) -> Result<ChatView, WriteError
     chats::get(tx, key).await?.ok_or(WriteError::NotFound)
 }
 
-async fn append(tx: &mut PgConnection, log: &mut TxLog, kind: EventKind, chat: &Chat, payload: Value) -> Result<(), StoreError> {
+pub(super) async fn append(
+    tx: &mut PgConnection,
+    log: &mut TxLog,
+    kind: EventKind,
+    chat: &Chat,
+    payload: Value,
+) -> Result<(), StoreError> {
     let id: Uuid = chat.meta.id;
     let event = NewEvent {
         namespace: &chat.meta.namespace,

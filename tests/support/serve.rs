@@ -7,6 +7,13 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+/// Where a replica's log goes: nowhere, unless somebody looks for something and names a file.
+fn log() -> Stdio {
+    let named = std::env::var_os("MOORLINE_TEST_LOG");
+    let file = named.map(|file| std::fs::File::options().append(true).create(true).open(file).expect("the log"));
+    file.map_or_else(Stdio::null, Stdio::from)
+}
+
 /// A replica.
 pub struct Replica {
     child: Child,
@@ -16,7 +23,7 @@ pub struct Replica {
 impl Replica {
     /// Starts one on a free port, and waits until it is ready.
     pub async fn start(db: &TestDb, flags: &[&str]) -> Self {
-        Self::telling(&db.url, flags, Stdio::null()).await
+        Self::telling(&db.url, flags, log()).await
     }
 
     /// The same on any database, with its log lines going somewhere.
@@ -79,7 +86,19 @@ impl Client {
 
     /// Sends a request to a path of the namespace `default`. Status 0: nobody answered.
     pub async fn send(&self, replica: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let url = format!("{replica}/apis/moorline.dev/v1alpha1/namespaces/default/{path}");
+        self.send_in("default", replica, method, path, body).await
+    }
+
+    /// The same, of any namespace.
+    pub async fn send_in(
+        &self,
+        namespace: &str,
+        replica: &str,
+        method: &str,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        let url = format!("{replica}/apis/moorline.dev/v1alpha1/namespaces/{namespace}/{path}");
         let method = method.parse::<reqwest::Method>().expect("a method");
         let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let mut request = self.http.request(method, url).header("content-type", media);

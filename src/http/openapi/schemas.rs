@@ -17,7 +17,7 @@ use k8s_openapi::{
         APIGroup, APIGroupList, APIResourceList, APIVersions, DeleteOptions, ListMeta, ObjectMeta, Status,
     },
 };
-use schemars::{JsonSchema as _, SchemaGenerator, generate::SchemaSettings, transform::AddNullable};
+use schemars::{JsonSchema, SchemaGenerator, generate::SchemaSettings, transform::AddNullable};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -108,9 +108,9 @@ const READ_ALONE: &[(&str, &str, &str)] = &[
 
 /// Every type that travels.
 fn register(generator: &mut SchemaGenerator) {
-    generator.subschema_for::<Chat>();
-    generator.subschema_for::<Agent>();
-    generator.subschema_for::<AgentSnapshot>();
+    define::<Chat>(generator);
+    define::<Agent>(generator);
+    define::<AgentSnapshot>(generator);
     generator.subschema_for::<ChatContext>();
     generator.subschema_for::<ChatDiff>();
     generator.subschema_for::<ChatWhy>();
@@ -126,6 +126,14 @@ fn register(generator: &mut SchemaGenerator) {
     generator.subschema_for::<Status>();
     generator.subschema_for::<DeleteOptions>();
     generator.subschema_for::<APIResourceList>();
+}
+
+/// A kind has a name also when its schema is given in its place, as that of one with rules for the whole object is.
+fn define<T: JsonSchema>(generator: &mut SchemaGenerator) {
+    let schema = generator.subschema_for::<T>();
+    if !generator.definitions().contains_key(T::schema_name().as_ref()) {
+        generator.definitions_mut().insert(T::schema_name().into_owned(), schema.to_value());
+    }
 }
 
 /// The published name of a type.

@@ -262,10 +262,8 @@ fn check_key(place: usize, key: &str) -> Result<(), BadSelector> {
 }
 
 fn check_value(place: usize, value: String) -> Result<String, BadSelector> {
-    let labels = TextMap::from([("key".to_owned(), value)]);
-    let fault = name::labels("selector", &labels).into_iter().next();
-    match fault {
-        None => Ok(labels.into_values().next().unwrap_or_default()),
-        Some(fault) => Err(BadSelector(format!("at character {place}: {}", fault.message))),
+    match name::label_value(&value) {
+        None => Ok(value),
+        Some((_, rule)) => Err(BadSelector(format!("at character {place}: a label value {rule}"))),
     }
 }

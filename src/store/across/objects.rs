@@ -41,6 +41,35 @@ pub async fn agents(connection: &mut PgConnection, namespaces: &[String], ids: &
     rows.fetch_all(connection).named(NAME).await?.into_iter().map(AgentView::try_from).collect()
 }
 
+/// Chats by namespace and name.
+pub async fn chats_named(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<ChatView>, StoreError> {
+    const NAME: &str = "db.across.chats_named";
+    let (namespaces, names) = halves(keys);
+    let rows = chat_query!(
+        "WHERE (c.namespace, c.name) IN (SELECT u.namespace, u.name FROM unnest($1::text[], $2::text[]) AS u (namespace, name))",
+        &namespaces,
+        &names
+    );
+    rows.fetch_all(connection).named(NAME).await?.into_iter().map(ChatView::try_from).collect()
+}
+
+/// Agents by namespace and name.
+pub async fn agents_named(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<AgentView>, StoreError> {
+    const NAME: &str = "db.across.agents_named";
+    let (namespaces, names) = halves(keys);
+    let rows = agent_query!(
+        "WHERE (a.namespace, a.name) IN (SELECT u.namespace, u.name FROM unnest($1::text[], $2::text[]) AS u (namespace, name))",
+        &namespaces,
+        &names
+    );
+    rows.fetch_all(connection).named(NAME).await?.into_iter().map(AgentView::try_from).collect()
+}
+
+/// Keys, as two arrays that a statement takes.
+pub(in crate::store) fn halves(keys: &[Key]) -> (Vec<String>, Vec<String>) {
+    keys.iter().map(|key| (key.namespace.clone(), key.name.clone())).unzip()
+}
+
 /// A snapshot, and who may push as its agent: the owner that a reader of it must be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnedSnapshot {
@@ -53,8 +82,7 @@ pub struct OwnedSnapshot {
 /// Snapshots by namespace and name.
 pub async fn snapshots(connection: &mut PgConnection, keys: &[Key]) -> Result<Vec<OwnedSnapshot>, StoreError> {
     const NAME: &str = "db.across.snapshots";
-    let namespaces: Vec<String> = keys.iter().map(|key| key.namespace.clone()).collect();
-    let names: Vec<String> = keys.iter().map(|key| key.name.clone()).collect();
+    let (namespaces, names) = halves(keys);
     let rows = sqlx::query!(
         r#"
         SELECT s.namespace, s.id, s.agent_id, s.agent_name, s.name, s.revision, s.context_hash, s.error, s.resource_count,

@@ -1,0 +1,291 @@
+//! What has changed is looked at: the cluster's watches, the event log, what failed before; and everything, when this replica becomes
+//! the holder or has missed a part of the log.
+
+use super::{
+    Shared,
+    connect::Cluster,
+    kind::{Id, Kind},
+};
+use crate::{
+    http::tail::{
+        Watching,
+        ring::{Place, Progress, Taken},
+    },
+    model::{event::EventKind, object::Key},
+    store::{self, StoreError, manifests},
+};
+use futures::StreamExt as _;
+use kube::{
+    core::DynamicObject,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, watcher},
+    },
+};
+use std::{collections::HashSet, time::Duration};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Objects in one page of a list, and at most in one look at a watch.
+const PAGE: u32 = 250;
+/// Entries of the log that are taken at once.
+const TAKE: usize = 512;
+/// Records that are compared at once.
+const COMPARE: i64 = 500;
+/// How often to look whether this replica still holds the Lease, and to try a comparison again that failed.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Shared {
+    /// Follows one kind of object in the cluster until `stop`. What goes wrong with the watch is logged once a minute at most.
+    pub(super) async fn watch(self, kind: Kind, namespace: Option<String>, cluster: Cluster, stop: CancellationToken) {
+        let task = match &namespace {
+            Some(namespace) => format!("watch of {} in {namespace}", kind.plural()),
+            None => format!("watch of {}", kind.plural()),
+        };
+        let config = watcher::Config::default().page_size(PAGE);
+        // A watch that has nothing to say is alive too: it ends and is asked for again, within five minutes.
+        let (liveness, alive) = (self.liveness.clone(), task.clone());
+        let client = match cluster.client_that_tells(move || liveness.alive(&alive)) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::error!(%error, "there is no {task}");
+                return;
+            }
+        };
+        let api = kind.api(&client, namespace.as_deref());
+        let stream = watcher(api, config).modify(|object: &mut DynamicObject| object.metadata.managed_fields = None);
+        let mut stream = std::pin::pin!(stream.default_backoff().ready_chunks(PAGE as usize));
+        let mut listing: Option<HashSet<Id>> = None;
+        let mut quiet_until = tokio::time::Instant::now();
+        loop {
+            self.liveness.alive(&task);
+            let events = tokio::select! {
+                () = stop.cancelled() => break,
+                events = stream.next() => events,
+            };
+            let Some(events) = events else { break };
+            let mut objects = Vec::new();
+            for event in events {
+                match event {
+                    Ok(watcher::Event::Init) => listing = Some(HashSet::new()),
+                    Ok(watcher::Event::InitApply(object)) => {
+                        if let (Some(there), Some(id)) = (&mut listing, Id::of(kind, &object)) {
+                            there.insert(id);
+                        }
+                        objects.push(object);
+                    }
+                    Ok(watcher::Event::Apply(object)) => objects.push(object),
+                    Ok(watcher::Event::Delete(object)) => {
+                        self.saw(kind, std::mem::take(&mut objects), &task).await;
+                        self.gone(kind, &object).await;
+                    }
+                    Ok(watcher::Event::InitDone) => {
+                        self.saw(kind, std::mem::take(&mut objects), &task).await;
+                        if let Some(there) = listing.take() {
+                            if let Err(error) = self.listed(kind, namespace.as_deref(), &there).await {
+                                tracing::warn!(%error, kind = kind.plural(), "records without a manifest could not be looked for; the next list does it");
+                            }
+                            self.listed.send_modify(|lists| *lists += 1);
+                        }
+                    }
+                    Err(error) => {
+                        crate::metrics::METRICS.watch_failed(kind.plural());
+                        if tokio::time::Instant::now() >= quiet_until {
+                            quiet_until = tokio::time::Instant::now() + Duration::from_mins(1);
+                            tracing::warn!(%error, "the {task} failed; it is tried again");
+                        }
+                    }
+                }
+            }
+            self.saw(kind, objects, &task).await;
+        }
+        self.liveness.ended(&task);
+    }
+
+    /// Reads manifests again that could not be taken over, until `stop`.
+    pub(super) async fn try_again(self, stop: CancellationToken) {
+        loop {
+            let ids = tokio::select! {
+                () = stop.cancelled() => return,
+                ids = self.again.take(1) => ids,
+            };
+            for id in ids {
+                let api = id.kind.api(&self.client, Some(&id.key.namespace));
+                match tokio::time::timeout(Duration::from_secs(20), api.get_opt(&id.key.name)).await {
+                    Ok(Ok(Some(object))) => {
+                        if let Some(entry) = super::seen::Entry::of(id.kind, &object) {
+                            self.seen.note(&id, entry.clone());
+                            self.again.done(&id);
+                            self.look(&id, &entry, &object).await;
+                            continue;
+                        }
+                        self.again.done(&id);
+                    }
+                    Ok(Ok(None)) => self.again.done(&id),
+                    Ok(Err(_)) | Err(_) => drop(self.again.failed(&id, self.clock.random())),
+                }
+            }
+        }
+    }
+
+    /// Follows the event log while this replica is the holder, until `stop`.
+    pub(super) async fn follow(self, stop: CancellationToken) {
+        let mut holding = self.lease.holding();
+        // The log is followed only by who does something about it.
+        let mut watching: Option<Watching> = None;
+        let mut progress = self.tail.ring().progress();
+        let mut lists = self.listed.subscribe();
+        let mut place: Option<Place> = None;
+        loop {
+            self.liveness.alive("follower of the event log");
+            if !self.may_write() {
+                (place, watching) = (None, None);
+                self.queue.clear();
+            } else if let Some(at) = &mut place {
+                match self.tail.ring().take(at, TAKE) {
+                    Taken::Entries(entries) => {
+                        let more = entries.len() == TAKE;
+                        entries.iter().for_each(|entry| self.heard(&entry.event));
+                        if more {
+                            continue;
+                        }
+                    }
+                    Taken::TooSlow | Taken::Restarted => {
+                        place = None;
+                        continue;
+                    }
+                }
+            } else if watching.is_none() {
+                watching = Some(self.tail.watch());
+                continue;
+            } else if let Some(joined) = self.join(&mut progress, &mut lists) {
+                // First the place, then the comparison: what changes in between is heard.
+                match self.compare_all().await {
+                    Ok((compared, different)) => {
+                        tracing::info!(compared, different, "compared every record with the cluster");
+                        place = Some(joined);
+                        continue;
+                    }
+                    Err(error) => tracing::warn!(%error, "comparing the records with the cluster failed; it is tried again"),
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = holding.changed() => {}
+                _ = progress.changed() => {}
+                _ = lists.changed(), if place.is_none() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        self.liveness.ended("follower of the event log");
+    }
+
+    /// A place at the end of the log, once the cluster has been listed.
+    fn join(&self, progress: &mut watch::Receiver<Progress>, lists: &mut watch::Receiver<usize>) -> Option<Place> {
+        if *lists.borrow_and_update() < self.scopes().len() * Kind::ALL.len() {
+            return None;
+        }
+        let through = progress.borrow_and_update().through?;
+        self.tail.ring().join(through)
+    }
+
+    /// A row of the log: its object is looked at, and told of.
+    fn heard(&self, event: &crate::store::events::Logged) {
+        if !self.watches(&event.namespace) {
+            return;
+        }
+        let (kind, name) = match event.kind {
+            EventKind::AgentCreated | EventKind::AgentUpdated | EventKind::AgentDeleted => (Kind::Agent, &event.name),
+            EventKind::SnapshotDeleted => (Kind::Snapshot, &event.name),
+            EventKind::SnapshotAccepted => {
+                self.heard_of_snapshot(event);
+                return;
+            }
+            EventKind::ChatCreated
+            | EventKind::ChatUpdated
+            | EventKind::ChatDeleted
+            | EventKind::ContextHydrated
+            | EventKind::ContextDrifted
+            | EventKind::ContextConverged
+            | EventKind::ContextRefreshed
+            | EventKind::AgentRebound
+            | EventKind::ContextCleared => (Kind::Chat, &event.name),
+        };
+        let id = Id { kind, key: Key::new(&event.namespace, name) };
+        self.queue.add(&id);
+        let Some(entry) = self.seen.get(&id) else { return };
+        let gone = matches!(event.kind, EventKind::ChatDeleted | EventKind::AgentDeleted);
+        if gone && !entry.mirrored {
+            self.again.add(&id); // its record is gone: what was refused may be taken over, or its finalizer taken off
+        }
+        if is_told(event.kind) && !gone {
+            self.tell(&id, entry.uid, event.kind.as_str(), &crate::v1alpha1::event::message(event), false);
+        }
+    }
+
+    fn heard_of_snapshot(&self, event: &crate::store::events::Logged) {
+        self.queue.add(&Id { kind: Kind::Snapshot, key: Key::new(&event.namespace, &event.name) });
+        let Some(agent) = event.payload.get("agent").and_then(serde_json::Value::as_str) else { return };
+        let agent = Id { kind: Kind::Agent, key: Key::new(&event.namespace, agent) };
+        if let Some(entry) = self.seen.get(&agent) {
+            self.tell(&agent, entry.uid, event.kind.as_str(), &crate::v1alpha1::event::message(event), false);
+        }
+    }
+
+    /// Compares every record with what was last seen of the cluster, and every object of ours with its record; what differs is
+    /// put into the queue. Writes nothing by itself.
+    async fn compare_all(&self) -> Result<(usize, usize), StoreError> {
+        let (mut compared, mut different) = (0, 0);
+        for kind in Kind::ALL {
+            let mut orphans: HashSet<Id> = self.seen.ids(kind).into_iter().collect();
+            let mut after = Key::new("", "");
+            loop {
+                let mut connection = store::acquire(&self.pool).await?;
+                let keys = match kind {
+                    Kind::Agent => manifests::agents_after(&mut connection, &after, COMPARE).await?,
+                    Kind::Chat => manifests::chats_after(&mut connection, &after, COMPARE).await?,
+                    Kind::Snapshot => manifests::snapshots_after(&mut connection, &after, COMPARE).await?,
+                };
+                drop(connection);
+                let Some(last) = keys.last() else { break };
+                after = last.clone();
+                let ids = keys.into_iter().filter(|key| self.watches(&key.namespace)).map(|key| Id { kind, key });
+                let entries: Vec<_> = ids.map(|id| (id.clone(), self.seen.get(&id))).collect();
+                let mut records = self.records(&entries).await?;
+                for (id, entry) in entries {
+                    orphans.remove(&id);
+                    compared += 1;
+                    let settled = records.remove(&id).is_some_and(|record| self.is_settled(entry.as_ref(), &record));
+                    if !settled {
+                        different += 1;
+                        self.queue.add(&id);
+                    }
+                }
+            }
+            different += orphans.len();
+            orphans.iter().for_each(|id| self.queue.add(id));
+        }
+        Ok((compared, different))
+    }
+}
+
+/// Whether an event of the log is told as an Event: what a person would want to see below an object, and nothing that only says
+/// that it was edited.
+fn is_told(kind: EventKind) -> bool {
+    match kind {
+        EventKind::SnapshotAccepted
+        | EventKind::ContextHydrated
+        | EventKind::ContextDrifted
+        | EventKind::ContextConverged
+        | EventKind::ContextRefreshed
+        | EventKind::AgentRebound
+        | EventKind::ContextCleared => true,
+        EventKind::ChatCreated
+        | EventKind::ChatUpdated
+        | EventKind::ChatDeleted
+        | EventKind::AgentCreated
+        | EventKind::AgentUpdated
+        | EventKind::AgentDeleted
+        | EventKind::SnapshotDeleted => false,
+    }
+}

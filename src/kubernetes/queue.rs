@@ -1,0 +1,209 @@
+//! The objects that are to be looked at: each at most once in the queue and at most once in hand, now or after a while. What is
+//! added while it is in hand is looked at again. Bounded by the number of objects.
+
+use super::kind::Id;
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+/// The first pause of an object that failed, at most; it doubles up to [`BACKOFF_CAP`].
+pub const BACKOFF: Duration = Duration::from_millis(250);
+/// The longest pause of an object that failed.
+pub const BACKOFF_CAP: Duration = Duration::from_mins(1);
+
+#[derive(Debug, Default)]
+struct Inner {
+    ready: VecDeque<Id>,
+    /// What is in `ready`, or is to be when it is no longer in hand.
+    wanted: HashSet<Id>,
+    in_hand: HashSet<Id>,
+    /// The earliest time of each that waits; entries of `later` with another time are out of date.
+    due: HashMap<Id, Instant>,
+    later: BinaryHeap<Reverse<(Instant, Id)>>,
+    failures: HashMap<Id, u32>,
+}
+
+impl Inner {
+    fn add(&mut self, id: &Id) {
+        self.due.remove(id);
+        if self.wanted.insert(id.clone()) && !self.in_hand.contains(id) {
+            self.ready.push_back(id.clone());
+        }
+    }
+
+    fn ripen(&mut self, now: Instant) {
+        while let Some(Reverse((at, id))) = self.later.peek() {
+            if *at > now {
+                return;
+            }
+            let (at, id) = (*at, id.clone());
+            self.later.pop();
+            if self.due.get(&id) == Some(&at) {
+                self.add(&id);
+            }
+        }
+    }
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub struct Queue {
+    inner: Mutex<Inner>,
+    more: Notify,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+
+    /// To be looked at now.
+    pub fn add(&self, id: &Id) {
+        self.lock().add(id);
+        self.more.notify_one();
+    }
+
+    /// To be looked at after a while, unless something asks for it earlier.
+    pub fn add_after(&self, id: &Id, pause: Duration) {
+        let at = Instant::now() + pause;
+        let mut inner = self.lock();
+        if inner.wanted.contains(id) || inner.due.get(id).is_some_and(|due| *due <= at) {
+            return;
+        }
+        inner.due.insert(id.clone(), at);
+        inner.later.push(Reverse((at, id.clone())));
+        drop(inner);
+        self.more.notify_one();
+    }
+
+    /// Takes at most so many, when there are any: they are in hand until [`Queue::done`].
+    pub async fn take(&self, max: usize) -> Vec<Id> {
+        loop {
+            let more = self.more.notified();
+            let next = {
+                let mut inner = self.lock();
+                inner.ripen(Instant::now());
+                let count = max.min(inner.ready.len());
+                if count > 0 {
+                    let taken: Vec<Id> = inner.ready.drain(..count).collect();
+                    for id in &taken {
+                        inner.wanted.remove(id);
+                        inner.in_hand.insert(id.clone());
+                    }
+                    return taken;
+                }
+                inner.later.peek().map(|Reverse((at, _))| *at)
+            };
+            match next {
+                Some(at) => tokio::select! { () = more => {}, () = sleep_until(at) => {} },
+                None => more.await,
+            }
+        }
+    }
+
+    /// It is no longer in hand, and is as it should be.
+    pub fn done(&self, id: &Id) {
+        let mut inner = self.lock();
+        inner.failures.remove(id);
+        Self::put_back(&mut inner, id);
+        drop(inner);
+        self.more.notify_one();
+    }
+
+    /// It is no longer in hand, and is to be tried again. `random` is the jitter, in `0.0..1.0`. Answers how often it has failed.
+    pub fn failed(&self, id: &Id, random: f64) -> u32 {
+        let failures = {
+            let mut inner = self.lock();
+            Self::put_back(&mut inner, id);
+            let failures = inner.failures.entry(id.clone()).or_default();
+            *failures += 1;
+            *failures
+        };
+        self.add_after(id, crate::store::error::full_jitter(BACKOFF, BACKOFF_CAP, failures, random));
+        failures
+    }
+
+    fn put_back(inner: &mut Inner, id: &Id) {
+        if inner.in_hand.remove(id) && inner.wanted.contains(id) {
+            inner.ready.push_back(id.clone());
+        }
+    }
+
+    /// Nothing is to be looked at any more, but what is in hand.
+    pub fn clear(&self) {
+        let mut inner = self.lock();
+        let in_hand = std::mem::take(&mut inner.in_hand);
+        *inner = Inner { in_hand, ..Inner::default() };
+    }
+
+    /// How many are to be looked at, those that wait included.
+    pub fn depth(&self) -> usize {
+        let inner = self.lock();
+        inner.wanted.len() + inner.due.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{kubernetes::kind::Kind, model::object::Key};
+
+    fn id(name: &str) -> Id {
+        Id { kind: Kind::Chat, key: Key::new("n", name) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_added_often_is_taken_once_and_again_when_it_was_added_while_in_hand() {
+        let queue = Queue::default();
+        queue.add(&id("a"));
+        queue.add(&id("a"));
+        assert_eq!(queue.take(10).await, [id("a")]);
+        queue.add(&id("a"));
+        queue.add(&id("b"));
+        assert_eq!(queue.take(10).await, [id("b")], "a is in hand");
+        queue.done(&id("a"));
+        assert_eq!(queue.take(10).await, [id("a")]);
+        queue.done(&id("a"));
+        queue.done(&id("b"));
+        assert_eq!(queue.depth(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_of_two_times_counts_and_now_is_earlier_than_any() {
+        let queue = Queue::default();
+        let began = Instant::now();
+        queue.add_after(&id("a"), Duration::from_secs(9));
+        queue.add_after(&id("a"), Duration::from_secs(3));
+        queue.add_after(&id("a"), Duration::from_secs(5));
+        assert_eq!(queue.take(10).await, [id("a")]);
+        assert_eq!(began.elapsed().as_secs(), 3);
+        queue.done(&id("a"));
+        assert_eq!(queue.depth(), 0, "nothing is left of the other times");
+        queue.add_after(&id("b"), Duration::from_secs(5));
+        queue.add(&id("b"));
+        queue.take(1).await;
+        assert_eq!(began.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_fails_waits_longer_each_time_and_success_forgets_it() {
+        let queue = Queue::default();
+        queue.add(&id("a"));
+        for failures in 1..20 {
+            queue.take(1).await;
+            assert_eq!(queue.failed(&id("a"), 1.0), failures);
+        }
+        queue.take(1).await;
+        queue.done(&id("a"));
+        queue.add(&id("a"));
+        queue.take(1).await;
+        assert_eq!(queue.failed(&id("a"), 0.0), 1);
+    }
+}

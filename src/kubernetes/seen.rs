@@ -1,0 +1,189 @@
+//! What the cluster was last seen to hold: for each object a few numbers, never the object. Beside PostgreSQL, which says what
+//! should be there, this is all that the mirror compares; it is made anew by every list.
+
+use super::{
+    kind::{FINALIZER, Id, Kind, SOURCE_ANNOTATION, SOURCE_API},
+    shown,
+};
+use crate::model::{fault::Fault, object::DeletionPolicy};
+use jiff::Timestamp;
+use kube::core::{DynamicObject, Resource as _};
+use serde_json::Value;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard},
+};
+use uuid::Uuid;
+
+/// An object, as last seen.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its uid in the cluster.
+    pub uid: Uuid,
+    /// Its resourceVersion, which grows.
+    pub version: u64,
+    /// Its generation.
+    pub generation: i64,
+    /// Its labels and annotations, as a number.
+    pub texts: u64,
+    /// Its spec, as a number.
+    pub spec: u64,
+    /// Its status, as a number.
+    pub status: u64,
+    /// Whether the mirror made it.
+    pub mirrored: bool,
+    /// Whether it has our finalizer.
+    pub held: bool,
+    /// What its deletion does to the record.
+    pub policy: DeletionPolicy,
+    /// Since when it is being deleted.
+    pub deleting: Option<Timestamp>,
+    /// Whether its deletion leaves what is below it.
+    pub orphans: bool,
+    /// Why it was not taken over.
+    pub refusal: Option<Arc<Refusal>>,
+}
+
+/// Why a manifest was not taken over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// Since when this is so, or of which generation.
+    pub since: Timestamp,
+    /// The generation that was refused.
+    pub generation: i64,
+}
+
+impl Refusal {
+    /// What is wrong with a manifest, in a sentence.
+    pub fn faults(faults: &[Fault]) -> String {
+        faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl Entry {
+    /// Of an object as the cluster gave it; none when it lacks what every object of a cluster has.
+    pub fn of(kind: Kind, object: &DynamicObject) -> Option<Self> {
+        let meta = object.meta();
+        let annotation = meta.annotations.as_ref().and_then(|annotations| annotations.get(SOURCE_ANNOTATION));
+        let finalizers = meta.finalizers.as_deref().unwrap_or_default();
+        let null = Value::Null;
+        let spec = object.data.get("spec").unwrap_or(&null);
+        let retain = spec.get("deletionPolicy").and_then(Value::as_str) == Some(DeletionPolicy::Retain.as_str());
+        Some(Self {
+            uid: meta.uid.as_deref()?.parse().ok()?,
+            version: meta.resource_version.as_deref()?.parse().ok()?,
+            generation: meta.generation.unwrap_or_default(),
+            texts: shown::texts(meta.labels.as_ref(), meta.annotations.as_ref()),
+            spec: shown::spec(kind, spec),
+            status: shown::status(kind, object.data.get("status").unwrap_or(&null)),
+            mirrored: annotation.is_some_and(|source| source == SOURCE_API),
+            held: finalizers.iter().any(|finalizer| finalizer == FINALIZER),
+            policy: if retain { DeletionPolicy::Retain } else { DeletionPolicy::Delete },
+            deleting: meta.deletion_timestamp.as_ref().map(|at| at.0),
+            orphans: finalizers.iter().any(|finalizer| finalizer == "orphan"),
+            refusal: None,
+        })
+    }
+
+    /// Of a manifest that is nowhere: all that is known is its uid.
+    pub fn vanished(uid: Uuid) -> Self {
+        Self {
+            uid,
+            version: 0,
+            generation: 0,
+            texts: 0,
+            spec: 0,
+            status: 0,
+            mirrored: false,
+            held: false,
+            policy: DeletionPolicy::Retain,
+            deleting: None,
+            orphans: false,
+            refusal: None,
+        }
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<HashMap<Id, Entry>>);
+
+impl Seen {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Entry>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// What is known of an object.
+    pub fn get(&self, id: &Id) -> Option<Entry> {
+        self.lock().get(id).cloned()
+    }
+
+    /// Notes an object, unless something newer is known of it. A refusal outlives what does not change what was refused.
+    /// Answers whether there is anything to look at: an echo of our own write has nothing new.
+    pub fn note(&self, id: &Id, entry: Entry) -> bool {
+        let mut all = self.lock();
+        let Some(known) = all.get_mut(id) else {
+            all.insert(id.clone(), entry);
+            return true;
+        };
+        if known.uid == entry.uid && known.version >= entry.version {
+            return false;
+        }
+        let refusal = known.refusal.clone().filter(|_| known.uid == entry.uid);
+        let entry = Entry { refusal, ..entry };
+        let same = Entry { version: entry.version, ..known.clone() } == entry;
+        *known = entry;
+        !same
+    }
+
+    /// Notes why an object was not taken over, or that it was.
+    pub fn refuse(&self, id: &Id, uid: Uuid, refusal: Option<Refusal>) -> bool {
+        let mut all = self.lock();
+        let Some(known) = all.get_mut(id).filter(|known| known.uid == uid) else { return false };
+        let refusal = refusal.map(|new| match &known.refusal {
+            // The time of a transition is that of the first refusal for this reason.
+            Some(old) if old.reason == new.reason => Refusal { since: old.since, ..new },
+            Some(_) | None => new,
+        });
+        let changed = known.refusal.as_deref() != refusal.as_ref();
+        known.refusal = refusal.map(Arc::new);
+        changed
+    }
+
+    /// An object is gone.
+    pub fn forget(&self, id: &Id, uid: Uuid) {
+        let mut all = self.lock();
+        if all.get(id).is_some_and(|known| known.uid == uid) {
+            all.remove(id);
+        }
+    }
+
+    /// Of a kind, in a namespace or in all, only these are there. Answers with those that are gone.
+    pub fn keep_only(&self, kind: Kind, namespace: Option<&str>, there: &HashSet<Id>) -> Vec<(Id, Entry)> {
+        let mut all = self.lock();
+        let gone = |id: &Id| {
+            id.kind == kind && namespace.is_none_or(|namespace| namespace == id.key.namespace) && !there.contains(id)
+        };
+        let ids: Vec<Id> = all.keys().filter(|id| gone(id)).cloned().collect();
+        ids.into_iter().filter_map(|id| all.remove(&id).map(|entry| (id, entry))).collect()
+    }
+
+    /// All that is known of a kind.
+    pub fn ids(&self, kind: Kind) -> Vec<Id> {
+        self.lock().keys().filter(|id| id.kind == kind).cloned().collect()
+    }
+
+    /// How many objects are known.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,160 @@
+//! A replica of Moorline in front of which a real cluster stands, and a namespace of the cluster for one test.
+
+use super::{
+    envtest::ControlPlane,
+    kubectl::Said,
+    postgres::{TestDb, database},
+    serve::{Client, Replica, push_of},
+    until::until,
+};
+use serde_json::{Value, json};
+use std::fs;
+use tempfile::TempDir;
+
+/// A replica with a cluster.
+pub struct Front<'a> {
+    pub control_plane: &'a ControlPlane,
+    pub namespace: String,
+    pub db: TestDb,
+    pub replica: Replica,
+    home: TempDir,
+    client: Client,
+    run: tokio::sync::Mutex<Option<(Value, i64)>>,
+}
+
+impl<'a> Front<'a> {
+    /// A replica on a database of its own, which watches a namespace of its own.
+    pub async fn start(control_plane: &'a ControlPlane, flags: &[&str]) -> Self {
+        let namespace = control_plane.namespace_of_its_own().await;
+        let db = database().await;
+        let home = tempfile::tempdir().unwrap();
+        let replica = Self::replica_of(control_plane, &namespace, &db, home.path(), flags).await;
+        Self { control_plane, namespace, db, replica, home, client: Client::new(), run: None.into() }
+    }
+
+    async fn replica_of(control_plane: &ControlPlane, namespace: &str, db: &TestDb, home: &std::path::Path, flags: &[&str]) -> Replica {
+        let file = home.join("kubeconfig");
+        fs::write(&file, control_plane.kubeconfig(namespace)).unwrap();
+        let file = file.display().to_string();
+        let mut all = vec!["--kubernetes=on", "--kubeconfig", &file, "--watch-namespaces", namespace];
+        all.extend(["--lease-duration=4s", "--lease-renew-deadline=3s", "--lease-retry-period=1s"]);
+        all.extend(flags);
+        Replica::start(db, &all).await
+    }
+
+    /// Another replica on the same database.
+    pub async fn another(&self, flags: &[&str]) -> Replica {
+        Self::replica_of(self.control_plane, &self.namespace, &self.db, self.home.path(), flags).await
+    }
+
+    /// The same, with its replica stopped.
+    pub async fn stopped(self) -> Stopped<'a> {
+        let Self { control_plane, namespace, db, replica, home, client, run } = self;
+        assert_eq!(replica.terminate().await, Some(0));
+        Stopped { control_plane, namespace, db, home, client, run }
+    }
+
+    /// Who holds the Lease.
+    pub async fn holder(&self) -> String {
+        self.kubectl(&["get", "leases", "-o", "jsonpath={.items[0].spec.holderIdentity}"]).await.out()
+    }
+
+    /// Waits until the cluster has told the replica all that it had to tell, and that has been looked at: a manifest of its own is
+    /// answered.
+    pub async fn settled(&self) {
+        let name = format!("probe-{}", moorline::clock::system().new_id().simple());
+        self.apply(&json!({"kind": "Chat", "metadata": {"name": name}, "spec": {}})).await;
+        self.until_shown(&format!("chat/{name}"), "Ready", "True", "Unbound").await;
+        self.kubectl(&["delete", &format!("chat/{name}"), "--timeout=60s"]).await.out();
+    }
+
+    /// Applies a manifest, whose version is ours.
+    pub async fn apply(&self, manifest: &Value) {
+        apply(self.control_plane, &self.namespace, manifest).await;
+    }
+
+    /// Runs kubectl in the namespace.
+    pub async fn kubectl(&self, args: &[&str]) -> Said {
+        self.control_plane.kubectl(&self.namespace, args, "").await
+    }
+
+    /// An object, or a list of them, as the cluster has it.
+    pub async fn get(&self, what: &str) -> Value {
+        let json = self.kubectl(&["get", what, "-o", "json"]).await.out();
+        serde_json::from_str(&json).unwrap()
+    }
+
+    /// Waits until the cluster shows a condition.
+    pub async fn until_shown(&self, what: &str, condition: &str, status: &str, reason: &str) {
+        until(&format!("{what} shows {condition}={status} {reason}"), || async {
+            let object = self.get(what).await;
+            let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+            conditions.find(|it| it["type"] == condition && it["status"] == status && it["reason"] == reason).map(|_| ())
+        })
+        .await;
+    }
+
+    /// An agent pushes one file over HTTP, once it is there.
+    pub async fn push(&self, agent: &str, body: &str) {
+        let path = |rest: &str| format!("agents/{agent}/{rest}");
+        let mut run = self.run.lock().await;
+        if run.is_none() {
+            let begun = until("the agent has a record", || async {
+                let (code, run) = self.send("POST", &path("runs"), Some(json!({}))).await;
+                (code == 201 || code == 200).then_some(run)
+            })
+            .await;
+            *run = Some((begun, 0));
+        }
+        let (begun, seq) = run.as_mut().unwrap();
+        *seq += 1;
+        let (code, said) = self.send("PUT", &path("snapshot"), Some(push_of(begun, *seq, "Complete", body))).await;
+        assert!(code == 200 || code == 201, "{code} {said}");
+    }
+
+    /// A request to Moorline, below the namespace.
+    pub async fn send(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.client.send_in(&self.namespace, &self.replica.url, method, path, body).await
+    }
+
+    /// A record, as Moorline has it.
+    pub async fn record(&self, kind: &str, name: &str) -> Option<Value> {
+        let (code, record) = self.send("GET", &format!("{kind}/{name}"), None).await;
+        (code == 200).then_some(record)
+    }
+}
+
+/// A namespace and a database whose replica is stopped.
+pub struct Stopped<'a> {
+    control_plane: &'a ControlPlane,
+    namespace: String,
+    db: TestDb,
+    home: TempDir,
+    client: Client,
+    run: tokio::sync::Mutex<Option<(Value, i64)>>,
+}
+
+impl<'a> Stopped<'a> {
+    /// With a replica again.
+    pub async fn started(self) -> Front<'a> {
+        let Self { control_plane, namespace, db, home, client, run } = self;
+        let replica = Front::replica_of(control_plane, &namespace, &db, home.path(), &[]).await;
+        Front { control_plane, namespace, db, replica, home, client, run }
+    }
+
+    /// Applies a manifest, whose version is ours.
+    pub async fn apply(&self, manifest: &Value) {
+        apply(self.control_plane, &self.namespace, manifest).await;
+    }
+
+    /// Runs kubectl in the namespace.
+    pub async fn kubectl(&self, args: &[&str]) -> Said {
+        self.control_plane.kubectl(&self.namespace, args, "").await
+    }
+}
+
+async fn apply(control_plane: &ControlPlane, namespace: &str, manifest: &Value) {
+    let mut manifest = manifest.clone();
+    manifest["apiVersion"] = json!("moorline.dev/v1alpha1");
+    control_plane.kubectl(namespace, &["apply", "-f", "-"], &manifest.to_string()).await.out();
+}
