@@ -163,7 +163,7 @@ pub struct ChatStatus {
     /// What it is moored to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Pinned>,
-    /// What its agent points at, as of the request. Only when one chat is read.
+    /// What its agent points at, as of the request. Only when one chat is read or written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     pub latest: Option<Latest>,
@@ -173,7 +173,7 @@ pub struct ChatStatus {
     /// When this drift began; absent when clean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dirty_since: Option<Time>,
-    /// How the latest differs from the pin, as of the request. Only when one chat is read.
+    /// How the latest differs from the pin, as of the request. Only when one chat is read or written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     pub drift: Option<DriftSummary>,

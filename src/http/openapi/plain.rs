@@ -28,14 +28,7 @@ pub fn components(schemas: Map<String, Value>, rename: impl Fn(&str) -> String) 
         .map(|(name, schema)| (name.clone(), schema.clone()))
         .collect();
     schemas.retain(|name, _| !words.contains_key(name));
-    let abouts: Map<String, Value> = schemas
-        .iter()
-        .filter_map(|(name, schema)| schema.get("description").map(|about| (name.clone(), about.clone())))
-        .collect();
-    let inline = |schema: &mut Map<String, Value>| {
-        inline_words(schema, &words);
-        describe_references(schema, &abouts);
-    };
+    let inline = |schema: &mut Map<String, Value>| inline_words(schema, &words);
     let rename_one = |schema: &mut Map<String, Value>| {
         if let Some(name) = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix(REFERENCES)) {
             schema.insert("$ref".into(), json!(format!("{REFERENCES}{}", rename(name))));
@@ -115,18 +108,6 @@ fn drop_rust(schema: &mut Map<String, Value>) {
     }
 }
 
-/// A field that says nothing of itself says what the object that it refers to says: `kubectl explain` does not look there.
-fn describe_references(schema: &mut Map<String, Value>, abouts: &Map<String, Value>) {
-    let Some(Value::Object(fields)) = schema.get_mut("properties") else { return };
-    for field in fields.values_mut() {
-        let name = field.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix(REFERENCES));
-        if let Some(about) = name.and_then(|name| abouts.get(name)) {
-            // A reference has no siblings in OpenAPI 3.0.
-            *field = json!({"description": about, "allOf": [field]});
-        }
-    }
-}
-
 /// Puts an enumeration in the place of a reference to it; what the place says of itself comes first.
 fn inline_words(schema: &mut Map<String, Value>, words: &Map<String, Value>) {
     let referred = |value: &Value| {
@@ -183,18 +164,6 @@ mod tests {
         let about = format!("Its policy. {about}");
         let words = json!({"type": "string", "enum": ["Manual", "OnDrift"], "description": about, "default": "Manual"});
         assert_eq!(plain(&own), words);
-    }
-
-    #[test]
-    fn a_field_that_says_nothing_of_itself_says_what_it_refers_to_says() {
-        let schemas = json!({
-            "Ref": {"type": "object", "description": "By name."},
-            "Spec": {"type": "object", "properties": {"it": {"$ref": "#/components/schemas/Ref"}}},
-        });
-        let Value::Object(schemas) = schemas else { unreachable!("it is an object") };
-        let plain = components(schemas, ToOwned::to_owned);
-        let said = json!({"description": "By name.", "allOf": [{"$ref": "#/components/schemas/Ref"}]});
-        assert_eq!(plain["Spec"]["properties"]["it"], said);
     }
 
     #[test]

@@ -97,12 +97,12 @@ const READ_ALONE: &[(&str, &str, &str)] = &[
     (
         "latest",
         "Latest",
-        "What its agent points at, as of the request. Only when one chat is read; not in lists, watches or the CRD.",
+        "What its agent points at, as of the request. Only when one chat is read or written; not in lists, watches or the CRD.",
     ),
     (
         "drift",
         "DriftSummary",
-        "How the latest differs from the pin, as of the request. Only when one chat is read; not in lists, watches or the CRD.",
+        "How the latest differs from the pin, as of the request. Only when one chat is read or written; not in lists, watches or the CRD.",
     ),
 ];
 

@@ -126,6 +126,4 @@ fn what_every_object_has_is_described_as_kubernetes_describes_it() {
         let meta = json!([{"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}]);
         assert_eq!(fields["metadata"]["allOf"], meta);
     }
-    let status = &document["components"]["schemas"]["dev.moorline.v1alpha1.Chat"]["properties"]["status"];
-    assert_eq!(status["description"], "What is so of a chat.");
 }
