@@ -100,6 +100,8 @@ async fn get_goes_on_with_w_until_it_is_interrupted() {
     assert_eq!(watching.stop().await, Some(130));
     // Each version of each object is shown once.
     let mut whole = harbour.shell.begin(&["get", "chats", "-w", "-o", "json"]);
+    let listed = [whole.json().await, whole.json().await].map(|chat| chat["metadata"]["name"].as_str().unwrap().to_owned());
+    assert_eq!(listed, ["fix", "second"]);
     harbour.drifts(2, "one\ntwo\n").await;
     harbour.api.create_chat("last", json!({})).await;
     let mut versions = std::collections::BTreeSet::new();
