@@ -10,7 +10,9 @@ fn plain(text: &str) -> String {
         let is_time = bare.len() > 19 && bare.as_bytes()[4] == b'-' && bare.contains('T') && bare.ends_with('Z');
         let is_hash = bare.starts_with("sha256:");
         let replaced = match bare.rsplit_once('-') {
-            Some((agent, hash)) if hash.len() == 12 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => format!("{agent}-HASH"),
+            Some((agent, hash)) if hash.len() == 12 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                format!("{agent}-HASH")
+            }
             _ if is_time => "TIME".to_owned(),
             _ if is_hash => "HASH".to_owned(),
             _ => return word.to_owned(),
@@ -100,6 +102,8 @@ async fn get_goes_on_with_w_until_it_is_interrupted() {
     assert_eq!(watching.stop().await, Some(130));
     // Each version of each object is shown once.
     let mut whole = harbour.shell.begin(&["get", "chats", "-w", "-o", "json"]);
+    let listed = [whole.json().await, whole.json().await].map(|chat| chat["metadata"]["name"].as_str().unwrap().to_owned());
+    assert_eq!(listed, ["fix", "second"]);
     harbour.drifts(2, "one\ntwo\n").await;
     harbour.api.create_chat("last", json!({})).await;
     let mut versions = std::collections::BTreeSet::new();
@@ -130,7 +134,10 @@ async fn context_shows_what_a_chat_is_moored_to() {
     assert_eq!(shown, wanted);
     let listed = plain(&shell.run(&["context", "fix", "--bodies=false"]).await.out());
     let lines: Vec<Vec<&str>> = listed.lines().skip(1).map(columns).collect();
-    assert_eq!(lines, [vec!["KIND", "SOURCE", "STATUS", "SIZE", "CONTENT"], vec!["InstructionFile", "AGENTS.md", "Ok", "4", "HASH"]]);
+    assert_eq!(
+        lines,
+        [vec!["KIND", "SOURCE", "STATUS", "SIZE", "CONTENT"], vec!["InstructionFile", "AGENTS.md", "Ok", "4", "HASH"]]
+    );
     let prompt = shell.run(&["context", "fix", "--format", "prompt"]).await.out();
     assert!(prompt.contains("AGENTS.md") && prompt.contains("one\n"), "{prompt}");
     let whole = shell.run(&["context", "fix", "-o", "json"]).await.json();
@@ -200,7 +207,9 @@ async fn refresh_moves_one_chat_an_agents_chats_or_all_that_drifted() {
     assert!(waits.starts_with("still asked, and not refreshed yet (") && waits.contains("AgentNotFound"), "{waits}");
     let insists = shell.run(&["refresh", "still", "--wait", "1s"]).await.err(1);
     assert!(insists.starts_with("moorline: still: not refreshed in time (") && insists.contains("AgentNotFound"), "{insists}");
-    for wrong in [&["refresh"][..], &["refresh", "fix", "--all"], &["refresh", "fix", "-A"], &["refresh", "fix", "--wait", "1.5s"]] {
+    for wrong in
+        [&["refresh"][..], &["refresh", "fix", "--all"], &["refresh", "fix", "-A"], &["refresh", "fix", "--wait", "1.5s"]]
+    {
         shell.run(wrong).await.err(2);
     }
 }
@@ -232,11 +241,11 @@ async fn events_are_told_once_each_and_followed_from_where_they_were() {
     assert_eq!(lines[0], ["TIME", "TYPE", "CHAT", "AGENT", "MESSAGE"]);
     assert_eq!(lines[1..].iter().map(|line| line[1]).collect::<Vec<_>>(), ["ChatCreated", "ContextHydrated"]);
     let list = shell.run(&["events", "-o", "json", "--chat", "fix"]).await.json();
-    let last = list["items"][1]["metadata"]["name"].as_str().unwrap();
-    let after = shell.run(&["events", "--chat", "fix", "--cursor", last, "-o", "json"]).await.json();
+    let cursor = list["items"][1]["metadata"]["name"].as_str().unwrap();
+    let after = shell.run(&["events", "--chat", "fix", "--cursor", cursor, "-o", "json"]).await.json();
     assert_eq!(after["items"], json!([]));
 
-    let mut following = shell.begin(&["events", "-w", "--chat", "fix", "--cursor", last]);
+    let mut following = shell.begin(&["events", "-w", "--chat", "fix", "--cursor", cursor]);
     harbour.drifts(2, "two\n").await;
     assert!(following.line().await.starts_with("TIME "), "the heading is there when the first event is");
     let line = following.line().await;
@@ -257,9 +266,9 @@ async fn version_and_openapi_say_what_program_and_server_are() {
     let ours = env!("CARGO_PKG_VERSION");
     let both = shell.run(&["version"]).await.out();
     let server = harbour.api.get("/version").await.expect(200);
-    let served = server["gitVersion"].as_str().unwrap();
+    let version = server["gitVersion"].as_str().unwrap();
     let place = format!("{} (--server or MOORLINE_SERVER)", harbour.replica.url);
-    assert_eq!(both, format!("moorline {ours}\nserver   {served} at {place}\n"));
+    assert_eq!(both, format!("moorline {ours}\nserver   {version} at {place}\n"));
     let whole = shell.run(&["version", "-o", "json"]).await.json();
     assert_eq!((&whole["clientVersion"], &whole["serverVersion"]), (&json!(ours), &server));
     let nobody = Shell::at("http://127.0.0.1:1");

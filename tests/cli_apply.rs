@@ -126,7 +126,8 @@ async fn every_fault_is_told_with_its_place_and_the_others_are_applied() {
         ("document 6, line ", "use kubectl for others"),
         ("document 7, line ", "is immutable: it is \"alice\", got \"mallory\""),
     ] {
-        let told = said.err.split("moorline: ").any(|told| told.starts_with(&format!("many.yaml, {place}")) && told.contains(why));
+        let told =
+            said.err.split("moorline: ").any(|told| told.starts_with(&format!("many.yaml, {place}")) && told.contains(why));
         assert!(told, "{place} {why}: {}", said.err);
     }
     assert_eq!(said.err.matches("moorline: ").count(), 6, "{}", said.err);

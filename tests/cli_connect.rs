@@ -51,7 +51,10 @@ async fn a_kubeconfig_that_does_not_say_which_is_not_guessed_at() {
     let none = shell.write("none", &kubeconfig("http://127.0.0.1:1", "\"\""));
     for args in [&["get", "chats"][..], &["apply", "-f", "-"], &["refresh", "--all"]] {
         let said = with_kubeconfig(&shell, &none, args).await.err(1);
-        assert!(said.contains("it has no current context") && said.contains("--context (ours, dead, broken)"), "{args:?}: {said}");
+        assert!(
+            said.contains("it has no current context") && said.contains("--context (ours, dead, broken)"),
+            "{args:?}: {said}"
+        );
     }
     let unknown = with_kubeconfig(&shell, &none, &["get", "chats", "--context", "nowhere"]).await.err(1);
     assert!(unknown.contains("nowhere"), "{unknown}");
@@ -167,9 +170,8 @@ async fn a_real_kubectl_finds_the_program_as_a_plugin_with_its_kubeconfig() {
     let config = shell.write("config", &kubeconfig(&harbour.replica.url, "ours"));
     let kubectl = async |args: &[&str]| {
         let mut command = shell.program(std::env::var_os("MOORLINE_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into()));
-        let path = std::env::join_paths(
-            std::iter::once(bin.clone()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
-        );
+        let path =
+            std::env::join_paths(std::iter::once(bin.clone()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())));
         command.env("PATH", path.unwrap()).env("KUBECONFIG", &config).args(args);
         ended(command.spawn().unwrap()).await
     };

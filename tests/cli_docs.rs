@@ -47,8 +47,14 @@ fn every_command_and_each_of_its_options_is_described() {
         let (own, said) = (options(command, None), named(text));
         // `serve` and `migrate` have a page of their own, `agent` too: docs/serve.md, docs/agent.md.
         if !text.contains("](serve.md)") && !text.contains("](agent.md)") && !text.contains("](dev.md)") {
-            assert_eq!(own.difference(&said).collect::<Vec<_>>(), Vec::<&String>::new(), "not in docs/cli.md: {}", command.get_name());
-            let own_or_common = |option: &&String| own.contains(*option) || server.contains(*option) || everywhere.contains(*option);
+            assert_eq!(
+                own.difference(&said).collect::<Vec<_>>(),
+                Vec::<&String>::new(),
+                "not in docs/cli.md: {}",
+                command.get_name()
+            );
+            let own_or_common =
+                |option: &&String| own.contains(*option) || server.contains(*option) || everywhere.contains(*option);
             let strange: Vec<&String> = said.iter().filter(|option| !own_or_common(option)).collect();
             assert_eq!(strange, Vec::<&String>::new(), "{} has no such options", command.get_name());
         }
