@@ -33,6 +33,7 @@ async fn pages(api: &Caller, path: &str, query: &str, mut between: impl AsyncFnM
         let more = pages.last().and_then(token).map(|token| format!("&continue={token}")).unwrap_or_default();
         let page = api.get(&format!("{BASE}/{path}?{query}{more}")).await.expect(200);
         let is_last = token(&page).is_none();
+        assert!(pages.len() < 100, "there is no end of pages: {path}?{query}");
         pages.push(page);
         if is_last {
             return pages;
