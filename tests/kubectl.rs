@@ -5,7 +5,7 @@ use crate::support::{
     kubectl::Kubectl,
     postgres::database,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 fn manifest(title: &str) -> String {
     format!(
