@@ -89,7 +89,8 @@ impl ControlPlane {
         // A connection belongs to the runtime that made it, and every test has its own.
         let client = if shared { client.pool_max_idle_per_host(0) } else { client };
         let url = layout.url();
-        let kubectl = Kubectl::new(program("kubectl"), &programs::kubeconfig(&layout, &url, ADMIN, "default"));
+        let kubeconfig = programs::kubeconfig(&layout, &url, ADMIN, "default");
+        let kubectl = Kubectl::new(program("kubectl"), &kubeconfig, layout.home());
         let (controlled, processes) = (Mutex::new(false), Mutex::new(processes));
         let it = Self { url, http: client.build().unwrap(), kubectl, shared, controlled, processes, layout };
         it.until_ready().await;

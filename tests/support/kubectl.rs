@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::{
     ffi::OsString,
+    path::Path,
     process::{Output, Stdio},
 };
 use tempfile::TempDir;
@@ -45,12 +46,12 @@ impl Kubectl {
     /// The kubectl of this machine or the one that `MOORLINE_TEST_KUBECTL` names, at a server without users.
     pub fn at(url: &str, namespace: &str) -> Self {
         let program = std::env::var_os("MOORLINE_TEST_KUBECTL").unwrap_or_else(|| "kubectl".into());
-        Self::new(program, &kubeconfig(&json!({"server": url}), &json!({}), namespace))
+        Self::new(program, &kubeconfig(&json!({"server": url}), &json!({}), namespace), &std::env::temp_dir())
     }
 
-    /// This program with this kubeconfig.
-    pub fn new(program: impl Into<OsString>, kubeconfig: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
+    /// This program with this kubeconfig and a home somewhere below a folder.
+    pub fn new(program: impl Into<OsString>, kubeconfig: &str, below: &Path) -> Self {
+        let home = tempfile::tempdir_in(below).unwrap();
         std::fs::write(home.path().join("config"), kubeconfig).unwrap();
         Self { program: program.into(), home }
     }

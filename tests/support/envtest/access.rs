@@ -56,7 +56,7 @@ impl Access<'_> {
 
     /// A kubectl with a home of its own.
     pub fn kubectl(&self) -> Kubectl {
-        Kubectl::new(programs::program("kubectl"), &self.kubeconfig())
+        Kubectl::new(programs::program("kubectl"), &self.kubeconfig(), self.to.layout.home())
     }
 
     /// A client of this runtime.
