@@ -15,6 +15,7 @@ mod cli_connect;
 mod cli_docs;
 mod clients;
 mod cluster;
+mod cluster_faults;
 mod context_hash;
 mod context_read;
 mod database_away;

@@ -26,16 +26,21 @@ impl<'a> Front<'a> {
     /// A replica on a database of its own, which watches a namespace of its own.
     pub async fn start(control_plane: &'a ControlPlane, flags: &[&str]) -> Self {
         let namespace = control_plane.namespace_of_its_own().await;
+        let kubeconfig = control_plane.kubeconfig(&namespace);
+        Self::start_by(control_plane, namespace, &kubeconfig, flags).await
+    }
+
+    /// The same in this namespace, by another way to the cluster.
+    pub async fn start_by(control_plane: &'a ControlPlane, namespace: String, kubeconfig: &str, flags: &[&str]) -> Self {
         let db = database().await;
         let home = tempfile::tempdir().unwrap();
-        let replica = Self::replica_of(control_plane, &namespace, &db, home.path(), flags).await;
+        fs::write(home.path().join("kubeconfig"), kubeconfig).unwrap();
+        let replica = Self::replica_of(&namespace, &db, home.path(), flags).await;
         Self { control_plane, namespace, db, replica, home, client: Client::new(), run: None.into() }
     }
 
-    async fn replica_of(control_plane: &ControlPlane, namespace: &str, db: &TestDb, home: &std::path::Path, flags: &[&str]) -> Replica {
-        let file = home.join("kubeconfig");
-        fs::write(&file, control_plane.kubeconfig(namespace)).unwrap();
-        let file = file.display().to_string();
+    async fn replica_of(namespace: &str, db: &TestDb, home: &std::path::Path, flags: &[&str]) -> Replica {
+        let file = home.join("kubeconfig").display().to_string();
         let mut all = vec!["--kubernetes=on", "--kubeconfig", &file, "--watch-namespaces", namespace];
         all.extend(["--lease-duration=4s", "--lease-renew-deadline=3s", "--lease-retry-period=1s"]);
         all.extend(flags);
@@ -44,7 +49,15 @@ impl<'a> Front<'a> {
 
     /// Another replica on the same database.
     pub async fn another(&self, flags: &[&str]) -> Replica {
-        Self::replica_of(self.control_plane, &self.namespace, &self.db, self.home.path(), flags).await
+        Self::replica_of(&self.namespace, &self.db, self.home.path(), flags).await
+    }
+
+    /// Another replica on the same database, by another way to the cluster.
+    pub async fn another_by(&self, kubeconfig: &str, flags: &[&str]) -> Replica {
+        let other = self.home.path().join("other");
+        fs::create_dir_all(&other).unwrap();
+        fs::write(other.join("kubeconfig"), kubeconfig).unwrap();
+        Self::replica_of(&self.namespace, &self.db, &other, flags).await
     }
 
     /// The same, with its replica stopped.
@@ -57,6 +70,33 @@ impl<'a> Front<'a> {
     /// Who holds the Lease.
     pub async fn holder(&self) -> String {
         self.kubectl(&["get", "leases", "-o", "jsonpath={.items[0].spec.holderIdentity}"]).await.out()
+    }
+
+    /// What the replica says of itself under a name, summed over its labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.client.http.get(format!("{}/metrics", self.replica.url)).send().await.unwrap().text().await.unwrap();
+        let of = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let values = text.lines().filter(|line| of(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum()
+    }
+
+    /// Makes sure that every chat of the cluster shows what its record says: no more and no less.
+    pub async fn agrees(&self) -> bool {
+        let (code, records) = self.send("GET", "chats", None).await;
+        let said = self.kubectl(&["get", "chats", "-o", "json"]).await;
+        let Ok(objects) = serde_json::from_str::<Value>(&said.out) else { return false };
+        let facts = |list: &Value| {
+            let fact = |item: &Value| {
+                let ready = item["status"]["conditions"].as_array().into_iter().flatten().find(|it| it["type"] == "Ready").cloned();
+                let ready = ready.unwrap_or_default();
+                json!([
+                    item["metadata"]["name"], item["spec"]["title"], item["status"]["pinned"]["snapshot"], item["status"]["dirty"],
+                    item["status"]["lastHandledRefresh"], ready["status"], ready["reason"],
+                ])
+            };
+            list["items"].as_array().into_iter().flatten().map(fact).collect::<Vec<_>>()
+        };
+        code == 200 && facts(&records) == facts(&objects)
     }
 
     /// Waits until the cluster has told the replica all that it had to tell, and that has been looked at: a manifest of its own is
@@ -138,7 +178,7 @@ impl<'a> Stopped<'a> {
     /// With a replica again.
     pub async fn started(self) -> Front<'a> {
         let Self { control_plane, namespace, db, home, client, run } = self;
-        let replica = Front::replica_of(control_plane, &namespace, &db, home.path(), &[]).await;
+        let replica = Front::replica_of(&namespace, &db, home.path(), &[]).await;
         Front { control_plane, namespace, db, replica, home, client, run }
     }
 

@@ -80,3 +80,21 @@ pub(crate) async fn empty_database() -> TestDb {
     let options = server.connect_options(&name);
     TestDb { pool: store::pool(options.clone(), 10), url: server.url(&name), options, name }
 }
+
+impl TestDb {
+    /// Nobody gets in any more, and whoever was in is out: to its clients the database is away.
+    pub(crate) async fn lock_out(&self) {
+        let mut postgres = self.options.clone().database("postgres").connect().await.unwrap();
+        execute(&mut postgres, format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false", self.name)).await;
+        let out = format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{}'", self.name);
+        execute(&mut postgres, out).await;
+        postgres.close().await.unwrap();
+    }
+
+    /// It is there again.
+    pub(crate) async fn let_in(&self) {
+        let mut postgres = self.options.clone().database("postgres").connect().await.unwrap();
+        execute(&mut postgres, format!("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true", self.name)).await;
+        postgres.close().await.unwrap();
+    }
+}
