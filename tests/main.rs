@@ -22,6 +22,7 @@ mod idle;
 mod kstatus;
 mod kubectl;
 mod laps;
+mod lease;
 mod lifecycle;
 mod log_order;
 mod moored;
