@@ -90,7 +90,7 @@ impl Command {
     pub const fn default_log(&self) -> &'static str {
         match self {
             Self::Dev(_) | Self::Uninstall(_) => "warn",
-            Self::Agent(_) | Self::Serve(_) | Self::Migrate(_) | Self::Crd(_) => "info,sqlx=warn",
+            Self::Agent(_) | Self::Serve(_) | Self::Migrate(_) | Self::Crd(_) => "info,sqlx=warn,kube_client=off",
             Self::Get(_)
             | Self::Context(_)
             | Self::Diff(_)

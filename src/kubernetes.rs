@@ -113,8 +113,8 @@ pub struct Inner {
     bucket: Bucket,
     waited: Mutex<HashSet<Id>>,
     happened: mpsc::Sender<events::Happened>,
-    /// How many initial lists have ended.
-    listed: watch::Sender<usize>,
+    /// Which lists of the cluster's present history have ended.
+    listed: watch::Sender<Listed>,
     liveness: Liveness,
 }
 
@@ -144,6 +144,13 @@ impl Inner {
     fn watches(&self, namespace: &str) -> bool {
         self.options.watch_namespaces.is_empty() || self.options.watch_namespaces.iter().any(|one| one == namespace)
     }
+}
+
+/// Which watches have listed what there is, in one history of the cluster.
+#[derive(Clone, Debug, Default)]
+struct Listed {
+    history: u64,
+    watches: HashSet<String>,
 }
 
 /// The front, about to run.
@@ -186,7 +193,7 @@ impl Front {
             again: Queue::default(),
             waited: Mutex::default(),
             happened,
-            listed: watch::Sender::new(0),
+            listed: watch::Sender::new(Listed::default()),
             liveness,
         }));
         let tasks = TaskTracker::new();

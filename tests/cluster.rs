@@ -185,7 +185,12 @@ async fn an_idle_front_writes_nothing_and_what_others_write_stays_theirs() {
     let control_plane = ControlPlane::shared().await;
     let front = Front::start(control_plane, &["--mirror=all"]).await;
     front.apply(&json!({"kind": "Agent", "metadata": {"name": "ws"}, "spec": {}})).await;
-    front.apply(&json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}}})).await;
+    // By server-side apply from the start: what was applied otherwise would go over to whoever applies so first.
+    let ours = json!({
+        "apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}},
+    });
+    let args = ["apply", "--server-side", "--field-manager=gitops", "-f", "-"];
+    control_plane.kubectl(&front.namespace, &args, &ours.to_string()).await.out();
     front.push("ws", "one").await;
     front.until_shown("chat/fix", "Ready", "True", "Pinned").await;
     front.until_shown("agent/ws", "Ready", "True", "Reporting").await;

@@ -156,8 +156,9 @@ async fn a_lease_that_is_stolen_stops_the_writing_until_the_thief_is_silent_for_
     let writes = control_plane.writes_since(mark).await.into_iter();
     let ours: Vec<_> = writes.filter(|write| write.namespace == front.namespace && write.user_agent.starts_with("moorline")).collect();
     assert_eq!(ours, [], "only who holds the Lease writes");
-    until_agreed(&front).await;
-    assert_ne!(front.holder().await, "thief");
+    until("the thief was silent for long enough", || async { (front.holder().await != "thief").then_some(()) }).await;
+    front.push("ws", "two").await;
+    front.until_shown("chat/first", "Drifted", "True", "ContentChanged").await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! the holder or has missed a part of the log.
 
 use super::{
-    Shared,
+    Listed, Shared,
     connect::Cluster,
     kind::{Id, Kind},
 };
@@ -53,14 +53,27 @@ impl Shared {
             }
         };
         let api = kind.api(&client, namespace.as_deref());
-        let stream = watcher(api, config).modify(|object: &mut DynamicObject| object.metadata.managed_fields = None);
-        let mut stream = std::pin::pin!(stream.default_backoff().ready_chunks(PAGE as usize));
+        let begin = || {
+            let stream = watcher(api.clone(), config.clone());
+            let stream = stream.modify(|object: &mut DynamicObject| object.metadata.managed_fields = None);
+            stream.default_backoff().ready_chunks(PAGE as usize).boxed()
+        };
+        let mut stream = begin();
+        let mut histories = self.lease.histories();
+        let mut history = *histories.borrow_and_update();
         let mut listing: Option<HashSet<Id>> = None;
         let mut quiet_until = tokio::time::Instant::now();
         loop {
             self.liveness.alive(&task);
             let events = tokio::select! {
                 () = stop.cancelled() => break,
+                Ok(()) = histories.changed() => {
+                    history = *histories.borrow_and_update();
+                    // What was seen says nothing of what there is.
+                    self.seen.keep_only(kind, namespace.as_deref(), &HashSet::new());
+                    stream = begin();
+                    continue;
+                }
                 events = stream.next() => events,
             };
             let Some(events) = events else { break };
@@ -85,7 +98,14 @@ impl Shared {
                             if let Err(error) = self.listed(kind, namespace.as_deref(), &there).await {
                                 tracing::warn!(%error, kind = kind.plural(), "records without a manifest could not be looked for; the next list does it");
                             }
-                            self.listed.send_modify(|lists| *lists += 1);
+                            self.listed.send_modify(|listed| {
+                                if listed.history < history {
+                                    *listed = Listed { history, watches: HashSet::new() };
+                                }
+                                if listed.history == history {
+                                    listed.watches.insert(task.clone());
+                                }
+                            });
                         }
                     }
                     Err(error) => {
@@ -135,8 +155,13 @@ impl Shared {
         let mut watching: Option<Watching> = None;
         let mut progress = self.tail.ring().progress();
         let mut lists = self.listed.subscribe();
+        let mut histories = self.lease.histories();
         let mut place: Option<Place> = None;
         loop {
+            if histories.has_changed().unwrap_or(false) {
+                histories.mark_unchanged();
+                place = None;
+            }
             self.liveness.alive("follower of the event log");
             if !self.may_write() {
                 (place, watching) = (None, None);
@@ -174,6 +199,7 @@ impl Shared {
                 _ = holding.changed() => {}
                 _ = progress.changed() => {}
                 _ = lists.changed(), if place.is_none() => {}
+                Ok(()) = histories.changed() => histories.mark_changed(),
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
@@ -181,9 +207,14 @@ impl Shared {
     }
 
     /// A place at the end of the log, once the cluster has been listed.
-    fn join(&self, progress: &mut watch::Receiver<Progress>, lists: &mut watch::Receiver<usize>) -> Option<Place> {
-        if *lists.borrow_and_update() < self.scopes().len() * Kind::ALL.len() {
-            return None;
+    fn join(&self, progress: &mut watch::Receiver<Progress>, lists: &mut watch::Receiver<Listed>) -> Option<Place> {
+        let all = self.scopes().len() * Kind::ALL.len();
+        let history = *self.lease.histories().borrow();
+        {
+            let listed = lists.borrow_and_update();
+            if listed.history != history || listed.watches.len() < all {
+                return None;
+            }
         }
         let through = progress.borrow_and_update().through?;
         self.tail.ring().join(through)

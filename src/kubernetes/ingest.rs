@@ -194,6 +194,10 @@ impl Shared {
 
     /// Lets the record of a manifest go.
     pub(super) async fn let_go(&self, id: &Id, entry: &Entry, policy: DeletionPolicy) -> Result<Outcome, StoreError> {
+        drop(store::acquire(&self.pool).await?); // what follows is not waited for
+        if policy == DeletionPolicy::Delete && self.seen.is_abandoned(id, entry.uid) {
+            return Ok(Outcome::Settled);
+        }
         let gone = match id.kind {
             Kind::Chat => {
                 let propagation = if entry.orphans { Propagation::Orphan } else { Propagation::Background };
@@ -217,7 +221,7 @@ impl Shared {
         }
     }
 
-    /// An object was deleted. The record goes if that was seen to be asked for, and otherwise only loses its manifest.
+    /// An object is gone. Its record, if there is one still, only loses its manifest.
     pub(super) async fn gone(&self, kind: Kind, object: &DynamicObject) {
         let (Some(id), Some(entry)) = (Id::of(kind, object), Entry::of(kind, object)) else { return };
         self.seen.forget(&id, entry.uid);
@@ -225,11 +229,9 @@ impl Shared {
         if entry.mirrored || kind == Kind::Snapshot {
             return;
         }
-        let policy = if entry.deleting.is_some() { entry.policy } else { DeletionPolicy::Retain };
-        if let Err(error) = self.let_go(&id, &entry, policy).await {
-            // The object is not there to be read again. A Retain is settled by the next list; a Delete was seen to by the
-            // finalizer, unless somebody took that off by force.
-            tracing::warn!(object = %id, %error, "the manifest is gone and its record could not be let go; the next list does it");
+        // What was to go with it has gone before its finalizer was taken off.
+        if let Err(error) = self.let_go(&id, &entry, DeletionPolicy::Retain).await {
+            tracing::warn!(object = %id, %error, "the manifest is gone and its record could not be released; the next list does it");
         }
     }
 

@@ -17,7 +17,10 @@ use clap::Args;
 use k8s_openapi::api::coordination::v1::Lease as Object;
 use kube::{Api, Client, api::PostParams};
 use record::{Seen, Whose};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout, timeout_at},
@@ -135,6 +138,10 @@ struct Inner {
     identity: String,
     clock: Clock,
     holding: watch::Sender<Holding>,
+    /// The Lease as it was seen last: its uid and version.
+    known: Mutex<Option<(String, u64)>>,
+    /// How often the cluster turned out to be another one than before.
+    histories: watch::Sender<u64>,
 }
 
 /// Why a look came to nothing.
@@ -161,7 +168,10 @@ impl Lease {
         let uname = rustix::system::uname();
         // Not the host alone: one that is restarted must not take itself for the holder that it was.
         let identity = format!("{}_{}", uname.nodename().to_string_lossy(), clock.new_id());
-        Self(Arc::new(Inner { api, options, identity, clock: clock.clone(), holding: watch::Sender::new(Holding::Standby) }))
+        Self(Arc::new(Inner { api, options, identity, clock: clock.clone(), holding: watch::Sender::new(Holding::Standby),
+            known: Mutex::new(None),
+            histories: watch::Sender::new(0),
+        }))
     }
 
     /// Whether this replica may write to the cluster at this moment.
@@ -172,6 +182,26 @@ impl Lease {
     /// Tells of a change: gained or lost, or another term; not of renewals, though the value that it borrows has them.
     pub fn holding(&self) -> watch::Receiver<Holding> {
         self.0.holding.subscribe()
+    }
+
+    /// Tells when the cluster is another one than it was: its data were lost, or restored from an earlier day. A watch does not say
+    /// so: it waits for versions that are long in coming. The Lease does, which every replica looks at all the time: it is another
+    /// object, or its version, which only grows, went back.
+    pub fn histories(&self) -> watch::Receiver<u64> {
+        self.0.histories.subscribe()
+    }
+
+    fn note_history(&self, lease: &Object) {
+        let version = lease.metadata.resource_version.as_deref().and_then(|version| version.parse().ok());
+        let (Some(uid), Some(version)) = (lease.metadata.uid.clone(), version) else { return };
+        let mut known = self.0.known.lock().expect("no holder of this lock panics");
+        let is_another = known.as_ref().is_some_and(|(known_uid, known)| *known_uid != uid || version < *known);
+        *known = Some((uid, version));
+        drop(known);
+        if is_another {
+            tracing::warn!("the cluster is not the one that it was: its data were lost or restored; everything is listed and compared again");
+            self.0.histories.send_modify(|histories| *histories += 1);
+        }
     }
 
     /// How the Lease names this replica: its host and an id of this process.
@@ -254,6 +284,7 @@ impl Lease {
             let terms = last.as_ref().map_or(0, |last| last.term() + 1);
             return Ok(self.create(terms).await?.unwrap_or(Look::Raced));
         };
+        self.note_history(&found);
         let now = Instant::now();
         let seen = match last.take() {
             Some(last) => last.again(found, now),
@@ -285,7 +316,10 @@ impl Lease {
     async fn won(&self, write: impl Future<Output = kube::Result<Object>>) -> Result<Option<Look>, LookError> {
         let until = Instant::now() + self.0.options.lease_renew_deadline;
         match self.call(write).await {
-            Ok(lease) => Ok(Some(Look::Ours { seen: Seen::first(lease, Instant::now()), until })),
+            Ok(lease) => {
+                self.note_history(&lease);
+                Ok(Some(Look::Ours { seen: Seen::first(lease, Instant::now()), until }))
+            }
             // Changed, made, or deleted by somebody else.
             Err(LookError::Cluster(kube::Error::Api(status)))
                 if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>

@@ -439,6 +439,7 @@ impl Shared {
         if self.clock.now().duration_since(since).unsigned_abs() < self.options.finalizer_timeout {
             return;
         }
+        self.seen.abandon(id, entry.uid); // before the object can be gone
         if self.hold(id, entry, false).await.is_ok() {
             let message = "deleted while the database was away: the record was kept, and the API may delete it";
             tracing::warn!(object = %id, "{message}");

@@ -42,6 +42,8 @@ pub struct Entry {
     pub orphans: bool,
     /// Why it was not taken over.
     pub refusal: Option<Arc<Refusal>>,
+    /// Whether its deletion is no longer waited with: the record stays.
+    pub abandoned: bool,
 }
 
 /// Why a manifest was not taken over.
@@ -86,6 +88,7 @@ impl Entry {
             deleting: meta.deletion_timestamp.as_ref().map(|at| at.0),
             orphans: finalizers.iter().any(|finalizer| finalizer == "orphan"),
             refusal: None,
+            abandoned: false,
         })
     }
 
@@ -104,6 +107,7 @@ impl Entry {
             deleting: None,
             orphans: false,
             refusal: None,
+            abandoned: false,
         }
     }
 }
@@ -133,8 +137,9 @@ impl Seen {
         if known.uid == entry.uid && known.version >= entry.version {
             return false;
         }
-        let refusal = known.refusal.clone().filter(|_| known.uid == entry.uid);
-        let entry = Entry { refusal, ..entry };
+        let same_object = known.uid == entry.uid;
+        let refusal = known.refusal.clone().filter(|_| same_object);
+        let entry = Entry { refusal, abandoned: known.abandoned && same_object, ..entry };
         let same = Entry { version: entry.version, ..known.clone() } == entry;
         *known = entry;
         !same
@@ -152,6 +157,18 @@ impl Seen {
         let changed = known.refusal.as_deref() != refusal.as_ref();
         known.refusal = refusal.map(Arc::new);
         changed
+    }
+
+    /// The deletion of an object is no longer waited with.
+    pub fn abandon(&self, id: &Id, uid: Uuid) {
+        if let Some(known) = self.lock().get_mut(id).filter(|known| known.uid == uid) {
+            known.abandoned = true;
+        }
+    }
+
+    /// Whether the deletion of an object is no longer waited with, or the object is gone.
+    pub fn is_abandoned(&self, id: &Id, uid: Uuid) -> bool {
+        self.lock().get(id).is_none_or(|known| known.uid != uid || known.abandoned)
     }
 
     /// An object is gone.

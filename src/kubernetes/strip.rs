@@ -53,12 +53,6 @@ pub enum StripError {
         /// Why not.
         source: kube::Error,
     },
-    /// Others change an object each time.
-    #[error("{id} was changed by somebody else {TRIES} times in a row")]
-    Contended {
-        /// Which.
-        id: Id,
-    },
     /// The cluster did not answer.
     #[error("{what}: no answer within {} s", REQUEST.as_secs())]
     Silence {
@@ -138,7 +132,8 @@ fn place(object: &PartialObjectMeta<DynamicObject>) -> Option<usize> {
 pub async fn strip(client: &Client, id: &Id) -> Result<Stripped, StripError> {
     let api = id.kind.api(client, Some(&id.key.namespace));
     let silence = |_| StripError::Silence { what: id.to_string() };
-    for _ in 0..TRIES {
+    let mut tries = 1;
+    loop {
         let read = timeout(REQUEST, api.get_metadata_opt(&id.key.name)).await.map_err(silence)?;
         let Some(object) = read.map_err(|source| StripError::Read { id: id.clone(), source })? else { return Ok(Stripped::Gone) };
         let Some(place) = place(&object) else { return Ok(Stripped::Absent) };
@@ -153,10 +148,9 @@ pub async fn strip(client: &Client, id: &Id) -> Result<Stripped, StripError> {
         match timeout(REQUEST, client.request::<IgnoredAny>(request)).await.map_err(silence)? {
             Ok(IgnoredAny) => return Ok(Stripped::Removed),
             Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Stripped::Gone),
-            // It is not there any more: somebody else changed the list.
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.code == 422 => {}
+            // It is not where it was: somebody else changed the list.
+            Err(kube::Error::Api(status)) if (status.is_conflict() || status.code == 422) && tries < TRIES => tries += 1,
             Err(source) => return Err(StripError::Patch { id: id.clone(), source }),
         }
     }
-    Err(StripError::Contended { id: id.clone() })
 }

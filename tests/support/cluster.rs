@@ -126,8 +126,10 @@ impl<'a> Front<'a> {
 
     /// Waits until the cluster shows a condition.
     pub async fn until_shown(&self, what: &str, condition: &str, status: &str, reason: &str) {
+        let last = Last::default();
         until(&format!("{what} shows {condition}={status} {reason}"), || async {
             let object = self.get(what).await;
+            *last.0.lock().unwrap() = object.clone();
             let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
             conditions.find(|it| it["type"] == condition && it["status"] == status && it["reason"] == reason).map(|_| ())
         })
@@ -161,6 +163,18 @@ impl<'a> Front<'a> {
     pub async fn record(&self, kind: &str, name: &str) -> Option<Value> {
         let (code, record) = self.send("GET", &format!("{kind}/{name}"), None).await;
         (code == 200).then_some(record)
+    }
+}
+
+/// What was seen last, which is told when the test fails.
+#[derive(Default)]
+struct Last(std::sync::Mutex<Value>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seen last: {:#}", self.0.lock().unwrap());
+        }
     }
 }
 
