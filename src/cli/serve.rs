@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   moorline serve --database-url postgres://moorline@db/moorline
-  moorline serve --auth token --token-auth-file tokens.csv --listen 0.0.0.0:8460")]
+  moorline serve --database-url postgres://moorline@db/moorline --auth token --token-auth-file tokens.csv")]
 pub struct ServeArgs {
     #[command(flatten)]
     database: config::Database,
