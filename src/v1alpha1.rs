@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod chat;
 pub mod context;
+pub mod definition;
 pub mod diff;
 pub mod event;
 pub mod meta;

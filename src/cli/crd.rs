@@ -1,9 +1,8 @@
 //! `moorline crd`: the custom resource definitions, from the types that the API speaks.
 
-use crate::v1alpha1::{Agent, AgentSnapshot, Chat};
+use crate::v1alpha1::definition::all;
 use anyhow::Context as _;
 use clap::Args;
-use kube::CustomResourceExt as _;
 use std::{fs, path::PathBuf, process::ExitCode};
 
 /// Print the custom resource definitions as YAML.
@@ -15,13 +14,9 @@ pub struct CrdArgs {
 }
 
 /// The file name of each definition, and its YAML.
-pub fn definitions() -> anyhow::Result<Vec<(&'static str, String)>> {
-    let yaml = |crd| serde_saphyr::to_string(&crd).context("writing YAML");
-    Ok(vec![
-        ("agents.yaml", yaml(serde_json::to_value(Agent::crd())?)?),
-        ("agentsnapshots.yaml", yaml(serde_json::to_value(AgentSnapshot::crd())?)?),
-        ("chats.yaml", yaml(serde_json::to_value(Chat::crd())?)?),
-    ])
+pub fn definitions() -> anyhow::Result<Vec<(String, String)>> {
+    let yaml = |(plural, definition)| Ok((format!("{plural}.yaml"), serde_saphyr::to_string(&definition).context("writing YAML")?));
+    all().into_iter().map(yaml).collect()
 }
 
 /// Runs it.
@@ -30,7 +25,7 @@ pub fn run(args: &CrdArgs) -> anyhow::Result<ExitCode> {
         match &args.dir {
             Some(dir) => {
                 fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-                let path = dir.join(name);
+                let path = dir.join(&name);
                 fs::write(&path, yaml).with_context(|| format!("writing {}", path.display()))?;
             }
             None => print!("---\n{yaml}"),

@@ -1,6 +1,6 @@
 //! `Agent`: who reports the context of one workspace build.
 
-use super::{chat::Deletion, meta};
+use super::{chat::Deletion, definition, meta};
 use crate::model::{
     agent::{self as model, AgentView},
     fault::{Fault, FaultKind},
@@ -33,6 +33,8 @@ const SERVICE_ACCOUNT_MAX: usize = 253;
     shortname = "magent",
     category = "moorline",
     doc = "Reports the context that it finds in one build of a workspace.",
+    validation = definition::label_name(),
+    selectable = ".spec.workspace",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Snapshot", type_ = "string", json_path = ".status.latestSnapshot.name"),
     printcolumn(name = "Rev", type_ = "integer", json_path = ".status.latestSnapshot.revision"),
@@ -51,7 +53,7 @@ const SERVICE_ACCOUNT_MAX: usize = 253;
 pub struct AgentSpec {
     /// The workspace it belongs to; agents of one workspace share it. A DNS label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub workspace: Option<String>,
     /// The workspace's build, from 0; the highest build is the workspace's current agent, none counts lowest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,7 +61,7 @@ pub struct AgentSpec {
     pub build: Option<i64>,
     /// The user name that may push as this agent; at most 253 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\x00]*$"))]
     pub service_account_name: Option<String>,
     /// Refuse pushes.
     #[serde(default)]

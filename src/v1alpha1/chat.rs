@@ -1,6 +1,9 @@
 //! `Chat`: a conversation, and the snapshot it is moored to.
 
-use super::meta::{self, AgentIdentity, LabelRef, NameRef};
+use super::{
+    definition,
+    meta::{self, AgentIdentity, LabelRef, NameRef},
+};
 use crate::model::{
     chat::{self as model, BoundAgent, ChatDetail, ChatState, ChatView, PinCause, Reference},
     drift,
@@ -35,6 +38,13 @@ pub const LAST_ERROR_MAX: usize = 4096;
     shortname = "mchat",
     category = "moorline",
     doc = "A conversation with an AI, moored to an immutable snapshot of its agent's context.",
+    validation = definition::own_parent(),
+    selectable = ".spec.owner",
+    selectable = ".spec.agentRef.name",
+    selectable = ".spec.workspaceRef.name",
+    selectable = ".spec.archived",
+    selectable = ".status.state",
+    selectable = ".status.dirty",
     printcolumn(name = "Agent", type_ = "string", json_path = ".status.boundAgent.name"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Drifted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Drifted\")].status"),
@@ -50,18 +60,18 @@ pub const LAST_ERROR_MAX: usize = 4096;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = kube::core::Rule::new("!(has(self.agentRef) && has(self.workspaceRef))").message("at most one of agentRef and workspaceRef"))]
-#[x_kube(validation = kube::core::Rule::new("has(self.owner) == has(oldSelf.owner) && (!has(self.owner) || self.owner == oldSelf.owner)").message("owner is immutable"))]
-#[x_kube(validation = kube::core::Rule::new("has(self.parentRef) == has(oldSelf.parentRef) && (!has(self.parentRef) || self.parentRef == oldSelf.parentRef)").message("parentRef is immutable"))]
+#[x_kube(validation = definition::at_most_one())]
+#[x_kube(validation = definition::immutable("owner"))]
+#[x_kube(validation = definition::immutable("parentRef"))]
 #[serde(rename_all = "camelCase")]
 pub struct ChatSpec {
     /// Whose chat it is: a user name of at most 253 characters. Default: whoever creates it. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\x00]*$"))]
     pub owner: Option<String>,
     /// For people; at most 512 characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 512), regex(pattern = r"^[^\x00]*$"))]
     pub title: String,
     /// The agent whose context it uses, of the same namespace. At most one of agentRef and workspaceRef; neither: unbound.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -19,7 +19,7 @@ use uuid::Uuid;
 #[serde(rename_all = "camelCase")]
 pub struct NameRef {
     /// The object's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
     pub name: String,
 }
 
@@ -28,7 +28,7 @@ pub struct NameRef {
 #[serde(rename_all = "camelCase")]
 pub struct LabelRef {
     /// Its name.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
 }
 

@@ -1,6 +1,9 @@
 //! `AgentSnapshot`: an immutable revision of an agent's context. Metadata of resources only, never a body.
 
-use super::meta::{self, AgentIdentity};
+use super::{
+    definition,
+    meta::{self, AgentIdentity},
+};
 use crate::model::{
     resource::ResourceMeta,
     snapshot::{Snapshot, SnapshotWithManifest},
@@ -26,29 +29,36 @@ pub const HASH_LABEL: &str = "moorline.dev/snapshot-hash";
     shortname = "msnap",
     category = "moorline",
     doc = "An immutable, content-addressed revision of an agent's context.",
+    selectable = ".spec.agentRef.name",
     printcolumn(name = "Agent", type_ = "string", json_path = ".spec.agentRef.name"),
     printcolumn(name = "Rev", type_ = "integer", json_path = ".spec.revision"),
     printcolumn(name = "Resources", type_ = "integer", json_path = ".spec.resourceCount"),
     printcolumn(name = "Hash", type_ = "string", json_path = ".spec.hash", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = kube::core::Rule::new("self == oldSelf").message("an AgentSnapshot is immutable"))]
+#[x_kube(validation = definition::immutable_object())]
 #[serde(rename_all = "camelCase")]
 pub struct AgentSnapshotSpec {
     /// The agent that reported it, which may be gone.
     pub agent_ref: AgentIdentity,
     /// The hash of its resources: `sha256:` and 64 hexadecimal digits.
-    #[schemars(length(max = 71))]
+    #[schemars(length(min = 71, max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub hash: String,
     /// Counts the agent's distinct contexts, from 1.
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
     pub revision: i64,
     /// How many resources it holds.
+    #[schemars(range(min = 0))]
     pub resource_count: i32,
     /// Sum of their sizes in bytes.
+    #[schemars(range(min = 0))]
     pub size_bytes: i64,
     /// The resources, in (kind, source) order, without bodies.
-    #[schemars(length(max = 1000))]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "source"]))]
     pub resources: Vec<SnapshotResource>,
+    /// Whether the list is cut: an object in a cluster lists at most 500, with sources of at most 512 bytes. The API lists all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
 }
 
 /// A resource of a snapshot.
@@ -67,7 +77,7 @@ pub struct SnapshotResource {
     pub source_path: String,
     /// sha256 of its content; absent without content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 71))]
+    #[schemars(length(min = 71, max = 71), regex(pattern = "^sha256:[0-9a-f]{64}$"))]
     pub content_hash: Option<String>,
     /// Size of its content in bytes.
     #[schemars(range(min = 0))]
@@ -121,6 +131,7 @@ impl AgentSnapshot {
             resource_count: *resource_count,
             size_bytes: *size_bytes,
             resources: manifest.iter().map(SnapshotResource::from).collect(),
+            truncated: false,
         };
         Self { metadata, spec }
     }
