@@ -36,6 +36,7 @@ mod replay;
 mod replicas;
 mod retention;
 mod retention_events;
+mod rules;
 mod scan;
 mod schema;
 mod selectors;
