@@ -29,6 +29,8 @@ use serde_json::{Value, json};
 pub const PATCH_TRIES: usize = 8;
 /// How many characters a generated name ends with.
 const SUFFIX: usize = 5;
+/// The first whole number that a float may not hold: 2^53.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 /// Longest base of a generated name, in bytes, as in Kubernetes.
 const GENERATE_MAX: usize = 58;
 
@@ -95,8 +97,26 @@ pub fn drop_nulls(value: &mut Value) {
     }
 }
 
+/// A number with a point that is whole counts as whole, as in Kubernetes: `7.0` is 7.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < WHOLE_MAX);
+            if let Some(float) = whole {
+                #[expect(clippy::cast_possible_truncation, reason = "it is whole and below 2^53")]
+                let whole = float as i64;
+                *value = json!(whole);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
 /// Takes `apiVersion` and `kind` off an object, which must be those of the path.
 pub fn take_type(resource: Resource, value: &mut Value) -> Result<(), ApiError> {
+    whole_numbers(value);
     let Some(object) = value.as_object_mut() else {
         return Err(ApiError::bad_request("the request's body must be a JSON object"));
     };
@@ -112,30 +132,42 @@ pub fn take_type(resource: Resource, value: &mut Value) -> Result<(), ApiError> 
 }
 
 /// The name of an object that is to be created, from `name` or `generateName`, and its namespace, which must be the path's.
+/// What is wrong with either is named as a kube-apiserver does.
 pub fn new_name(resource: Resource, namespace: &str, meta: &ObjectMeta, clock: &Clock) -> Result<(Key, Vec<Fault>), ApiError> {
     same_namespace(namespace, meta)?;
+    if meta.resource_version.as_deref().is_some_and(|version| !matches!(version, "" | "0")) {
+        return Err(ApiError::bad_request("metadata.resourceVersion must not be set on an object that is to be created"));
+    }
     let given = meta.name.as_deref().filter(|name| !name.is_empty());
     let base = meta.generate_name.as_deref().filter(|base| !base.is_empty());
-    let (name, field) = match (given, base) {
-        (Some(name), _) => (name.to_owned(), "metadata.name"),
+    let mut faults: Vec<Fault> = base.and_then(base_fault).into_iter().collect();
+    let name = match (given, base) {
+        (Some(name), _) => name.to_owned(),
         (None, Some(base)) => {
             let base: String = base.chars().take(GENERATE_MAX).collect();
             let id = clock.new_id().as_u128();
             // The alphabet of Kubernetes' own generated names: no vowels, nothing that is easily misread.
             let letters = b"bcdfghjklmnpqrstvwxz2456789";
             let suffix = (0..SUFFIX).map(|n| char::from(letters[((id >> (n * 5)) & 31) as usize % letters.len()]));
-            (base + &suffix.collect::<String>(), "metadata.generateName")
+            base + &suffix.collect::<String>()
         }
         (None, None) => {
-            let fault = Fault::new("metadata.name", FaultKind::Required, "name or generateName is required");
-            return Ok((Key::new(namespace, ""), vec![fault]));
+            faults.push(Fault::new("metadata.name", FaultKind::Required, "name or generateName is required"));
+            return Ok((Key::new(namespace, ""), faults));
         }
     };
-    let fault = match resource {
-        Resource::Chats => name::dns_subdomain(field, &name),
-        Resource::Agents | Resource::AgentSnapshots => name::dns_label(field, &name),
-    };
-    Ok((Key::new(namespace, name), fault.into_iter().collect()))
+    faults.extend(match resource {
+        Resource::Chats => name::dns_subdomain("metadata.name", &name),
+        Resource::Agents | Resource::AgentSnapshots => name::dns_label("metadata.name", &name),
+    });
+    Ok((Key::new(namespace, name), faults))
+}
+
+/// What is wrong with the base of a generated name: it may end with a hyphen, which no name does.
+fn base_fault(base: &str) -> Option<Fault> {
+    let masked = base.strip_suffix('-').filter(|rest| !rest.is_empty()).map(|rest| format!("{rest}a"));
+    let fault = name::dns_subdomain("metadata.generateName", masked.as_deref().unwrap_or(base))?;
+    Some(Fault { message: fault.message.replace(masked.as_deref().unwrap_or(base), base), ..fault })
 }
 
 fn same_namespace(namespace: &str, meta: &ObjectMeta) -> Result<(), ApiError> {

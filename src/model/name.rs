@@ -43,14 +43,14 @@ pub fn dns_subdomain(field: &str, name: &str) -> Option<Fault> {
 
 /// Checks labels: qualified names as keys, values of at most 63 characters.
 pub fn labels(field: &str, labels: &BTreeMap<String, String>) -> Vec<Fault> {
-    let mut faults = keys(field, labels);
+    let mut faults = keys(field, labels.keys().map(|key| (key.as_str(), key.clone())));
     for (key, value) in labels {
         if value.len() > LABEL_MAX {
-            let message = format!("a label value must be at most {LABEL_MAX} bytes, got {}", value.len());
-            faults.push(Fault::new(format!("{field}[{key}]"), FaultKind::TooLong, message));
+            let message = format!("the value of {key:?} must be at most {LABEL_MAX} bytes, got {}", value.len());
+            faults.push(Fault::new(field, FaultKind::TooLong, message));
         } else if !value.is_empty() && !is_qualified_part(value) {
-            let rule = "a label value must be letters, digits, '-', '_' and '.', beginning and ending with a letter or digit";
-            faults.push(Fault::new(format!("{field}[{key}]"), FaultKind::Invalid, format!("{rule}, got {value:?}")));
+            let rule = "must be letters, digits, '-', '_' and '.', beginning and ending with a letter or digit";
+            faults.push(Fault::new(field, FaultKind::Invalid, format!("the value of {key:?} {rule}, got {value:?}")));
         }
     }
     faults
@@ -58,7 +58,8 @@ pub fn labels(field: &str, labels: &BTreeMap<String, String>) -> Vec<Fault> {
 
 /// Checks annotations: qualified names as keys, 256 KiB together.
 pub fn annotations(field: &str, annotations: &BTreeMap<String, String>) -> Vec<Fault> {
-    let mut faults = keys(field, annotations);
+    // Kubernetes looks at them in small letters.
+    let mut faults = keys(field, annotations.keys().map(|key| (key.as_str(), key.to_ascii_lowercase())));
     let size: usize = annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     if size > ANNOTATIONS_MAX {
         let message = format!("annotations must be at most {ANNOTATIONS_MAX} bytes together, got {size}");
@@ -67,17 +68,17 @@ pub fn annotations(field: &str, annotations: &BTreeMap<String, String>) -> Vec<F
     faults
 }
 
-fn keys(field: &str, map: &BTreeMap<String, String>) -> Vec<Fault> {
-    let bad = |key: &&String| {
-        let (prefix, name) = key.split_once('/').map_or((None, key.as_str()), |(prefix, name)| (Some(prefix), name));
+/// Checks the second of each, and shows the first. The field is the map: so a kube-apiserver names it.
+fn keys<'a>(field: &str, keys: impl Iterator<Item = (&'a str, String)>) -> Vec<Fault> {
+    let bad = |key: &str| {
+        let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
         let prefix_ok = prefix.is_none_or(|p| p.len() <= SUBDOMAIN_MAX && p.split('.').all(is_label));
         !(prefix_ok && !name.is_empty() && name.len() <= LABEL_MAX && is_qualified_part(name))
     };
     let rule =
         "a key must be a qualified name: an optional DNS subdomain and '/', then at most 63 letters, digits, '-', '_' and '.'";
-    map.keys()
-        .filter(bad)
-        .map(|key| Fault::new(format!("{field}[{key}]"), FaultKind::Invalid, format!("{rule}, got {key:?}")))
+    keys.filter(|(_, looked_at)| bad(looked_at))
+        .map(|(key, _)| Fault::new(field, FaultKind::Invalid, format!("{rule}, got {key:?}")))
         .collect()
 }
 

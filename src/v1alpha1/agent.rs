@@ -1,6 +1,6 @@
 //! `Agent`: who reports the context of one workspace build.
 
-use super::{chat::Deletion, definition, meta};
+use super::{chat::Deletion, meta};
 use crate::model::{
     agent::{self as model, AgentView},
     fault::{Fault, FaultKind},
@@ -33,7 +33,6 @@ const SERVICE_ACCOUNT_MAX: usize = 253;
     shortname = "magent",
     category = "moorline",
     doc = "Reports the context that it finds in one build of a workspace.",
-    validation = definition::label_name(),
     selectable = ".spec.workspace",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Snapshot", type_ = "string", json_path = ".status.latestSnapshot.name"),

@@ -5,6 +5,7 @@
 //! its like do, for the HTTP API and for manifests alike.
 
 use super::{Agent, AgentSnapshot, Chat};
+use crate::model::name;
 use kube::{
     CustomResourceExt as _,
     core::{Reason, Rule},
@@ -45,13 +46,6 @@ pub(super) fn own_parent() -> Rule {
         .field_path(".spec.parentRef.name")
 }
 
-/// An object whose name is the value of a label elsewhere.
-pub(super) fn label_name() -> Rule {
-    Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')")
-        .message("must be at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit")
-        .field_path(".metadata.name")
-}
-
 /// Each definition, as JSON, with the plural of its kind.
 pub fn all() -> Vec<(&'static str, Value)> {
     let json = |definition| serde_json::to_value(definition).expect("a definition has string keys");
@@ -62,6 +56,9 @@ pub fn all() -> Vec<(&'static str, Value)> {
         each(schema, &null_is_absence);
         if let Some(conditions) = schema.pointer_mut("/properties/status/properties/conditions/items/properties") {
             bound_condition(conditions);
+        }
+        if *plural == "agents" {
+            name_is_label(schema);
         }
         if *plural == "agentsnapshots" {
             bound_resources(&mut schema["properties"]["spec"]["properties"]["resources"]);
@@ -83,6 +80,12 @@ fn spec_may_be_absent(schema: &mut Value) {
     if let Some(root) = schema.as_object_mut() {
         root.remove("required");
     }
+}
+
+/// An object whose name is the value of a label elsewhere. Of metadata a definition may restrict the names and nothing else.
+fn name_is_label(schema: &mut Value) {
+    let name = json!({"type": "string", "maxLength": name::LABEL_MAX, "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"});
+    schema["properties"]["metadata"] = json!({"type": "object", "properties": {"name": name}});
 }
 
 /// The limits of `metav1.Condition` (k8s.io/apimachinery), which the Rust type does not have.

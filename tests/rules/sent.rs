@@ -86,7 +86,11 @@ impl Server {
 
     async fn ask(&self, method: &str, url: &str, form: &str, body: String) -> Answered {
         let request = self.http.request(method.parse().unwrap(), url).header(CONTENT_TYPE, format!("application/{form}"));
-        let answer = request.body(body).send().await.unwrap();
+        let answer = match request.body(body).send().await {
+            // Refused by its announced length, and cut off while it is still being written.
+            Err(error) if !error.is_connect() => return Answered { code: 413, object: json!(error.to_string()), generated: false },
+            answer => answer.unwrap(),
+        };
         let (code, text) = (answer.status().as_u16(), answer.text().await.unwrap());
         Answered { code, object: serde_json::from_str(&text).unwrap_or(Value::String(text)), generated: false }
     }

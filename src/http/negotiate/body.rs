@@ -10,8 +10,8 @@ use std::time::Duration;
 
 /// Most bytes of a push's HTTP body: 8 MiB. (What its decoded bodies may hold together is less.)
 pub const PUSH_BODY_MAX: usize = 8 << 20;
-/// Most bytes of any other body: 1 MiB.
-pub const BODY_MAX: usize = 1 << 20;
+/// Most bytes of any other body: 1.5 MiB, which is the most that a cluster could keep (etcd's `--max-request-bytes`).
+pub const BODY_MAX: usize = 3 << 19;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
