@@ -22,15 +22,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::object::HasStatus;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// How often a patch is tried again when the object changes under it.
 pub const PATCH_TRIES: usize = 8;
 /// How many characters a generated name ends with.
 const SUFFIX: usize = 5;
-/// The first whole number that a float may not hold: 2^53.
-const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 /// Longest base of a generated name, in bytes, as in Kubernetes.
 const GENERATE_MAX: usize = 58;
 
@@ -70,61 +69,64 @@ pub fn check_namespace(resource: Resource, namespace: &str) -> Result<(), ApiErr
     name::dns_label("metadata.namespace", namespace).map_or(Ok(()), |fault| Err(ApiError::invalid(resource.kind(), "", &[fault])))
 }
 
-/// Reads the body of a create or an update.
-pub async fn read_object<T: DeserializeOwned>(
+/// Reads the body of a create or an update. A status in it is passed over, even one that is none, as in Kubernetes.
+pub async fn read_object<T>(
     resource: Resource,
     headers: &HeaderMap,
     body: Body,
     validation: FieldValidation,
-) -> Result<Typed<T>, ApiError> {
+) -> Result<Typed<T>, ApiError>
+where
+    T: DeserializeOwned + HasStatus<Status: DeserializeOwned>,
+{
     negotiate::expect_json(headers)?;
     let bytes = negotiate::read_body(headers, body, negotiate::BODY_MAX).await?;
+    if bytes.is_empty() {
+        return Err(ApiError::bad_request(format!("the request's body is empty: it must be a {}", resource.kind())));
+    }
     let mut json = Json::parse(&bytes, NulAllowed::Nowhere)?;
     drop_nulls(&mut json.value);
     take_type(resource, &mut json.value)?;
+    if let Some(fields) = json.value.as_object_mut()
+        && fields.get("status").is_some_and(|status| T::Status::deserialize(status).is_err())
+    {
+        fields.remove("status");
+    }
     typed::read(resource, json, validation)
 }
 
-/// A field that is null counts as one that is absent, as in Kubernetes.
-pub fn drop_nulls(value: &mut Value) {
+/// A field of an object that is null counts as one that is absent, and a label or an annotation as one that is empty, as in
+/// Kubernetes.
+pub fn drop_nulls(object: &mut Value) {
+    for texts in ["/metadata/labels", "/metadata/annotations"] {
+        let texts = object.pointer_mut(texts).and_then(Value::as_object_mut);
+        texts.into_iter().flat_map(Map::values_mut).filter(|text| text.is_null()).for_each(|text| *text = json!(""));
+    }
+    drop_all_nulls(object);
+}
+
+fn drop_all_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(drop_nulls);
+            fields.values_mut().for_each(drop_all_nulls);
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Value::Array(items) => items.iter_mut().for_each(drop_all_nulls),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-/// A number with a point that is whole counts as whole, as in Kubernetes: `7.0` is 7.
-fn whole_numbers(value: &mut Value) {
-    match value {
-        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
-        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
-        Value::Number(number) => {
-            let whole = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < WHOLE_MAX);
-            if let Some(float) = whole {
-                #[expect(clippy::cast_possible_truncation, reason = "it is whole and below 2^53")]
-                let whole = float as i64;
-                *value = json!(whole);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
 
 /// Takes `apiVersion` and `kind` off an object, which must be those of the path.
 pub fn take_type(resource: Resource, value: &mut Value) -> Result<(), ApiError> {
-    whole_numbers(value);
     let Some(object) = value.as_object_mut() else {
         return Err(ApiError::bad_request("the request's body must be a JSON object"));
     };
-    for (field, wanted) in [("apiVersion", API_VERSION), ("kind", resource.kind())] {
-        if let Some(got) = object.remove(field).filter(|got| got != wanted) {
-            let message = format!("{field}: this path takes {wanted}, got {got}");
-            return Err(ApiError::bad_request(message));
-        }
+    if let Some(got) = object.remove("apiVersion").filter(|got| got != API_VERSION) {
+        return Err(ApiError::bad_request(format!("apiVersion: this path takes {API_VERSION}, got {got}")));
+    }
+    if let Some(got) = object.remove("kind").filter(|got| got != resource.kind()) {
+        let fault = Fault::new("kind", FaultKind::Invalid, format!("{got}: must be {}", resource.kind()));
+        return Err(ApiError::invalid(resource.kind(), "", &[fault]));
     }
     object.entry("metadata").or_insert_with(|| json!({}));
     object.entry("spec").or_insert_with(|| json!({}));

@@ -35,6 +35,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::Response,
 };
+use kube::core::object::HasStatus;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::PgConnection;
 use std::{future::Future, time::Duration};
@@ -46,7 +47,13 @@ pub trait Record: Sized + Send + Sync + 'static {
     /// What it is.
     const RESOURCE: Resource;
     /// Its published type.
-    type Wire: kube::Resource<DynamicType = ()> + Serialize + DeserializeOwned + Send + Sync + 'static;
+    type Wire: kube::Resource<DynamicType = ()>
+        + HasStatus<Status: DeserializeOwned>
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static;
     /// What may be asked to become of it.
     type Wanted: Send + Sync;
 

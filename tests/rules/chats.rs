@@ -8,6 +8,7 @@ const CHATS: Of = Of("chats");
 const OWNER: &str = "**`spec.owner` left out.** The HTTP API fills in whoever creates the chat, and an update without it \
                      leaves it as it is. A kube-apiserver fills in nothing: Moorline gives the record its owner when it takes \
                      the manifest over, and the manifest's `owner`, or its absence, never changes.";
+const EMPTY: &str = "**An empty `title`.** It is the same as none, and the HTTP API shows it as none.";
 const PARENT: &str = "**`spec.parentRef` that names no chat, and what a child inherits.** A custom resource definition knows one \
                       object only. The HTTP API refuses a parent that the caller may not read, and shows the child with the \
                       reference that it inherits.";
@@ -43,7 +44,7 @@ fn good() -> Vec<Row> {
         CHATS.create("no owner", json!({"spec": {"title": "x"}})).differs(Taken, Taken, OWNER),
         CHATS.create("a field that nobody knows", chat(json!({"colour": "red"}))),
         CHATS.send("a field that nobody knows, strictly", Sent::CreateStrictly(chat(json!({"colour": "red"})))).refused(&[]),
-        CHATS.create("an empty title", chat(json!({"title": ""}))),
+        CHATS.create("an empty title", chat(json!({"title": ""}))).differs(Taken, Taken, EMPTY),
     ]
 }
 

@@ -37,7 +37,8 @@ impl Servers {
         let bearer = format!("Bearer {}", user["token"].as_str().unwrap());
         let headers = HeaderMap::from_iter([(AUTHORIZATION, bearer.parse().unwrap())]);
         let theirs = reqwest::Client::builder().no_proxy().tls_certs_only(trusted).default_headers(headers).build().unwrap();
-        let headers = HeaderMap::from_iter([("prefer".parse().unwrap(), "respond-async".parse().unwrap())]);
+        // What is changed later is changed under the version it was created with, so the loop must be done with it.
+        let headers = HeaderMap::from_iter([("prefer".parse().unwrap(), "wait=10".parse().unwrap())]);
         let ours = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
         let all = |url: &str| format!("{url}{BASE}/namespaces/{NAMESPACE}");
         let kubernetes = Server { http: theirs, all: all(&plane.url) };
