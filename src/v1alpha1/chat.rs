@@ -38,7 +38,6 @@ pub const LAST_ERROR_MAX: usize = 4096;
     shortname = "mchat",
     category = "moorline",
     doc = "A conversation with an AI, moored to an immutable snapshot of its agent's context.",
-    validation = definition::own_parent(),
     selectable = ".spec.owner",
     selectable = ".spec.agentRef.name",
     selectable = ".spec.workspaceRef.name",
