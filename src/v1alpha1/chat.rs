@@ -38,7 +38,6 @@ pub const LAST_ERROR_MAX: usize = 4096;
     shortname = "mchat",
     category = "moorline",
     doc = "A conversation with an AI, moored to an immutable snapshot of its agent's context.",
-    validation = definition::own_parent(),
     selectable = ".spec.owner",
     selectable = ".spec.agentRef.name",
     selectable = ".spec.workspaceRef.name",
@@ -104,15 +103,6 @@ pub enum RefreshPolicy {
     Manual,
     /// Move to the latest snapshot at once.
     OnDrift,
-}
-
-impl From<model::RefreshPolicy> for RefreshPolicy {
-    fn from(policy: model::RefreshPolicy) -> Self {
-        match policy {
-            model::RefreshPolicy::Manual => Self::Manual,
-            model::RefreshPolicy::OnDrift => Self::OnDrift,
-        }
-    }
 }
 
 /// What deleting a manifest does to the record.
@@ -422,7 +412,10 @@ impl Chat {
             agent_ref: labelled(chat.spec.reference.agent()),
             workspace_ref: labelled(chat.spec.reference.workspace()),
             parent_ref: chat.spec.parent.clone().map(|name| NameRef { name }),
-            refresh_policy: chat.spec.refresh_policy.into(),
+            refresh_policy: match chat.spec.refresh_policy {
+                model::RefreshPolicy::Manual => RefreshPolicy::Manual,
+                model::RefreshPolicy::OnDrift => RefreshPolicy::OnDrift,
+            },
             suspend: chat.spec.suspend,
             archived: chat.spec.archived,
             deletion_policy: chat.spec.deletion_policy.into(),

@@ -39,13 +39,6 @@ pub(super) fn immutable_object() -> Rule {
     Rule::new("self == oldSelf").message("is immutable").reason(Reason::FieldValueForbidden)
 }
 
-/// A chat is not its own parent.
-pub(super) fn own_parent() -> Rule {
-    Rule::new("!has(self.spec.parentRef) || self.spec.parentRef.name != self.metadata.name")
-        .message("a chat cannot be its own parent")
-        .field_path(".spec.parentRef.name")
-}
-
 /// Each definition, as JSON, with the plural of its kind.
 pub fn all() -> Vec<(&'static str, Value)> {
     let json = |definition| serde_json::to_value(definition).expect("a definition has string keys");
@@ -57,13 +50,16 @@ pub fn all() -> Vec<(&'static str, Value)> {
         if let Some(conditions) = schema.pointer_mut("/properties/status/properties/conditions/items/properties") {
             bound_condition(conditions);
         }
-        if *plural == "agents" {
-            name_is_label(schema);
-        }
-        if *plural == "agentsnapshots" {
-            bound_resources(&mut schema["properties"]["spec"]["properties"]["resources"]);
-        } else {
-            spec_may_be_absent(schema);
+        match *plural {
+            "agents" => {
+                spec_may_be_absent(schema);
+                name_is_label(schema);
+            }
+            "chats" => {
+                spec_may_be_absent(schema);
+                no_own_parent(schema);
+            }
+            _ => bound_resources(&mut schema["properties"]["spec"]["properties"]["resources"]),
         }
     }
     all
@@ -80,6 +76,14 @@ fn spec_may_be_absent(schema: &mut Value) {
     if let Some(root) = schema.as_object_mut() {
         root.remove("required");
     }
+}
+
+/// A chat is not its own parent. It needs the name, so it is a rule of the whole object.
+fn no_own_parent(schema: &mut Value) {
+    let rule = Rule::new("!has(self.spec.parentRef) || self.spec.parentRef.name != self.metadata.name")
+        .message("a chat cannot be its own parent")
+        .field_path(".spec.parentRef.name");
+    schema["x-kubernetes-validations"] = json!([rule]);
 }
 
 /// An object whose name is the value of a label elsewhere. Of metadata a definition may restrict the names and nothing else.
