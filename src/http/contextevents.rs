@@ -373,7 +373,7 @@ impl Watcher {
                 if entry.event.cursor > self.cursor {
                     self.cursor = entry.event.cursor;
                     if self.wanted.takes(&entry.event, &mut self.agents) && self.may_see(entry) {
-                        self.frames.event(&mut piece, &entry.event);
+                        self.frames.entry(&mut piece, entry);
                     }
                 }
             }
@@ -541,13 +541,22 @@ impl EventFrames {
     }
 
     fn event(self, piece: &mut Vec<u8>, event: &Logged) {
-        let cursor = cursor_text(event.cursor);
+        self.frame(piece, &self.line(event), Some(event.cursor));
+    }
+
+    /// The same of what all watchers share: each line is made once.
+    fn entry(self, piece: &mut Vec<u8>, entry: &Entry) {
+        let line = if self.core { &entry.lines.core } else { &entry.lines.context };
+        self.frame(piece, line.get_or_init(|| self.line(&entry.event)), Some(entry.event.cursor));
+    }
+
+    fn line(self, event: &Logged) -> Bytes {
         let object = if self.core {
             core_event(event, &object_version(event.cursor.rv))
         } else {
             serde_json::to_value(ContextEvent::from_logged(event)).expect("an event is plain data")
         };
-        self.frame(piece, Told::Added.as_str(), &object, Some(&cursor));
+        line(Told::Added.as_str(), &object)
     }
 
     fn bookmark(self, cursor: Cursor, asked: bool) -> Vec<u8> {
@@ -556,7 +565,7 @@ impl EventFrames {
             let (kind, api_version) = if self.core { ("Event", "v1") } else { ("ContextEvent", API_VERSION) };
             let metadata = json!({"resourceVersion": list_version(cursor.rv)});
             let object = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata});
-            self.frame(&mut piece, "BOOKMARK", &object, Some(&cursor_text(cursor)));
+            self.frame(&mut piece, &line("BOOKMARK", &object), Some(cursor));
         } else if self.style == Style::Events {
             piece.extend_from_slice(format!("id: {}\n\n", cursor_text(cursor)).as_bytes());
         }
@@ -565,20 +574,28 @@ impl EventFrames {
 
     fn error(self, error: &ApiError) -> Bytes {
         let mut piece = Vec::new();
-        self.frame(&mut piece, "ERROR", &error.to_status(), None);
+        self.frame(&mut piece, &line("ERROR", &error.to_status()), None);
         piece.into()
     }
 
-    fn frame(self, piece: &mut Vec<u8>, kind: &str, object: &Value, id: Option<&str>) {
-        let line = json!({"type": kind, "object": object}).to_string();
+    fn frame(self, piece: &mut Vec<u8>, line: &[u8], id: Option<Cursor>) {
         match self.style {
-            Style::Lines(_) => piece.extend_from_slice(format!("{line}\n").as_bytes()),
+            Style::Lines(_) => {
+                piece.extend_from_slice(line);
+                piece.push(b'\n');
+            }
             Style::Events => {
                 if let Some(id) = id {
-                    piece.extend_from_slice(format!("id: {id}\n").as_bytes());
+                    piece.extend_from_slice(format!("id: {}\n", cursor_text(id)).as_bytes());
                 }
-                piece.extend_from_slice(format!("data: {line}\n\n").as_bytes());
+                piece.extend_from_slice(b"data: ");
+                piece.extend_from_slice(line);
+                piece.extend_from_slice(b"\n\n");
             }
         }
     }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    json!({"type": kind, "object": object}).to_string().into()
 }
