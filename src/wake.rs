@@ -2,14 +2,21 @@
 //!
 //! `NOTIFY` is never sent in a writing transaction, because a commit that notifies takes a lock on the whole database; each
 //! process sends an empty one on a connection of its own, after commit: the first at once, then at most one every 10 ms.
-//! Listeners register before they look.
+//! Listeners register before they look. What a process has told the others it does not hear again: it knew before they did.
 
 use crate::{clock::Clock, store::error::full_jitter};
 use sqlx::{
     ConnectOptions as _, Executor as _, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +50,8 @@ struct Inner {
     events: watch::Sender<()>,
     tell_work: Notify,
     tell_events: Notify,
+    /// The backend of the connection that tells; 0 for none.
+    teller: AtomicU32,
 }
 
 impl Default for Wake {
@@ -52,6 +61,7 @@ impl Default for Wake {
             events: watch::Sender::new(()),
             tell_work: Notify::new(),
             tell_events: Notify::new(),
+            teller: AtomicU32::new(0),
         }))
     }
 }
@@ -81,13 +91,19 @@ impl Wake {
 
     /// Tells the other processes and hears them, until `shutdown`.
     pub async fn run(&self, options: PgConnectOptions, clock: Clock, shutdown: CancellationToken) {
-        let tell = again("telling other replicas", &clock, &shutdown, || self.tell(&options));
+        let tell = again("telling other replicas", &clock, &shutdown, || async {
+            let result = self.tell(&options).await;
+            self.0.teller.store(0, Ordering::Release);
+            result
+        });
         let hear = again("listening to other replicas", &clock, &shutdown, || self.hear(&options));
         tokio::join!(tell, hear);
     }
 
     async fn tell(&self, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
         let mut connection: PgConnection = options.connect().await?;
+        let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
+        self.0.teller.store(backend.unsigned_abs(), Ordering::Release);
         loop {
             let channel = tokio::select! {
                 () = self.0.tell_work.notified() => WORK,
@@ -107,6 +123,9 @@ impl Wake {
         self.0.work.send_replace(());
         self.0.events.send_replace(());
         while let Some(heard) = listener.try_recv().await? {
+            if heard.process_id() == self.0.teller.load(Ordering::Acquire) {
+                continue;
+            }
             match heard.channel() {
                 WORK => self.0.work.send_replace(()),
                 _ => self.0.events.send_replace(()),

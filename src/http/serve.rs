@@ -24,6 +24,7 @@ pub const GRACE: Duration = Duration::from_secs(12);
 /// Serves until `shutdown`, then finishes the requests in hand.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
     // HTTP/1 only: clients of plain HTTP speak it, and telling the versions apart would wait for a silent client for ever.
+    // And without upgrades, of which there are none: for them the first bytes are read apart, and every buffer is twice as large.
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIME);
     let connections = GracefulShutdown::new();
@@ -45,7 +46,7 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(WRITE_TIME));
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(Box::pin(stream)), service).into_owned();
+        let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
         let watched = connections.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = watched.await {

@@ -20,8 +20,8 @@ use crate::{
     wake::Wake,
 };
 use change::{Id, Missed, Object, resolve};
-use ring::{Entry, Ring};
-use sqlx::{PgConnection, PgPool};
+use ring::{Entry, Lines, Ring};
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -85,10 +85,12 @@ impl Tail {
         let mut watchers = self.0.watchers.subscribe();
         let mut hints = wake.on_events();
         let mut reading: Option<(Cursor, Missed)> = None;
+        // Kept as long as somebody watches: taking one for each look is a part of what watchers wait for.
+        let mut connection = None;
         let mut failures = 0;
         loop {
             if *watchers.borrow_and_update() == 0 {
-                reading = None;
+                (reading, connection) = (None, None);
                 self.0.ring.pause();
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -97,7 +99,7 @@ impl Tail {
                 continue;
             }
             hints.mark_unchanged(); // registered before it looks
-            let pause = match self.look(&pool, &mut reading).await {
+            let pause = match self.look(&pool, &mut connection, &mut reading).await {
                 Ok(true) => {
                     failures = 0;
                     LOOK
@@ -107,6 +109,7 @@ impl Tail {
                     continue;
                 }
                 Err(error) => {
+                    connection = None;
                     let pause = full_jitter(PAUSE, PAUSE_CAP, failures, clock.random());
                     failures += 1;
                     tracing::warn!(%error, pause_ms = pause.as_millis(), failures, "reading the event log for watchers failed; it is tried again");
@@ -124,15 +127,23 @@ impl Tail {
     }
 
     /// Reads what is new. Returns whether there is no more for now.
-    async fn look(&self, pool: &PgPool, reading: &mut Option<(Cursor, Missed)>) -> Result<bool, StoreError> {
-        let mut connection = store::acquire(pool).await?;
+    async fn look(
+        &self,
+        pool: &PgPool,
+        connection: &mut Option<PoolConnection<Postgres>>,
+        reading: &mut Option<(Cursor, Missed)>,
+    ) -> Result<bool, StoreError> {
+        let connection = match connection {
+            Some(connection) => connection,
+            None => connection.insert(store::acquire(pool).await?),
+        };
         let Some((cursor, missed)) = reading else {
-            let start = Cursor::through(log::list_version(&mut connection).await?);
+            let start = Cursor::through(log::list_version(connection).await?);
             self.0.ring.begin(start, false);
             *reading = Some((start, Missed::default()));
             return Ok(false);
         };
-        match read(&mut connection, *cursor, missed).await? {
+        match read(connection, *cursor, missed).await? {
             Part::Entries { entries, through, exhausted } => {
                 *cursor = through;
                 self.0.ring.extend(entries, through);
@@ -140,7 +151,7 @@ impl Tail {
             }
             Part::Expired => {
                 // The log begins anew, and so does every watcher.
-                let start = Cursor::through(log::list_version(&mut connection).await?);
+                let start = Cursor::through(log::list_version(connection).await?);
                 tracing::info!(start = start.rv, "the event log begins anew; every watcher is told to list again");
                 self.0.ring.begin(start, true);
                 *reading = Some((start, Missed::default()));
@@ -189,7 +200,7 @@ pub async fn read(connection: &mut PgConnection, cursor: Cursor, missed: &mut Mi
         };
         let change =
             resolve(&event, gone, horizon, &objects, missed).filter(|change| sent.insert((change.id.clone(), event.cursor.rv)));
-        entries.push(Entry { event, owner, change });
+        entries.push(Entry { event, owner, change, lines: Lines::default() });
     }
     Ok(Part::Entries { entries, through, exhausted })
 }

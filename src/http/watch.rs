@@ -69,9 +69,11 @@ pub async fn serve(
     };
     let now = Instant::now();
     let patience = asked.timeout.unwrap_or_else(|| TIMEOUT.mul_f64(1.0 + state.clock().random()));
+    let reach = identity.reach();
     let watcher = Watcher {
         state: state.clone(),
-        reach: identity.reach(),
+        sees_all: reach == Reach::Everything && selection.is_everything(),
+        reach,
         resource,
         selection,
         frames,
@@ -124,6 +126,8 @@ struct Watcher {
     reach: Reach,
     resource: Resource,
     selection: Selection,
+    /// Neither its reach nor its selection leaves anything out of its namespace.
+    sees_all: bool,
     frames: Frames,
     bookmarks: bool,
     tells_end: bool,
@@ -346,7 +350,12 @@ impl Watcher {
         if !self.selection.is_of(&change.key.namespace) {
             return;
         }
-        let Some(told) = change.told(missed, |look| self.sees(look)) else { return };
+        let told = if self.sees_all {
+            change.told_to_all(missed)
+        } else {
+            let Some(told) = change.told(missed, |look| self.sees(look)) else { return };
+            told
+        };
         let version = object_version(entry.event.cursor.rv);
         let now = self.state.clock().now();
         if told == Told::Deleted && !self.reach.covers(change.look.owner.as_deref()) {

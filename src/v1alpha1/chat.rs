@@ -105,6 +105,15 @@ pub enum RefreshPolicy {
     OnDrift,
 }
 
+impl From<model::RefreshPolicy> for RefreshPolicy {
+    fn from(policy: model::RefreshPolicy) -> Self {
+        match policy {
+            model::RefreshPolicy::Manual => Self::Manual,
+            model::RefreshPolicy::OnDrift => Self::OnDrift,
+        }
+    }
+}
+
 /// What deleting a manifest does to the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Deletion {
@@ -412,10 +421,7 @@ impl Chat {
             agent_ref: labelled(chat.spec.reference.agent()),
             workspace_ref: labelled(chat.spec.reference.workspace()),
             parent_ref: chat.spec.parent.clone().map(|name| NameRef { name }),
-            refresh_policy: match chat.spec.refresh_policy {
-                model::RefreshPolicy::Manual => RefreshPolicy::Manual,
-                model::RefreshPolicy::OnDrift => RefreshPolicy::OnDrift,
-            },
+            refresh_policy: chat.spec.refresh_policy.into(),
             suspend: chat.spec.suspend,
             archived: chat.spec.archived,
             deletion_policy: chat.spec.deletion_policy.into(),

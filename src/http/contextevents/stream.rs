@@ -6,7 +6,7 @@ use super::{
         AppState,
         page::{list_version, object_version},
         status::ApiError,
-        table::Form,
+        table::{self, Form},
         tail::{
             Watching,
             change::Told,
@@ -232,7 +232,7 @@ impl Watcher {
                 if entry.event.cursor > self.cursor {
                     self.cursor = entry.event.cursor;
                     if self.wanted.takes(&entry.event, &mut self.agents) && self.may_see(entry) {
-                        self.frames.event(&mut piece, &entry.event, self.state.clock().now());
+                        self.frames.entry(&mut piece, entry, self.state.clock().now());
                     }
                 }
             }
@@ -290,12 +290,25 @@ impl Frames {
     }
 
     fn event(self, piece: &mut Vec<u8>, event: &Logged, now: Timestamp) {
-        let cursor = cursor_text(event.cursor);
+        self.frame(piece, &self.line(event, now), Some(event.cursor));
+    }
+
+    /// The same of what all watchers share: each line is made once. A table's rows say how long ago it was: they are not shared.
+    fn entry(self, piece: &mut Vec<u8>, entry: &Entry, now: Timestamp) {
+        let shared = match (self.shape, self.form().wanted) {
+            (Shape::CoreEvent, table::Wanted::Json) => &entry.lines.core,
+            (Shape::ContextEvent, _) => &entry.lines.context,
+            (Shape::CoreEvent, _) => return self.event(piece, &entry.event, now),
+        };
+        self.frame(piece, shared.get_or_init(|| self.line(&entry.event, now)), Some(entry.event.cursor));
+    }
+
+    fn line(self, event: &Logged, now: Timestamp) -> Bytes {
         let object = match self.shape {
             Shape::CoreEvent => self.form().object(&core_v1::COLUMNS, core_event(event, &object_version(event.cursor.rv)), now),
             Shape::ContextEvent => serde_json::to_value(ContextEvent::from_logged(event)).expect("an event is plain data"),
         };
-        self.frame(piece, Told::Added.as_str(), &object, Some(&cursor));
+        line(Told::Added.as_str(), &object)
     }
 
     fn bookmark(self, cursor: Cursor, asked: bool) -> Vec<u8> {
@@ -311,7 +324,7 @@ impl Frames {
                 metadata,
                 |metadata| json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}),
             );
-            self.frame(&mut piece, "BOOKMARK", &object, Some(&cursor_text(cursor)));
+            self.frame(&mut piece, &line("BOOKMARK", &object), Some(cursor));
         } else if self.style == Style::Events {
             piece.extend_from_slice(format!("id: {}\n\n", cursor_text(cursor)).as_bytes());
         }
@@ -320,20 +333,28 @@ impl Frames {
 
     fn error(self, error: &ApiError) -> Bytes {
         let mut piece = Vec::new();
-        self.frame(&mut piece, "ERROR", &error.to_status(), None);
+        self.frame(&mut piece, &line("ERROR", &error.to_status()), None);
         piece.into()
     }
 
-    fn frame(self, piece: &mut Vec<u8>, kind: &str, object: &Value, id: Option<&str>) {
-        let line = json!({"type": kind, "object": object}).to_string();
+    fn frame(self, piece: &mut Vec<u8>, line: &[u8], id: Option<Cursor>) {
         match self.style {
-            Style::Lines(_) => piece.extend_from_slice(format!("{line}\n").as_bytes()),
+            Style::Lines(_) => {
+                piece.extend_from_slice(line);
+                piece.push(b'\n');
+            }
             Style::Events => {
                 if let Some(id) = id {
-                    piece.extend_from_slice(format!("id: {id}\n").as_bytes());
+                    piece.extend_from_slice(format!("id: {}\n", cursor_text(id)).as_bytes());
                 }
-                piece.extend_from_slice(format!("data: {line}\n\n").as_bytes());
+                piece.extend_from_slice(b"data: ");
+                piece.extend_from_slice(line);
+                piece.extend_from_slice(b"\n\n");
             }
         }
     }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    json!({"type": kind, "object": object}).to_string().into()
 }

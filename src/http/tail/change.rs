@@ -313,6 +313,22 @@ impl Change {
         }
     }
 
+    /// The same for a watcher who sees every object: what this one looked like before makes no difference then, and is not laid
+    /// out again for each of a thousand watchers.
+    pub fn told_to_all(&self, missed: &[Before]) -> Told {
+        let mut created = false;
+        let mut known = self.chain.is_empty() && missed.is_empty();
+        for before in self.chain.iter().chain(missed) {
+            created |= before.created;
+            known |= before.anything || !before.created;
+        }
+        match self.gone {
+            true => Told::Deleted,
+            false if known && !created => Told::Modified,
+            false => Told::Added,
+        }
+    }
+
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
         self.json.len() + 512

@@ -3,7 +3,11 @@
 
 use super::change::Change;
 use crate::store::events::{Cursor, Logged};
-use std::{collections::VecDeque, sync::Arc, sync::RwLock};
+use axum::body::Bytes;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, OnceLock, RwLock},
+};
 use tokio::sync::watch;
 
 /// Most entries.
@@ -20,11 +24,25 @@ pub struct Entry {
     pub owner: Option<String>,
     /// What is to be told of the object, if anything.
     pub change: Option<Change>,
+    /// The row as it is written to those who watch transitions: once for all of them.
+    pub lines: Lines,
 }
+
+/// A row of the log as it is written, as soon as somebody has asked for it.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// As a ContextEvent.
+    pub context: OnceLock<Bytes>,
+    /// As a core/v1 Event.
+    pub core: OnceLock<Bytes>,
+}
+
+/// About how many bytes an entry takes, without its change: the row, and its lines.
+const ENTRY: usize = 2_048;
 
 impl Entry {
     fn size(&self) -> usize {
-        512 + self.change.as_ref().map_or(0, Change::size)
+        ENTRY + self.change.as_ref().map_or(0, Change::size)
     }
 }
 
@@ -183,7 +201,7 @@ mod tests {
             payload: serde_json::Value::Null,
             at: jiff::Timestamp::UNIX_EPOCH,
         };
-        Entry { event, owner: None, change: None }
+        Entry { event, owner: None, change: None, lines: Lines::default() }
     }
 
     fn taken(ring: &Ring, place: &mut Place) -> Option<Vec<i64>> {

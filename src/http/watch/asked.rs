@@ -100,6 +100,11 @@ impl Selection {
         self.namespace.as_deref().is_none_or(|own| own == namespace)
     }
 
+    /// Whether it selects everything of its namespace.
+    pub fn is_everything(&self) -> bool {
+        self.labels == LabelSelector::default() && self.fields == FieldSelector::default()
+    }
+
     /// Whether it selects what looks like this.
     pub fn matches(&self, look: &Look) -> bool {
         self.labels.matches(&look.labels) && self.fields.matches(|field| look.fields.get(field).map_or("", String::as_str))
