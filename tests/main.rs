@@ -43,3 +43,4 @@ mod store_smoke;
 mod support;
 mod tables;
 mod watch;
+mod watch_reach;

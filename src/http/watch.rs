@@ -346,7 +346,7 @@ impl Watcher {
         if !self.selection.is_of(&change.key.namespace) {
             return;
         }
-        let Some(told) = change.told(missed, |look| self.sees(look)) else { return };
+        let Some(told) = change.told(missed, &self.reach, |look| self.selection.matches(look)) else { return };
         let version = object_version(entry.event.cursor.rv);
         let now = self.state.clock().now();
         if told == Told::Deleted && !self.reach.covers(change.look.owner.as_deref()) {
