@@ -43,4 +43,5 @@ mod store_smoke;
 mod support;
 mod tables;
 mod watch;
+mod watch_garbled;
 mod watch_reach;

@@ -185,8 +185,7 @@ async fn page(
     };
     let mut metadata = json!({"resourceVersion": list_version(version)});
     if !batch.exhausted {
-        let end = batch.events.last().map_or(start, |last| last.cursor);
-        metadata["continue"] = json!(cursor_text(end));
+        metadata["continue"] = json!(cursor_text(batch.end(start)));
     }
     let items: Vec<ContextEvent> = batch.events.iter().map(ContextEvent::from_logged).collect();
     let list = json!({"kind": "ContextEventList", "apiVersion": API_VERSION, "metadata": metadata, "items": items});

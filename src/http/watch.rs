@@ -16,7 +16,7 @@ use super::{
     status::{ApiError, Resource},
     tail::{
         self, Part, Watching,
-        change::{Before, Change, Missed, Object, Told},
+        change::{Before, Missed, Object, Told},
         ring::{Entry, Place, Progress, Taken},
     },
 };
@@ -351,20 +351,9 @@ impl Watcher {
         let now = self.state.clock().now();
         if told == Told::Deleted && !self.reach.covers(change.look.owner.as_deref()) {
             // Whoever may see it no more learns that it went, not what it has become.
-            self.frames.object(piece, told, &bare(change, &version), Some(&version), now);
+            self.frames.object(piece, told, &change.bare(&version), Some(&version), now);
         } else {
             self.frames.object(piece, told, &change.json, Some(&version), now);
         }
     }
-}
-
-/// An object of which only its identity is told.
-fn bare(change: &Change, version: &str) -> Bytes {
-    let object = serde_json::json!({
-        "apiVersion": crate::v1alpha1::API_VERSION,
-        "kind": change.resource.kind(),
-        "metadata": {"namespace": change.key.namespace, "name": change.key.name, "resourceVersion": version},
-        "spec": {},
-    });
-    object.to_string().into()
 }

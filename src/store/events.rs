@@ -119,8 +119,11 @@ pub struct Logged {
 /// A part of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// The events after the cursor, in order, at most as many as asked for.
+    /// The events after the cursor, in order, at most as many as asked for. Those of which this version of Moorline cannot make
+    /// sense are left out.
     pub events: Vec<Logged>,
+    /// The place of the last row that was read, of sense or not; none when there was none.
+    pub last: Option<Cursor>,
     /// Everything below it is complete.
     pub horizon: i64,
     /// Nothing more is below the horizon.
@@ -130,7 +133,7 @@ pub struct Batch {
 impl Batch {
     /// The place after it, for whoever had read up to `cursor`.
     pub fn end(&self, cursor: Cursor) -> Cursor {
-        let last = self.events.last().map_or(cursor, |last| last.cursor);
+        let last = self.last.unwrap_or(cursor);
         // The events of a transaction become visible at once, so below the horizon there is no more of the last one.
         if self.exhausted { Cursor::through(last.rv) } else { last }
     }
@@ -162,8 +165,8 @@ pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i6
         return Ok(Read::Expired);
     }
     let exhausted = i64::try_from(rows.len()).is_ok_and(|found| found < limit);
-    let events = rows.into_iter().map(Logged::try_from).collect::<Result<_, _>>()?;
-    Ok(Read::Batch(Batch { events, horizon, exhausted }))
+    let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
+    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted }))
 }
 
 /// Which events.
@@ -236,8 +239,8 @@ pub async fn read_some_after(
         return Ok(Read::Expired);
     }
     let exhausted = i64::try_from(rows.len()).is_ok_and(|found| found < limit);
-    let events = rows.into_iter().map(Logged::try_from).collect::<Result<_, _>>()?;
-    Ok(Read::Batch(Batch { events, horizon, exhausted }))
+    let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
+    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted }))
 }
 
 /// Which objects' events.
@@ -292,7 +295,7 @@ pub async fn newest(
         (None, None) => about_some!("true"),
     };
     rows.reverse();
-    rows.into_iter().map(Logged::try_from).collect()
+    Ok(readable(rows))
 }
 
 /// The agents that have or had a name.
@@ -314,6 +317,15 @@ pub async fn agents_named(connection: &mut PgConnection, namespace: Option<&str>
 /// The place before everything that is still in the log.
 pub async fn beginning(connection: &mut PgConnection) -> Result<Cursor, StoreError> {
     Ok(Cursor { rv: super::log::floor(connection).await?, seq: 0 })
+}
+
+/// The events of which sense can be made. A row of another kind, which a newer Moorline may write while this one still runs, must
+/// not keep readers from what comes after it.
+fn readable(rows: Vec<EventRow>) -> Vec<Logged> {
+    let read = |row: EventRow| {
+        Logged::try_from(row).inspect_err(|error| tracing::warn!(%error, "an event cannot be read and is passed over")).ok()
+    };
+    rows.into_iter().filter_map(read).collect()
 }
 
 impl TryFrom<EventRow> for Logged {

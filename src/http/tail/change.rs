@@ -21,12 +21,13 @@ use crate::{
     },
     store::{Deleted, across::objects::OwnedSnapshot, events::Logged},
     v1alpha1::{
-        Agent, AgentSnapshot, Chat,
+        API_VERSION, Agent, AgentSnapshot, Chat,
         snapshot::{AGENT_LABEL, HASH_LABEL},
     },
 };
 use axum::body::Bytes;
 pub use before::{Before, Missed};
+use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
 
@@ -242,17 +243,64 @@ impl Change {
         }
     }
 
+    /// Of an object that is gone, whose last state cannot be read: what else the event of its deletion says.
+    fn of_unread(event: &Logged, id: Id, mut chain: Vec<Before>) -> Self {
+        let within = |object: &str, field: &str| Some(event.payload.get(object)?.get(field)?.as_str()?.to_owned());
+        let owner = match &id {
+            Id::Chat(_) => within("chat", "owner"),
+            Id::Agent(_) => within("agent", "service_account"),
+            Id::Snapshot(_) => event.payload.get("serviceAccount").and_then(|owner| Some(owner.as_str()?.to_owned())),
+        };
+        chain.push(Before::unread());
+        let key = Key::new(&event.namespace, &event.name);
+        let json = bare(id.resource(), &key, event.subject, &object_version(event.cursor.rv));
+        Self {
+            resource: id.resource(),
+            id,
+            look: Look { owner, ..Look::default() },
+            gone: true,
+            chain,
+            json,
+            key,
+        }
+    }
+
+    /// The object with nothing but its identity.
+    pub fn bare(&self, version: &str) -> Bytes {
+        bare(self.resource, &self.key, None, version)
+    }
+
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
         self.json.len() + 512
     }
 }
 
+fn bare(resource: Resource, key: &Key, uid: Option<Uuid>, version: &str) -> Bytes {
+    let mut metadata = json!({"namespace": key.namespace, "name": key.name, "resourceVersion": version});
+    if let Some(uid) = uid {
+        metadata["uid"] = json!(uid);
+    }
+    let object = json!({"apiVersion": API_VERSION, "kind": resource.kind(), "metadata": metadata, "spec": {}});
+    object.to_string().into()
+}
+
+/// What an event says of the last state of its object.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// It does not say that it is gone.
+    No,
+    /// This was it.
+    As(Box<Object>),
+    /// It is gone; as what cannot be read.
+    Unread,
+}
+
 /// Resolves a part of the log: for each row what is to be told of its object, if anything. `objects` are as they stand, read
 /// after the rows; `gone` is what an event says is gone.
 pub(super) fn resolve(
     event: &Logged,
-    gone: Option<Object>,
+    gone: Gone,
     horizon: i64,
     objects: &HashMap<Id, Object>,
     missed: &mut Missed,
@@ -269,9 +317,13 @@ pub(super) fn resolve(
         json: object.json(rv),
         id: id.clone(),
     };
-    if let Some(last) = gone {
-        let chain = missed.take(&id);
-        return Some(make(&last, true, chain));
+    match gone {
+        Gone::As(last) => return Some(make(&last, true, missed.take(&id))),
+        Gone::Unread => {
+            let chain = missed.take(&id);
+            return Some(Change::of_unread(event, id.clone(), chain));
+        }
+        Gone::No => {}
     }
     let object = match objects.get(&id) {
         Some(object) if object.rv() <= rv || object.rv() >= horizon => object,

@@ -1,0 +1,154 @@
+//! Parts of the log, resolved: what each row says became of its object.
+//!
+//! A row of which no sense can be made, or whose object cannot be read, is told of as far as it can be, and keeps nobody from what
+//! comes after it.
+
+use super::{
+    change::{Gone, Id, Missed, Object, resolve},
+    ring::Entry,
+};
+use crate::{
+    model::event::EventKind,
+    store::{
+        Deleted, Retry, StoreError,
+        across::objects,
+        events::{Cursor, Logged, Read, read_after},
+    },
+};
+use sqlx::PgConnection;
+use std::collections::{HashMap, HashSet};
+use uuid::Uuid;
+
+/// How many rows are read at once.
+const BATCH: i64 = 500;
+
+/// A resolved part of the log.
+#[derive(Debug)]
+pub enum Part {
+    /// Its entries.
+    Entries {
+        /// In the order of the log.
+        entries: Vec<Entry>,
+        /// Everything up to here has been read.
+        through: Cursor,
+        /// Nothing more can be read yet.
+        exhausted: bool,
+    },
+    /// The cursor is from before the floor.
+    Expired,
+}
+
+/// Reads and resolves what comes after `cursor`. `missed` belongs to the reader, from one part to the next.
+pub async fn read(connection: &mut PgConnection, cursor: Cursor, missed: &mut Missed) -> Result<Part, StoreError> {
+    let batch = match read_after(connection, cursor, BATCH).await? {
+        Read::Batch(batch) => batch,
+        Read::Expired => return Ok(Part::Expired),
+    };
+    let (through, exhausted, horizon) = (batch.end(cursor), batch.exhausted, batch.horizon);
+    let objects = load(connection, &batch.events).await?; // after the rows
+    let owners = owners(connection, &batch.events, &objects).await?;
+    let mut entries = Vec::with_capacity(batch.events.len());
+    let mut sent: HashSet<(Id, i64)> = HashSet::new();
+    for event in batch.events {
+        let gone = gone(&event);
+        let owner = match (&gone, Id::of(&event)) {
+            (Gone::As(last), _) => last.look().owner,
+            (Gone::No | Gone::Unread, Some(id)) => objects.get(&id).map_or_else(
+                || if let Id::Chat(id) = id { owners.get(&id).cloned() } else { None },
+                |object| object.look().owner,
+            ),
+            (Gone::No | Gone::Unread, None) => None,
+        };
+        let change =
+            resolve(&event, gone, horizon, &objects, missed).filter(|change| sent.insert((change.id.clone(), event.cursor.rv)));
+        entries.push(Entry { event, owner, change });
+    }
+    Ok(Part::Entries { entries, through, exhausted })
+}
+
+/// Loads some objects at once; when one of them cannot be read, each alone, and that one not.
+macro_rules! readable {
+    ($keys:ident, |$some:ident| $load:block) => {
+        let keys: Vec<_> = $keys.into_iter().collect();
+        let mut groups: Vec<&[_]> = if keys.is_empty() { Vec::new() } else { vec![&keys] };
+        while let Some($some) = groups.pop() {
+            let loaded: Result<(), StoreError> = async {
+                $load
+                Ok(())
+            }
+            .await;
+            match loaded {
+                Ok(()) => {}
+                Err(error) if error.retry() != Retry::Poison => return Err(error),
+                Err(error) if $some.len() == 1 => {
+                    tracing::warn!(%error, "an object cannot be read; its watchers are not told what became of it");
+                }
+                Err(_) => groups.extend($some.chunks(1)),
+            }
+        }
+    };
+}
+
+/// What an event says of the last state of its object.
+fn gone(event: &Logged) -> Gone {
+    match Deleted::read(event) {
+        Ok(None) => Gone::No,
+        Ok(Some(last)) => Gone::As(Box::new(last.into())),
+        Err(error) => {
+            tracing::warn!(%error, "the last state of an object that is gone cannot be read; its watchers are told its name only");
+            Gone::Unread
+        }
+    }
+}
+
+/// The objects that events are about, as they stand; but for those that cannot be read.
+async fn load(connection: &mut PgConnection, events: &[Logged]) -> Result<HashMap<Id, Object>, StoreError> {
+    let (mut chats, mut agents, mut snapshots) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for event in events {
+        match Id::of(event) {
+            Some(Id::Chat(id)) => drop(chats.insert((event.namespace.clone(), id))),
+            Some(Id::Agent(id)) => drop(agents.insert((event.namespace.clone(), id))),
+            Some(Id::Snapshot(key)) => drop(snapshots.insert(key)),
+            None => {}
+        }
+    }
+    let mut found: Vec<Object> = Vec::new();
+    readable!(chats, |some| {
+        let (namespaces, ids): (Vec<String>, Vec<Uuid>) = some.iter().cloned().unzip();
+        let chats = objects::chats(connection, &namespaces, &ids).await?;
+        found.extend(chats.into_iter().map(|chat| Object::Chat(Box::new(chat))));
+    });
+    readable!(agents, |some| {
+        let (namespaces, ids): (Vec<String>, Vec<Uuid>) = some.iter().cloned().unzip();
+        let agents = objects::agents(connection, &namespaces, &ids).await?;
+        found.extend(agents.into_iter().map(|agent| Object::Agent(Box::new(agent))));
+    });
+    readable!(snapshots, |some| {
+        let snapshots = objects::snapshots(connection, some).await?;
+        found.extend(snapshots.into_iter().map(|snapshot| Object::Snapshot(Box::new(snapshot))));
+    });
+    Ok(found.into_iter().map(|object| (object.id(), object)).collect())
+}
+
+/// The owners of chats that are gone by now.
+async fn owners(
+    connection: &mut PgConnection,
+    events: &[Logged],
+    objects: &HashMap<Id, Object>,
+) -> Result<HashMap<Uuid, String>, StoreError> {
+    let (mut namespaces, mut names, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+    for event in events {
+        if let Some(Id::Chat(id)) = Id::of(event)
+            && event.kind != EventKind::ChatDeleted
+            && !objects.contains_key(&Id::Chat(id))
+        {
+            namespaces.push(event.namespace.clone());
+            names.push(event.name.clone());
+            ids.push(id);
+        }
+    }
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    objects::owners_of_deleted(connection, &namespaces, &names, &ids).await
+}
