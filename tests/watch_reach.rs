@@ -75,3 +75,26 @@ async fn whoever_may_push_as_an_agent_is_told_when_retention_takes_a_snapshot_of
     assert_eq!(gone["object"]["metadata"]["name"], first);
     events.until(|event| event["object"]["type"] == "SnapshotDeleted").await;
 }
+
+#[tokio::test]
+async fn events_of_an_agent_are_told_to_whose_it_was_when_it_is_gone_before_they_are_read() {
+    let db = database().await;
+    let api = Api::with_tokens(&db, TOKENS).await;
+    robots_agent(&api).await;
+    all_readable(&db).await;
+    let mut events = Watch::open(&api.as_token("robot"), &format!("{BASE}/contextevents"), "").await;
+    assert_eq!(events.next().await.expect("an event")["object"]["type"], "AgentCreated");
+    let root = api.as_token("root");
+    root.patch(&agent(), &json!({"metadata": {"labels": {"n": "1"}}})).await.expect(200);
+    events.until(|event| event["object"]["type"] == "AgentUpdated").await;
+    // Nobody reads on before this ends.
+    let mut open = db.pool.begin().await.expect("a session");
+    open.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.expect("patience");
+    TxLog::open(&mut open).await.expect("a version");
+    root.patch(&agent(), &json!({"metadata": {"labels": {"n": "2"}}})).await.expect(200);
+    root.delete(&agent()).await;
+    until("the agent is gone", || async { (root.get(&agent()).await.status == 404).then_some(()) }).await;
+    open.commit().await.expect("at last");
+    events.until(|event| event["object"]["type"] == "AgentUpdated").await;
+    events.until(|event| event["object"]["type"] == "AgentDeleted").await;
+}

@@ -7,13 +7,10 @@ use super::{
     change::{Gone, Id, Missed, Object, resolve},
     ring::Entry,
 };
-use crate::{
-    model::event::EventKind,
-    store::{
-        Deleted, Retry, StoreError,
-        across::objects,
-        events::{Cursor, Logged, Read, read_after},
-    },
+use crate::store::{
+    Deleted, Retry, StoreError,
+    across::objects::{self, Concern},
+    events::{Cursor, Logged, Read, read_after},
 };
 use sqlx::PgConnection;
 use std::collections::{HashMap, HashSet};
@@ -46,19 +43,19 @@ pub async fn read(connection: &mut PgConnection, cursor: Cursor, missed: &mut Mi
     };
     let (through, exhausted, horizon) = (batch.end(cursor), batch.exhausted, batch.horizon);
     let objects = load(connection, &batch.events).await?; // after the rows
-    let owners = owners(connection, &batch.events, &objects).await?;
-    let mut entries = Vec::with_capacity(batch.events.len());
-    let mut sent: HashSet<(Id, i64)> = HashSet::new();
+    let mut told: Vec<(Logged, Gone, Option<String>)> = Vec::with_capacity(batch.events.len());
     for event in batch.events {
         let gone = gone(&event);
-        let owner = match (&gone, Id::of(&event)) {
-            (Gone::As(last), _) => last.look().owner,
-            (Gone::No | Gone::Unread, Some(id)) => objects.get(&id).map_or_else(
-                || if let Id::Chat(id) = id { owners.get(&id).cloned() } else { None },
-                |object| object.look().owner,
-            ),
-            (Gone::No | Gone::Unread, None) => None,
+        let owner = match &gone {
+            Gone::As(last) => last.look().owner,
+            Gone::No | Gone::Unread => Id::of(&event).and_then(|id| objects.get(&id)).and_then(|object| object.look().owner),
         };
+        told.push((event, gone, owner));
+    }
+    owners(connection, &mut told, &objects).await?;
+    let mut entries = Vec::with_capacity(told.len());
+    let mut sent: HashSet<(Id, i64)> = HashSet::new();
+    for (event, gone, owner) in told {
         let change =
             resolve(&event, gone, horizon, &objects, missed).filter(|change| sent.insert((change.id.clone(), event.cursor.rv)));
         entries.push(Entry { event, owner, change });
@@ -130,25 +127,29 @@ async fn load(connection: &mut PgConnection, events: &[Logged]) -> Result<HashMa
     Ok(found.into_iter().map(|object| (object.id(), object)).collect())
 }
 
-/// The owners of chats that are gone by now.
+/// Whose events are, of which the objects do not say it: those that are gone by now, or cannot be read.
 async fn owners(
     connection: &mut PgConnection,
-    events: &[Logged],
+    told: &mut [(Logged, Gone, Option<String>)],
     objects: &HashMap<Id, Object>,
-) -> Result<HashMap<Uuid, String>, StoreError> {
-    let (mut namespaces, mut names, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for event in events {
-        if let Some(Id::Chat(id)) = Id::of(event)
-            && event.kind != EventKind::ChatDeleted
-            && !objects.contains_key(&Id::Chat(id))
-        {
-            namespaces.push(event.namespace.clone());
-            names.push(event.name.clone());
-            ids.push(id);
-        }
+) -> Result<(), StoreError> {
+    let lacks = |(event, gone, owner): &(Logged, Gone, Option<String>)| {
+        let stands = Id::of(event).is_some_and(|id| objects.contains_key(&id)) && matches!(gone, Gone::No);
+        owner.is_none() && !stands
+    };
+    let at: Vec<usize> = (0..told.len()).filter(|at| lacks(&told[*at])).collect();
+    if at.is_empty() {
+        return Ok(());
     }
-    if ids.is_empty() {
-        return Ok(HashMap::new());
+    let concern = |event: &Logged| Concern {
+        namespace: event.namespace.clone(),
+        name: event.name.clone(),
+        chat: event.chat.map(|(id, _)| id),
+        agent: event.agent,
+    };
+    let concerns: Vec<Concern> = at.iter().map(|at| concern(&told[*at].0)).collect();
+    for (at, owner) in at.into_iter().zip(objects::owners(connection, &concerns).await?) {
+        told[at].2 = owner;
     }
-    objects::owners_of_deleted(connection, &namespaces, &names, &ids).await
+    Ok(())
 }
