@@ -62,3 +62,16 @@ async fn a_cursor_from_before_a_new_epoch_is_told_so() {
     log::bump(&mut connection, true).await.expect("a new epoch");
     assert_eq!(read_after(&mut connection, cursor, 100).await.expect("reading"), Read::Expired);
 }
+
+#[tokio::test]
+async fn whoever_begins_in_the_middle_of_what_is_not_readable_yet_misses_nothing_of_it() {
+    let db = database().await;
+    let mut open = db.pool.begin().await.expect("a session");
+    open.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.expect("patience");
+    let rv = TxLog::open(&mut open).await.expect("a version").rv;
+    let began = Cursor { rv, seq: 0 };
+    let mut connection = db.pool.acquire().await.expect("a connection");
+    let Read::Batch(batch) = read_after(&mut connection, began, 100).await.expect("reading") else { panic!("expired") };
+    assert!(batch.exhausted && batch.events.is_empty());
+    assert_eq!(batch.end(began), began, "its transaction is still open, or above one that is");
+}

@@ -134,8 +134,9 @@ impl Batch {
     /// The place after it, for whoever had read up to `cursor`.
     pub fn end(&self, cursor: Cursor) -> Cursor {
         let last = self.last.unwrap_or(cursor);
-        // The events of a transaction become visible at once, so below the horizon there is no more of the last one.
-        if self.exhausted { Cursor::through(last.rv) } else { last }
+        // The events of a transaction become visible at once, so below the horizon there is no more of the last one. Who began in
+        // the middle of one that is not below it has not read it.
+        if self.exhausted && last.rv < self.horizon { Cursor::through(last.rv) } else { last }
     }
 }
 
