@@ -360,3 +360,30 @@ async fn the_story_of_an_object_is_there_as_core_events() {
     let drifted = watch.until(|event| event["object"]["reason"] == "ContextDrifted").await;
     assert_eq!(drifted["object"]["involvedObject"]["name"], "demo");
 }
+
+#[tokio::test]
+async fn a_page_of_context_events_is_full_however_much_of_the_log_is_others() {
+    let db = database().await;
+    let api = Api::with_tokens(&db, "a,alice,1\nb,bob,2\n").await;
+    let alice = api.as_token("a");
+    alice.create_chat("first", json!({})).await;
+    let others = "INSERT INTO events (namespace, rv, seq, kind, name, payload)
+         SELECT 'team-a', r.rv, n, 'AgentUpdated', 'others', '{}' FROM (SELECT log_rv() AS rv) r, generate_series(1, 4500) n";
+    sqlx::query(others).execute(&db.pool).await.expect("a long log");
+    alice.create_chat("last", json!({})).await;
+    all_readable(&db).await;
+    let chats = async |path: &str| {
+        let page = alice.get(path).await.expect(200);
+        assert_eq!(page["metadata"].get("continue"), None, "{path}");
+        let names = page["items"].as_array().unwrap().iter().map(|event| event["chat"]["name"].as_str().unwrap().to_owned());
+        let mut names: Vec<String> = names.collect();
+        names.dedup();
+        names
+    };
+    assert_eq!(chats(&events()).await, ["first", "last"]);
+    assert_eq!(chats(&format!("{BASE}/contextevents")).await, ["first", "last"]);
+    assert_eq!(chats(&format!("{BASE}/contextevents?chat=last")).await, ["last"]);
+    let mut watch = Watch::open(&alice, &events(), "").await;
+    assert_eq!(watch.next().await.unwrap()["object"]["chat"]["name"], "first");
+    watch.until(|event| event["object"]["chat"]["name"] == "last").await;
+}

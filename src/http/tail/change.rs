@@ -254,15 +254,7 @@ impl Change {
         chain.push(Before::unread());
         let key = Key::new(&event.namespace, &event.name);
         let json = bare(id.resource(), &key, event.subject, &object_version(event.cursor.rv));
-        Self {
-            resource: id.resource(),
-            id,
-            look: Look { owner, ..Look::default() },
-            gone: true,
-            chain,
-            json,
-            key,
-        }
+        Self { resource: id.resource(), id, look: Look { owner, ..Look::default() }, gone: true, chain, json, key }
     }
 
     /// The object with nothing but its identity.

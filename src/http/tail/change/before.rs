@@ -201,9 +201,7 @@ mod tests {
                 at: jiff::Timestamp::UNIX_EPOCH,
             };
             let read = Before::read(&event);
-            let may_be_known = |owner: &str| {
-                read.may_be_known(&mut owned(Some(owner)), &Reach::Own("alice".into()), |_| false)
-            };
+            let may_be_known = |owner: &str| read.may_be_known(&mut owned(Some(owner)), &Reach::Own("alice".into()), |_| false);
             assert!(may_be_known("alice") && !may_be_known("bob"), "{before}");
         }
     }
