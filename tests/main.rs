@@ -44,4 +44,5 @@ mod support;
 mod tables;
 mod watch;
 mod watch_garbled;
+mod watch_large;
 mod watch_reach;

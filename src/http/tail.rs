@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often to look when nobody says anything.
 const LOOK: Duration = Duration::from_millis(500);
+/// About how many bytes of the log are resolved at once.
+const ROOM: usize = 4 << 20;
 /// The first pause after a failure, at most; it doubles up to [`PAUSE_CAP`].
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause after a failure.
@@ -127,7 +129,7 @@ impl Tail {
             *reading = Some((start, Missed::default()));
             return Ok(false);
         };
-        match read(&mut connection, *cursor, missed).await? {
+        match read(&mut connection, *cursor, missed, ROOM).await? {
             Part::Entries { entries, through, exhausted } => {
                 *cursor = through;
                 self.0.ring.extend(entries, through);

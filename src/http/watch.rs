@@ -40,6 +40,8 @@ use tokio::{sync::watch, time::Instant};
 
 /// How many entries of the tail are taken at once.
 const TAKE: usize = 256;
+/// About how many bytes a piece of the stream has at most.
+const ROOM: usize = 1 << 20;
 /// How often a bookmark is sent to whoever wants them; to Server-Sent Events, else, a comment, so that proxies keep the stream.
 const BOOKMARK: Duration = Duration::from_mins(1);
 /// How often to look again for what comes in a moment.
@@ -226,15 +228,14 @@ impl Watcher {
                 }
                 self.cursor = Cursor::through(version);
             }
-            list_piece(&mut connection, self.resource, &self.reach, &self.selection, after.as_ref()).await.map(Some)
+            list_piece(&mut connection, self.resource, &self.reach, &self.selection, after.as_ref(), ROOM).await.map(Some)
         };
-        let objects = match read.await {
-            Ok(Some(objects)) => objects,
+        let (objects, done) = match read.await {
+            Ok(Some(piece)) => piece,
             // A writer that began earlier is still open: the list would not yet show what the client has seen.
             Ok(None) => return Done::Wait(Bytes::new()),
             Err(error) => return Done::Piece(self.failed(error)),
         };
-        let done = i64::try_from(objects.len()).is_ok_and(|found| found < first::PIECE);
         let mut piece = Vec::new();
         for object in objects.iter().filter(|object| self.sees(&object.look())) {
             self.frames.object(&mut piece, Told::Added, &object.json(object.rv()), None, self.state.clock().now());
@@ -258,7 +259,7 @@ impl Watcher {
         let state = self.state.clone();
         let read = async {
             let mut connection = store::acquire(state.pool()).await?;
-            tail::read(&mut connection, self.cursor, &mut self.missed).await
+            tail::read(&mut connection, self.cursor, &mut self.missed, ROOM).await
         };
         match read.await {
             Ok(Part::Expired) => {
@@ -294,10 +295,13 @@ impl Watcher {
                 return None;
             }
         };
-        self.phase = Phase::Live(place);
         if !entries.is_empty() {
             let mut piece = Vec::new();
-            for entry in &entries {
+            for (n, entry) in entries.iter().enumerate() {
+                if piece.len() >= ROOM {
+                    place.give_back(entries.len() - n);
+                    break;
+                }
                 if entry.event.cursor <= self.cursor {
                     continue; // the client began after it
                 }
@@ -305,6 +309,7 @@ impl Watcher {
                 self.tell(&mut piece, entry, &missed);
                 self.cursor = entry.event.cursor;
             }
+            self.phase = Phase::Live(place);
             return (!piece.is_empty()).then(|| piece.into());
         }
         // Everything up to here has been taken, so a bookmark may say so.

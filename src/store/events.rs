@@ -1,12 +1,16 @@
 //! Appending to the event log: one row per event, in the transaction that made it happen. Converging appends its events by
 //! the batch, in [`super::converge`].
 
+mod filtered;
+
 use super::{
     error::{Named, StoreError, expect_rows},
     log::TxLog,
     rows::{EventRow, event_query},
 };
 use crate::model::{access::Reach, event::EventKind};
+pub use filtered::{Filter, WINDOW, read_some_after};
+use futures::{Stream, TryStreamExt as _};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -149,6 +153,38 @@ pub enum Read {
     Expired,
 }
 
+/// About how many bytes of payload are read at once: most are small, and that of a deletion holds the object.
+const ROOM: usize = 8 << 20;
+
+/// As many of the rows, at most `limit`, as there is room for; and whether that is all of them.
+async fn within_room(
+    rows: impl Stream<Item = Result<EventRow, sqlx::Error>> + Send,
+    limit: i64,
+) -> Result<(Vec<EventRow>, bool), sqlx::Error> {
+    let mut rows = std::pin::pin!(rows);
+    let (mut kept, mut taken) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        taken += weight(&row.payload);
+        kept.push(row);
+        if taken >= ROOM {
+            return Ok((kept, false));
+        }
+    }
+    let all = i64::try_from(kept.len()).is_ok_and(|found| found < limit);
+    Ok((kept, all))
+}
+
+/// About how many bytes a value takes.
+pub fn weight(value: &Value) -> usize {
+    const EACH: usize = size_of::<Value>();
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => EACH,
+        Value::String(text) => EACH + text.len(),
+        Value::Array(items) => EACH + items.iter().map(weight).sum::<usize>(),
+        Value::Object(fields) => EACH + fields.iter().map(|(name, value)| EACH + name.len() + weight(value)).sum::<usize>(),
+    }
+}
+
 /// Reads what comes after `cursor`, up to the horizon. The horizon is fetched in a statement before the rows, and the floor is
 /// looked at after them: the other way round loses changes.
 pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i64) -> Result<Read, StoreError> {
@@ -161,142 +197,12 @@ pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i6
         horizon,
         limit
     );
-    let rows = rows.fetch_all(&mut *connection).named(NAME).await?;
+    let (rows, all) = within_room(rows.fetch(&mut *connection), limit).named(NAME).await?;
     if cursor.rv < super::log::floor(connection).await? {
         return Ok(Read::Expired);
     }
-    let exhausted = i64::try_from(rows.len()).is_ok_and(|found| found < limit);
     let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
-    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted }))
-}
-
-/// Which events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter<'a> {
-    /// Of one namespace; none means of every one.
-    pub namespace: Option<&'a str>,
-    /// Of the chat of this name.
-    pub chat: Option<&'a str>,
-    /// That concern the agent of this name.
-    pub agent: Option<&'a str>,
-    /// Of the transactions up to this version.
-    pub through: Option<i64>,
-}
-
-/// How many rows of the log are looked at in one go where no index knows which of them are wanted.
-pub const WINDOW: i64 = 2_000;
-
-/// The place of the last of the next [`WINDOW`] rows among those that an index finds for a filter; none when there are fewer.
-async fn window(
-    connection: &mut PgConnection,
-    cursor: Cursor,
-    horizon: i64,
-    filter: &Filter<'_>,
-) -> Result<Option<Cursor>, StoreError> {
-    const NAME: &str = "db.events.window";
-    let Filter { namespace, chat, agent, through: _ } = filter;
-    macro_rules! last_of {
-        ($which:literal $(, $more:expr)*) => {
-            sqlx::query_as!(
-                Cursor,
-                "SELECT e.rv, e.seq FROM events e WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 AND " + $which
-                    + " ORDER BY e.rv, e.seq OFFSET $4 LIMIT 1",
-                cursor.rv,
-                cursor.seq,
-                horizon,
-                WINDOW - 1
-                $(, $more)*
-            )
-            .fetch_optional(connection)
-            .named(NAME)
-            .await
-        };
-    }
-    match (namespace, chat, agent) {
-        (namespace, _, Some(agent)) => last_of!(
-            "(e.namespace, e.agent_id) IN (
-                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $6 AND ($5::text IS NULL OR a.namespace = $5)
-                 UNION
-                 SELECT d.namespace, d.agent_id FROM events d
-                 WHERE d.name = $6 AND d.kind = 'AgentDeleted' AND ($5::text IS NULL OR d.namespace = $5))",
-            *namespace,
-            agent
-        ),
-        (Some(namespace), Some(chat), None) => last_of!("e.namespace = $5 AND e.name = $6", namespace, chat),
-        (Some(namespace), None, None) => last_of!("e.namespace = $5", namespace),
-        (None, _, None) => last_of!("true"),
-    }
-}
-
-/// Reads what comes after `cursor` and passes the filter, up to the horizon, of what is within `reach`: of a chat that is gone,
-/// its owner was who the log says. As [`read_after`]; but where no index knows which rows are wanted it looks at a window of the
-/// log, so a batch that is not exhausted may have few events or none, and says how far it looked.
-pub async fn read_some_after(
-    connection: &mut PgConnection,
-    cursor: Cursor,
-    filter: &Filter<'_>,
-    reach: &Reach,
-    limit: i64,
-) -> Result<Read, StoreError> {
-    const NAME: &str = "db.events.read_some";
-    let horizon = super::log::horizon(connection).await?;
-    let horizon = filter.through.map_or(horizon, |through| horizon.min(through + 1));
-    let Filter { namespace, chat, agent, through: _ } = filter;
-    let by_index = reach.user().is_none() && (namespace.is_some() || chat.is_none());
-    let window = if by_index { None } else { window(connection, cursor, horizon, filter).await? };
-    let end = window.unwrap_or(Cursor::through(i64::MAX));
-    macro_rules! of_some {
-        ($which:literal $(, $more:expr)*) => {
-            event_query!(
-                "WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 AND (e.rv, e.seq) <= ($6, $7) AND ($5::text IS NULL OR coalesce(
-                     (SELECT c.owner FROM chats c WHERE c.namespace = e.namespace AND c.id = e.chat_id),
-                     (SELECT d.payload -> 'chat' ->> 'owner' FROM events d
-                      WHERE d.namespace = e.namespace AND d.name = e.name AND d.chat_id = e.chat_id AND d.kind = 'ChatDeleted'),
-                     (SELECT a.service_account FROM agents a
-                      WHERE e.chat_id IS NULL AND a.namespace = e.namespace AND a.id = e.agent_id),
-                     (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
-                      WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.agent_id = e.agent_id AND d.kind = 'AgentDeleted')
-                 ) = $5) AND " + $which + " ORDER BY e.rv, e.seq LIMIT $4",
-                cursor.rv,
-                cursor.seq,
-                horizon,
-                limit,
-                reach.user(),
-                end.rv,
-                end.seq
-                $(, $more)*
-            )
-            .fetch_all(&mut *connection)
-            .named(NAME)
-            .await?
-        };
-    }
-    let rows = match (namespace, chat, agent) {
-        (None, None, None) => of_some!("true"),
-        (Some(namespace), None, None) => of_some!("e.namespace = $8", namespace),
-        (Some(namespace), Some(chat), None) => {
-            of_some!("e.namespace = $8 AND e.name = $9 AND e.chat_id IS NOT NULL", namespace, chat)
-        }
-        (None, Some(chat), None) => of_some!("e.name = $8 AND e.chat_id IS NOT NULL", chat),
-        (namespace, chat, Some(agent)) => of_some!(
-            "($8::text IS NULL OR e.namespace = $8) AND ($9::text IS NULL OR (e.name = $9 AND e.chat_id IS NOT NULL))
-             AND (e.namespace, e.agent_id) IN (
-                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $10 AND ($8::text IS NULL OR a.namespace = $8)
-                 UNION
-                 SELECT d.namespace, d.agent_id FROM events d
-                 WHERE d.name = $10 AND d.kind = 'AgentDeleted' AND ($8::text IS NULL OR d.namespace = $8))",
-            *namespace,
-            *chat,
-            agent
-        ),
-    };
-    if cursor.rv < super::log::floor(connection).await? {
-        return Ok(Read::Expired);
-    }
-    let all = i64::try_from(rows.len()).is_ok_and(|found| found < limit);
-    let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
-    let (last, exhausted) = if all { (window.or(last), window.is_none()) } else { (last, false) };
-    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted }))
+    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted: all }))
 }
 
 /// Which objects' events.

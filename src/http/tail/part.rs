@@ -13,11 +13,18 @@ use crate::store::{
     events::{Cursor, Logged, Read, read_after},
 };
 use sqlx::PgConnection;
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    iter::Peekable,
+};
 use uuid::Uuid;
 
 /// How many rows are read at once.
 const BATCH: i64 = 500;
+/// Of how many rows the objects are loaded at once.
+const GROUP: usize = 100;
+/// How many of them may be of snapshots, which have their manifests with them.
+const SNAPSHOTS: usize = 8;
 
 /// A resolved part of the log.
 #[derive(Debug)]
@@ -35,32 +42,59 @@ pub enum Part {
     Expired,
 }
 
-/// Reads and resolves what comes after `cursor`. `missed` belongs to the reader, from one part to the next.
-pub async fn read(connection: &mut PgConnection, cursor: Cursor, missed: &mut Missed) -> Result<Part, StoreError> {
+/// Reads and resolves what comes after `cursor`, about as much as there is room for, in bytes. `missed` belongs to the reader, from
+/// one part to the next.
+pub async fn read(connection: &mut PgConnection, cursor: Cursor, missed: &mut Missed, room: usize) -> Result<Part, StoreError> {
     let batch = match read_after(connection, cursor, BATCH).await? {
         Read::Batch(batch) => batch,
         Read::Expired => return Ok(Part::Expired),
     };
     let (through, exhausted, horizon) = (batch.end(cursor), batch.exhausted, batch.horizon);
-    let objects = load(connection, &batch.events).await?; // after the rows
-    let mut told: Vec<(Logged, Gone, Option<String>)> = Vec::with_capacity(batch.events.len());
-    for event in batch.events {
-        let gone = gone(&event);
-        let owner = match &gone {
-            Gone::As(last) => last.look().owner,
-            Gone::No | Gone::Unread => Id::of(&event).and_then(|id| objects.get(&id)).and_then(|object| object.look().owner),
-        };
-        told.push((event, gone, owner));
-    }
-    owners(connection, &mut told, &objects).await?;
-    let mut entries = Vec::with_capacity(told.len());
+    let mut events = batch.events.into_iter().peekable();
+    let (mut entries, mut size) = (Vec::new(), 0);
     let mut sent: HashSet<(Id, i64)> = HashSet::new();
-    for (event, gone, owner) in told {
-        let change =
-            resolve(&event, gone, horizon, &objects, missed).filter(|change| sent.insert((change.id.clone(), event.cursor.rv)));
-        entries.push(Entry { event, owner, change });
+    while events.peek().is_some() {
+        let group = group(&mut events);
+        let objects = load(connection, &group).await?; // after the rows
+        let mut told: Vec<(Logged, Gone, Option<String>)> = Vec::with_capacity(group.len());
+        for event in group {
+            let gone = gone(&event);
+            let owner = match &gone {
+                Gone::As(last) => last.look().owner,
+                Gone::No | Gone::Unread => {
+                    Id::of(&event).and_then(|id| objects.get(&id)).and_then(|object| object.look().owner)
+                }
+            };
+            told.push((event, gone, owner));
+        }
+        owners(connection, &mut told, &objects).await?;
+        for (event, gone, owner) in told {
+            let rv = event.cursor.rv;
+            let change = resolve(&event, gone, horizon, &objects, missed);
+            let change = change.filter(|change| sent.insert((change.id.clone(), rv)));
+            let entry = Entry::new(event, owner, change);
+            size += entry.size();
+            entries.push(entry);
+        }
+        if size >= room
+            && events.peek().is_some()
+            && let Some(last) = entries.last()
+        {
+            let through = last.event.cursor;
+            return Ok(Part::Entries { entries, through, exhausted: false });
+        }
     }
     Ok(Part::Entries { entries, through, exhausted })
+}
+
+/// The next rows whose objects are loaded at once.
+fn group(events: &mut Peekable<impl Iterator<Item = Logged>>) -> Vec<Logged> {
+    let (mut group, mut snapshots) = (Vec::new(), 0);
+    while let Some(event) = events.next_if(|_| group.len() < GROUP && snapshots < SNAPSHOTS) {
+        snapshots += usize::from(matches!(Id::of(&event), Some(Id::Snapshot(_))));
+        group.push(event);
+    }
+    group
 }
 
 /// Loads some objects at once; when one of them cannot be read, each alone, and that one not.
