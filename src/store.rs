@@ -48,6 +48,7 @@ pub fn session(options: PgConnectOptions) -> PgConnectOptions {
     options
         .application_name("moorline")
         .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION), ("statement_timeout", STATEMENT_TIMEOUT)])
+        .options([("bytea_output", "hex")]) // as events of deletions hold hashes, whatever the role's setting
 }
 
 /// A connection that was idle for longer is asked whether it lives before it is used again. One that was used just now is

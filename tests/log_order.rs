@@ -1,10 +1,13 @@
 //! The log is read up to a horizon: what commits late is never skipped, and every event comes exactly once.
 
 use crate::support::{postgres::database, world::World};
-use moorline::store::{
-    self,
-    events::{Batch, Cursor, NewEvent, Read, read_after},
-    log::{self, TxLog},
+use moorline::{
+    model::access::Reach,
+    store::{
+        self,
+        events::{Batch, Cursor, Filter, NewEvent, Read, read_after, read_some_after},
+        log::{self, TxLog},
+    },
 };
 use sqlx::{Executor as _, PgPool};
 
@@ -61,4 +64,51 @@ async fn a_cursor_from_before_a_new_epoch_is_told_so() {
     let cursor = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
     log::bump(&mut connection, true).await.expect("a new epoch");
     assert_eq!(read_after(&mut connection, cursor, 100).await.expect("reading"), Read::Expired);
+}
+
+#[tokio::test]
+async fn whoever_begins_in_the_middle_of_what_is_not_readable_yet_misses_nothing_of_it() {
+    let db = database().await;
+    let mut open = db.pool.begin().await.expect("a session");
+    open.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.expect("patience");
+    let rv = TxLog::open(&mut open).await.expect("a version").rv;
+    let began = Cursor { rv, seq: 0 };
+    let mut connection = db.pool.acquire().await.expect("a connection");
+    let Read::Batch(batch) = read_after(&mut connection, began, 100).await.expect("reading") else { panic!("expired") };
+    assert!(batch.exhausted && batch.events.is_empty());
+    assert_eq!(batch.end(began), began, "its transaction is still open, or above one that is");
+}
+
+#[tokio::test]
+async fn whoever_may_see_little_of_a_long_log_reads_it_by_the_window() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut connection = db.pool.acquire().await.expect("a connection");
+    let start = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
+    world.chat("first").create().await;
+    db.pool
+        .execute(
+            "INSERT INTO events (namespace, rv, seq, kind, name, payload)
+             SELECT 'team-a', r.rv, n, 'AgentUpdated', 'others', '{}' FROM (SELECT log_rv() AS rv) r, generate_series(1, 4500) n",
+        )
+        .await
+        .expect("a long log");
+    world.chat("last").create().await;
+    let reach = Reach::Own(world.look("last").await.chat.spec.owner);
+    for filter in [Filter::default(), Filter { namespace: Some("team-a"), ..Filter::default() }] {
+        let (mut cursor, mut names, mut empty) = (start, Vec::new(), 0);
+        while names.len() < 2 {
+            match read_some_after(&mut connection, cursor, &filter, &reach, 100).await.expect("reading") {
+                Read::Batch(batch) => {
+                    empty += usize::from(batch.events.is_empty() && !batch.exhausted);
+                    cursor = batch.end(cursor);
+                    names.extend(batch.events.into_iter().map(|event| event.name));
+                }
+                Read::Expired => panic!("expired"),
+            }
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(names, ["first", "last"]);
+        assert!(empty >= 1, "the middle of the log is nobody's, and was a step of its own");
+    }
 }

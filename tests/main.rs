@@ -58,3 +58,6 @@ mod support;
 mod tables;
 mod uninstall;
 mod watch;
+mod watch_garbled;
+mod watch_large;
+mod watch_reach;

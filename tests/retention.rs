@@ -141,6 +141,32 @@ async fn each_removal_is_an_event_that_holds_the_object_and_never_a_body() {
 }
 
 #[tokio::test]
+async fn the_event_of_a_removal_says_whose_the_snapshot_was_also_when_its_agent_is_gone() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = world.agent("ws-1").running().await;
+    world
+        .update_agent("ws-1", |spec, _| {
+            spec.service_account = Some("robot".into());
+            spec.revision_history_limit = 1;
+        })
+        .await;
+    push_all(&mut agent, 1..=3).await;
+    let whose = async || -> Vec<Option<String>> {
+        sqlx::query_scalar("SELECT payload ->> 'serviceAccount' FROM events WHERE kind = 'SnapshotDeleted' ORDER BY rv, seq")
+            .fetch_all(&db.pool)
+            .await
+            .expect("events")
+    };
+    pass(&world).await;
+    assert_eq!(whose().await, [Some("robot".to_owned())]);
+    world.delete_agent("ws-1").await;
+    world.settle().await;
+    pass(&world).await;
+    assert_eq!(whose().await, vec![Some("robot".to_owned()); 3]);
+}
+
+#[tokio::test]
 async fn of_an_agent_that_is_gone_only_what_somebody_is_moored_to_stays() {
     let db = database().await;
     let world = World::new(db.pool.clone());

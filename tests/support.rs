@@ -13,6 +13,7 @@ pub mod plan_words;
 pub mod postgres;
 pub mod proxy;
 pub mod serve;
+pub mod stream;
 pub mod supervised;
 pub mod trace;
 pub mod until;

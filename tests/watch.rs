@@ -2,73 +2,12 @@
 
 use crate::support::{
     api::{Api, Caller, NAMESPACE, file},
-    postgres::{TestDb, database},
-    until::until,
+    postgres::database,
+    stream::{Watch, all_readable},
 };
-use reqwest::Method;
 use serde_json::{Value, json};
-use std::time::Duration;
 
 const BASE: &str = "/apis/moorline.dev/v1alpha1";
-
-/// An open watch.
-struct Watch {
-    response: reqwest::Response,
-    rest: Vec<u8>,
-}
-
-impl Watch {
-    async fn open(api: &Caller, path: &str, query: &str) -> Self {
-        Self::accepting(api, path, query, &[]).await
-    }
-
-    async fn accepting(api: &Caller, path: &str, query: &str, headers: &[(&str, &str)]) -> Self {
-        let mut request = api.request(Method::GET, &format!("{path}?watch=1&{query}"));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = request.send().await.expect("a watch");
-        assert_eq!(response.status(), 200);
-        Self { response, rest: Vec::new() }
-    }
-
-    /// The next text up to `end`; none when the stream is over.
-    async fn up_to(&mut self, end: &[u8]) -> Option<String> {
-        let read = async {
-            loop {
-                if let Some(at) = self.rest.windows(end.len()).position(|window| window == end) {
-                    let text: Vec<u8> = self.rest.drain(..at + end.len()).collect();
-                    return Some(String::from_utf8(text).expect("text"));
-                }
-                match self.response.chunk().await.expect("the stream") {
-                    Some(chunk) => self.rest.extend_from_slice(&chunk),
-                    None => return None,
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), read).await.expect("the next event of a watch, within 20 s")
-    }
-
-    async fn next(&mut self) -> Option<Value> {
-        Some(serde_json::from_str(&self.up_to(b"\n").await?).expect("JSON"))
-    }
-
-    /// The next event as `TYPE name`.
-    async fn told(&mut self) -> String {
-        let event = self.next().await.expect("an event");
-        format!("{} {}", event["type"].as_str().unwrap(), event["object"]["metadata"]["name"].as_str().unwrap_or("-"))
-    }
-
-    /// Waits for the event that says this of an object; what comes before it is passed over.
-    async fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        loop {
-            let event = self.next().await.expect("an event");
-            if wanted(&event) {
-                return event;
-            }
-        }
-    }
-}
 
 fn chats() -> String {
     format!("{BASE}/namespaces/{NAMESPACE}/chats")
@@ -308,21 +247,6 @@ async fn what_cannot_be_watched_is_refused_with_the_parameter_and_what_was_got()
     }
 }
 
-/// Waits until everything that is in the log can be read: no earlier writer of any test is still open.
-async fn all_readable(db: &TestDb) {
-    until("the horizon is beyond the log", || async {
-        let hidden: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM events e, log_state s
-                            WHERE e.rv >= s.epoch << 44 | pg_snapshot_xmin(pg_current_snapshot())::text::bigint)",
-        )
-        .fetch_one(&db.pool)
-        .await
-        .expect("looking at the log");
-        (!hidden).then_some(())
-    })
-    .await;
-}
-
 fn events() -> String {
     format!("{BASE}/namespaces/{NAMESPACE}/contextevents")
 }
@@ -435,4 +359,31 @@ async fn the_story_of_an_object_is_there_as_core_events() {
     api.pushed(&run, 2, json!([file("AGENTS.md", "two")])).await;
     let drifted = watch.until(|event| event["object"]["reason"] == "ContextDrifted").await;
     assert_eq!(drifted["object"]["involvedObject"]["name"], "demo");
+}
+
+#[tokio::test]
+async fn a_page_of_context_events_is_full_however_much_of_the_log_is_others() {
+    let db = database().await;
+    let api = Api::with_tokens(&db, "a,alice,1\nb,bob,2\n").await;
+    let alice = api.as_token("a");
+    alice.create_chat("first", json!({})).await;
+    let others = "INSERT INTO events (namespace, rv, seq, kind, name, payload)
+         SELECT 'team-a', r.rv, n, 'AgentUpdated', 'others', '{}' FROM (SELECT log_rv() AS rv) r, generate_series(1, 4500) n";
+    sqlx::query(others).execute(&db.pool).await.expect("a long log");
+    alice.create_chat("last", json!({})).await;
+    all_readable(&db).await;
+    let chats = async |path: &str| {
+        let page = alice.get(path).await.expect(200);
+        assert_eq!(page["metadata"].get("continue"), None, "{path}");
+        let names = page["items"].as_array().unwrap().iter().map(|event| event["chat"]["name"].as_str().unwrap().to_owned());
+        let mut names: Vec<String> = names.collect();
+        names.dedup();
+        names
+    };
+    assert_eq!(chats(&events()).await, ["first", "last"]);
+    assert_eq!(chats(&format!("{BASE}/contextevents")).await, ["first", "last"]);
+    assert_eq!(chats(&format!("{BASE}/contextevents?chat=last")).await, ["last"]);
+    let mut watch = Watch::open(&alice, &events(), "").await;
+    assert_eq!(watch.next().await.unwrap()["object"]["chat"]["name"], "first");
+    watch.until(|event| event["object"]["chat"]["name"] == "last").await;
 }

@@ -38,6 +38,8 @@ use uuid::Uuid;
 
 /// How many events a page has when nothing else is asked for, and at most.
 const PAGE: i64 = 500;
+/// How many windows of the log a page is looked for in; then it comes short, and says where to go on.
+const WINDOWS: u32 = 50;
 
 /// The query of a list or a watch of contextevents.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -135,7 +137,7 @@ struct Wanted {
 
 impl Wanted {
     fn filter(&self) -> Filter<'_> {
-        Filter { namespace: self.namespace.as_deref(), chat: self.chat.as_deref(), agent: self.agent.as_deref() }
+        Filter { namespace: self.namespace.as_deref(), chat: self.chat.as_deref(), agent: self.agent.as_deref(), through: None }
     }
 
     /// Whether an event is wanted. `agents` are the uids that have or had the agent's name, as far as is known.
@@ -159,20 +161,30 @@ async fn page(
     cursor: Option<Cursor>,
     limit: i64,
 ) -> Result<Response, ApiError> {
+    let _turn = state.watch_reads().acquire().await;
     let mut connection = store::acquire(state.pool()).await?;
     let version = log::list_version(&mut connection).await?; // before the rows
-    let start = start(&mut connection, cursor).await?;
+    let filter = Filter { through: Some(version), ..wanted.filter() };
+    let mut at = start(&mut connection, cursor).await?;
     let expired = || ApiError::expired("the cursor is too old: what came after it may be gone; start again without it");
-    let batch = match events::read_some_after(&mut connection, start, &wanted.filter(), reach, limit).await? {
-        Read::Batch(batch) => batch,
-        Read::Expired => return Err(expired()),
-    };
     let mut metadata = json!({"resourceVersion": list_version(version)});
-    if !batch.exhausted {
-        let end = batch.events.last().map_or(start, |last| last.cursor);
-        metadata["continue"] = json!(cursor_text(end));
+    let mut items: Vec<ContextEvent> = Vec::new();
+    for window in 1.. {
+        let room = limit - i64::try_from(items.len()).unwrap_or(limit);
+        let batch = match events::read_some_after(&mut connection, at, &filter, reach, room).await? {
+            Read::Batch(batch) => batch,
+            Read::Expired => return Err(expired()),
+        };
+        at = batch.end(at);
+        items.extend(batch.events.iter().map(ContextEvent::from_logged));
+        if batch.exhausted {
+            break;
+        }
+        if window >= WINDOWS || i64::try_from(items.len()).is_ok_and(|found| found >= limit) {
+            metadata["continue"] = json!(cursor_text(at));
+            break;
+        }
     }
-    let items: Vec<ContextEvent> = batch.events.iter().map(ContextEvent::from_logged).collect();
     let list = json!({"kind": "ContextEventList", "apiVersion": API_VERSION, "metadata": metadata, "items": items});
     Ok(axum::Json(list).into_response())
 }

@@ -5,36 +5,27 @@
 //! that by itself, with [`read`]).
 
 pub mod change;
+mod part;
 pub mod ring;
 
 use crate::{
     clock::Clock,
-    model::{event::EventKind, object::Key},
-    store::{
-        self, Deleted, StoreError,
-        across::objects,
-        error::full_jitter,
-        events::{Cursor, Logged, Read, read_after},
-        log,
-    },
+    store::{self, StoreError, error::full_jitter, events::Cursor, log},
     wake::Wake,
 };
-use change::{Id, Missed, Object, resolve};
-use ring::{Entry, Lines, Ring};
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use change::Missed;
+use futures::FutureExt as _;
+pub use part::{Part, read};
+use ring::Ring;
+use sqlx::{PgPool, Postgres, pool::PoolConnection};
+use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-/// How many rows are read at once.
-pub const BATCH: i64 = 500;
 /// How often to look when nobody says anything.
 const LOOK: Duration = Duration::from_millis(500);
+/// About how many bytes of the log are resolved at once.
+const ROOM: usize = 4 << 20;
 /// The first pause after a failure, at most; it doubles up to [`PAUSE_CAP`].
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause after a failure.
@@ -80,8 +71,14 @@ impl Tail {
         &self.0.ring
     }
 
-    /// Reads until `stop`.
+    /// Reads until `stop`. A defect in it ends no more than the reading: every watcher is sent back to the database, and the tail
+    /// begins again.
     pub async fn run(self, pool: PgPool, wake: Wake, clock: Clock, stop: CancellationToken) {
+        let follow = || self.follow(pool.clone(), wake.clone(), clock.clone(), stop.clone());
+        again_after_panic(follow, || self.0.ring.pause(), PAUSE_CAP).await;
+    }
+
+    async fn follow(&self, pool: PgPool, wake: Wake, clock: Clock, stop: CancellationToken) {
         let mut watchers = self.0.watchers.subscribe();
         let mut hints = wake.on_events();
         let mut reading: Option<(Cursor, Missed)> = None;
@@ -143,7 +140,7 @@ impl Tail {
             *reading = Some((start, Missed::default()));
             return Ok(false);
         };
-        match read(connection, *cursor, missed).await? {
+        match read(connection, *cursor, missed, ROOM).await? {
             Part::Entries { entries, through, exhausted } => {
                 *cursor = through;
                 self.0.ring.extend(entries, through);
@@ -161,99 +158,32 @@ impl Tail {
     }
 }
 
-/// A resolved part of the log.
-#[derive(Debug)]
-pub enum Part {
-    /// Its entries.
-    Entries {
-        /// In the order of the log.
-        entries: Vec<Entry>,
-        /// Everything up to here has been read.
-        through: Cursor,
-        /// Nothing more can be read yet.
-        exhausted: bool,
-    },
-    /// The cursor is from before the floor.
-    Expired,
+/// Runs `run` until it ends, and again, after `restart` and a pause, when it panics.
+async fn again_after_panic<F: Future<Output = ()>>(mut run: impl FnMut() -> F, restart: impl Fn(), pause: Duration) {
+    while AssertUnwindSafe(run()).catch_unwind().await.is_err() {
+        tracing::error!("reading the event log for watchers met a defect of ours; it begins again");
+        restart();
+        tokio::time::sleep(pause).await;
+    }
 }
 
-/// Reads and resolves what comes after `cursor`. `missed` belongs to the reader, from one part to the next.
-pub async fn read(connection: &mut PgConnection, cursor: Cursor, missed: &mut Missed) -> Result<Part, StoreError> {
-    let batch = match read_after(connection, cursor, BATCH).await? {
-        Read::Batch(batch) => batch,
-        Read::Expired => return Ok(Part::Expired),
-    };
-    let (through, exhausted, horizon) = (batch.end(cursor), batch.exhausted, batch.horizon);
-    let objects = load(connection, &batch.events).await?; // after the rows
-    let owners = owners(connection, &batch.events, &objects).await?;
-    let mut entries = Vec::with_capacity(batch.events.len());
-    let mut sent: HashSet<(Id, i64)> = HashSet::new();
-    for event in batch.events {
-        let gone = Deleted::read(&event)?.map(Object::from);
-        let owner = match (&gone, Id::of(&event)) {
-            (Some(gone), _) => gone.look().owner,
-            (None, Some(id)) => objects.get(&id).map_or_else(
-                || if let Id::Chat(id) = id { owners.get(&id).cloned() } else { None },
-                |object| object.look().owner,
-            ),
-            (None, None) => None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test]
+    async fn a_defect_in_reading_sends_every_watcher_back_to_the_database_and_the_tail_begins_again() {
+        let (ring, runs) = (Ring::default(), Cell::new(0));
+        ring.begin(Cursor::through(5), false);
+        let mut place = ring.join(Cursor::through(5)).expect("a place");
+        let run = || {
+            let run = runs.replace(runs.get() + 1);
+            async move { assert_ne!(run, 0, "a defect") }
         };
-        let change =
-            resolve(&event, gone, horizon, &objects, missed).filter(|change| sent.insert((change.id.clone(), event.cursor.rv)));
-        entries.push(Entry { event, owner, change, lines: Lines::default() });
+        again_after_panic(run, || ring.pause(), Duration::ZERO).await;
+        assert_eq!(runs.get(), 2);
+        assert!(matches!(ring.take(&mut place, 1), ring::Taken::Restarted), "nobody waits for what nobody reads");
+        assert!(ring.join(Cursor::through(5)).is_none());
     }
-    Ok(Part::Entries { entries, through, exhausted })
-}
-
-/// The objects that events are about, as they stand.
-async fn load(connection: &mut PgConnection, events: &[Logged]) -> Result<HashMap<Id, Object>, StoreError> {
-    let (mut chats, mut agents, mut snapshots) = (HashSet::new(), HashSet::new(), HashSet::new());
-    for event in events {
-        match Id::of(event) {
-            Some(Id::Chat(id)) => drop(chats.insert((event.namespace.clone(), id))),
-            Some(Id::Agent(id)) => drop(agents.insert((event.namespace.clone(), id))),
-            Some(Id::Snapshot(key)) => drop(snapshots.insert(key)),
-            None => {}
-        }
-    }
-    let mut found: Vec<Object> = Vec::new();
-    if !chats.is_empty() {
-        let (namespaces, ids): (Vec<String>, Vec<Uuid>) = chats.into_iter().unzip();
-        let chats = objects::chats(connection, &namespaces, &ids).await?;
-        found.extend(chats.into_iter().map(|chat| Object::Chat(Box::new(chat))));
-    }
-    if !agents.is_empty() {
-        let (namespaces, ids): (Vec<String>, Vec<Uuid>) = agents.into_iter().unzip();
-        let agents = objects::agents(connection, &namespaces, &ids).await?;
-        found.extend(agents.into_iter().map(|agent| Object::Agent(Box::new(agent))));
-    }
-    if !snapshots.is_empty() {
-        let keys: Vec<Key> = snapshots.into_iter().collect();
-        let snapshots = objects::snapshots(connection, &keys).await?;
-        found.extend(snapshots.into_iter().map(|snapshot| Object::Snapshot(Box::new(snapshot))));
-    }
-    Ok(found.into_iter().map(|object| (object.id(), object)).collect())
-}
-
-/// The owners of chats that are gone by now.
-async fn owners(
-    connection: &mut PgConnection,
-    events: &[Logged],
-    objects: &HashMap<Id, Object>,
-) -> Result<HashMap<Uuid, String>, StoreError> {
-    let (mut namespaces, mut names, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for event in events {
-        if let Some(Id::Chat(id)) = Id::of(event)
-            && event.kind != EventKind::ChatDeleted
-            && !objects.contains_key(&Id::Chat(id))
-        {
-            namespaces.push(event.namespace.clone());
-            names.push(event.name.clone());
-            ids.push(id);
-        }
-    }
-    if ids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    objects::owners_of_deleted(connection, &namespaces, &names, &ids).await
 }

@@ -16,7 +16,7 @@ use super::{
     status::{ApiError, Resource},
     tail::{
         self, Part, Watching,
-        change::{Before, Change, Missed, Object, Told},
+        change::{Before, Missed, Object, Told},
         ring::{Entry, Place, Progress, Taken},
     },
 };
@@ -40,6 +40,8 @@ use tokio::{sync::watch, time::Instant};
 
 /// How many entries of the tail are taken at once.
 const TAKE: usize = 256;
+/// About how many bytes a piece of the stream has at most.
+const ROOM: usize = 1 << 20;
 /// How often a bookmark is sent to whoever wants them; to Server-Sent Events, else, a comment, so that proxies keep the stream.
 const BOOKMARK: Duration = Duration::from_mins(1);
 /// How often to look again for what comes in a moment.
@@ -230,15 +232,14 @@ impl Watcher {
                 }
                 self.cursor = Cursor::through(version);
             }
-            list_piece(&mut connection, self.resource, &self.reach, &self.selection, after.as_ref()).await.map(Some)
+            list_piece(&mut connection, self.resource, &self.reach, &self.selection, after.as_ref(), ROOM).await.map(Some)
         };
-        let objects = match read.await {
-            Ok(Some(objects)) => objects,
+        let (objects, done) = match read.await {
+            Ok(Some(piece)) => piece,
             // A writer that began earlier is still open: the list would not yet show what the client has seen.
             Ok(None) => return Done::Wait(Bytes::new()),
             Err(error) => return Done::Piece(self.failed(error)),
         };
-        let done = i64::try_from(objects.len()).is_ok_and(|found| found < first::PIECE);
         let mut piece = Vec::new();
         for object in objects.iter().filter(|object| self.sees(&object.look())) {
             self.frames.object(&mut piece, Told::Added, &object.json(object.rv()), None, self.state.clock().now());
@@ -262,7 +263,7 @@ impl Watcher {
         let state = self.state.clone();
         let read = async {
             let mut connection = store::acquire(state.pool()).await?;
-            tail::read(&mut connection, self.cursor, &mut self.missed).await
+            tail::read(&mut connection, self.cursor, &mut self.missed, ROOM).await
         };
         match read.await {
             Ok(Part::Expired) => {
@@ -298,10 +299,13 @@ impl Watcher {
                 return None;
             }
         };
-        self.phase = Phase::Live(place);
         if !entries.is_empty() {
             let mut piece = Vec::new();
-            for entry in &entries {
+            for (n, entry) in entries.iter().enumerate() {
+                if piece.len() >= ROOM {
+                    place.give_back(entries.len() - n);
+                    break;
+                }
                 if entry.event.cursor <= self.cursor {
                     continue; // the client began after it
                 }
@@ -309,6 +313,7 @@ impl Watcher {
                 self.tell(&mut piece, entry, &missed);
                 self.cursor = entry.event.cursor;
             }
+            self.phase = Phase::Live(place);
             return (!piece.is_empty()).then(|| piece.into());
         }
         // Everything up to here has been taken, so a bookmark may say so.
@@ -353,27 +358,16 @@ impl Watcher {
         let told = if self.sees_all {
             change.told_to_all(missed)
         } else {
-            let Some(told) = change.told(missed, |look| self.sees(look)) else { return };
+            let Some(told) = change.told(missed, &self.reach, |look| self.selection.matches(look)) else { return };
             told
         };
         let version = object_version(entry.event.cursor.rv);
         let now = self.state.clock().now();
         if told == Told::Deleted && !self.reach.covers(change.look.owner.as_deref()) {
             // Whoever may see it no more learns that it went, not what it has become.
-            self.frames.object(piece, told, &bare(change, &version), Some(&version), now);
+            self.frames.object(piece, told, &change.bare(&version), Some(&version), now);
         } else {
             self.frames.object(piece, told, &change.json, Some(&version), now);
         }
     }
-}
-
-/// An object of which only its identity is told.
-fn bare(change: &Change, version: &str) -> Bytes {
-    let object = serde_json::json!({
-        "apiVersion": crate::v1alpha1::API_VERSION,
-        "kind": change.resource.kind(),
-        "metadata": {"namespace": change.key.namespace, "name": change.key.name, "resourceVersion": version},
-        "spec": {},
-    });
-    object.to_string().into()
 }

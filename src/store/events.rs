@@ -1,12 +1,16 @@
 //! Appending to the event log: one row per event, in the transaction that made it happen. Converging appends its events by
 //! the batch, in [`super::converge`].
 
+mod filtered;
+
 use super::{
     error::{Named, StoreError, expect_rows},
     log::TxLog,
     rows::{EventRow, event_query},
 };
 use crate::model::{access::Reach, event::EventKind};
+pub use filtered::{Filter, WINDOW, read_some_after};
+use futures::{Stream, TryStreamExt as _};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -119,8 +123,11 @@ pub struct Logged {
 /// A part of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// The events after the cursor, in order, at most as many as asked for.
+    /// The events after the cursor, in order, at most as many as asked for. Those of which this version of Moorline cannot make
+    /// sense are left out.
     pub events: Vec<Logged>,
+    /// The place of the last row that was read, of sense or not; none when there was none.
+    pub last: Option<Cursor>,
     /// Everything below it is complete.
     pub horizon: i64,
     /// Nothing more is below the horizon.
@@ -130,9 +137,10 @@ pub struct Batch {
 impl Batch {
     /// The place after it, for whoever had read up to `cursor`.
     pub fn end(&self, cursor: Cursor) -> Cursor {
-        let last = self.events.last().map_or(cursor, |last| last.cursor);
-        // The events of a transaction become visible at once, so below the horizon there is no more of the last one.
-        if self.exhausted { Cursor::through(last.rv) } else { last }
+        let last = self.last.unwrap_or(cursor);
+        // The events of a transaction become visible at once, so below the horizon there is no more of the last one. Who began in
+        // the middle of one that is not below it has not read it.
+        if self.exhausted && last.rv < self.horizon { Cursor::through(last.rv) } else { last }
     }
 }
 
@@ -143,6 +151,38 @@ pub enum Read {
     Batch(Batch),
     /// The cursor is from before the floor: what came after it may be gone. Begin again from a list.
     Expired,
+}
+
+/// About how many bytes of payload are read at once: most are small, and that of a deletion holds the object.
+const ROOM: usize = 8 << 20;
+
+/// As many of the rows, at most `limit`, as there is room for; and whether that is all of them.
+async fn within_room(
+    rows: impl Stream<Item = Result<EventRow, sqlx::Error>> + Send,
+    limit: i64,
+) -> Result<(Vec<EventRow>, bool), sqlx::Error> {
+    let mut rows = std::pin::pin!(rows);
+    let (mut kept, mut taken) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        taken += weight(&row.payload);
+        kept.push(row);
+        if taken >= ROOM {
+            return Ok((kept, false));
+        }
+    }
+    let all = i64::try_from(kept.len()).is_ok_and(|found| found < limit);
+    Ok((kept, all))
+}
+
+/// About how many bytes a value takes.
+pub fn weight(value: &Value) -> usize {
+    const EACH: usize = size_of::<Value>();
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => EACH,
+        Value::String(text) => EACH + text.len(),
+        Value::Array(items) => EACH + items.iter().map(weight).sum::<usize>(),
+        Value::Object(fields) => EACH + fields.iter().map(|(name, value)| EACH + name.len() + weight(value)).sum::<usize>(),
+    }
 }
 
 /// Reads what comes after `cursor`, up to the horizon. The horizon is fetched in a statement before the rows, and the floor is
@@ -157,87 +197,12 @@ pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i6
         horizon,
         limit
     );
-    let rows = rows.fetch_all(&mut *connection).named(NAME).await?;
+    let (rows, all) = within_room(rows.fetch(&mut *connection), limit).named(NAME).await?;
     if cursor.rv < super::log::floor(connection).await? {
         return Ok(Read::Expired);
     }
-    let exhausted = i64::try_from(rows.len()).is_ok_and(|found| found < limit);
-    let events = rows.into_iter().map(Logged::try_from).collect::<Result<_, _>>()?;
-    Ok(Read::Batch(Batch { events, horizon, exhausted }))
-}
-
-/// Which events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter<'a> {
-    /// Of one namespace; none means of every one.
-    pub namespace: Option<&'a str>,
-    /// Of the chat of this name.
-    pub chat: Option<&'a str>,
-    /// That concern the agent of this name.
-    pub agent: Option<&'a str>,
-}
-
-/// Reads what comes after `cursor` and passes the filter, up to the horizon, of what is within `reach`: of a chat that is gone,
-/// its owner was who the log says. As [`read_after`].
-pub async fn read_some_after(
-    connection: &mut PgConnection,
-    cursor: Cursor,
-    filter: &Filter<'_>,
-    reach: &Reach,
-    limit: i64,
-) -> Result<Read, StoreError> {
-    const NAME: &str = "db.events.read_some";
-    let horizon = super::log::horizon(connection).await?;
-    let Filter { namespace, chat, agent } = filter;
-    macro_rules! of_some {
-        ($which:literal $(, $more:expr)*) => {
-            event_query!(
-                "WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 AND ($5::text IS NULL OR coalesce(
-                     (SELECT c.owner FROM chats c WHERE c.namespace = e.namespace AND c.id = e.chat_id),
-                     (SELECT d.payload -> 'chat' ->> 'owner' FROM events d
-                      WHERE d.namespace = e.namespace AND d.name = e.name AND d.chat_id = e.chat_id AND d.kind = 'ChatDeleted'),
-                     (SELECT a.service_account FROM agents a
-                      WHERE e.chat_id IS NULL AND a.namespace = e.namespace AND a.id = e.agent_id),
-                     (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
-                      WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.agent_id = e.agent_id AND d.kind = 'AgentDeleted')
-                 ) = $5) AND " + $which + " ORDER BY e.rv, e.seq LIMIT $4",
-                cursor.rv,
-                cursor.seq,
-                horizon,
-                limit,
-                reach.user()
-                $(, $more)*
-            )
-            .fetch_all(&mut *connection)
-            .named(NAME)
-            .await?
-        };
-    }
-    let rows = match (namespace, chat, agent) {
-        (None, None, None) => of_some!("true"),
-        (Some(namespace), None, None) => of_some!("e.namespace = $6", namespace),
-        (Some(namespace), Some(chat), None) => {
-            of_some!("e.namespace = $6 AND e.name = $7 AND e.chat_id IS NOT NULL", namespace, chat)
-        }
-        (None, Some(chat), None) => of_some!("e.name = $6 AND e.chat_id IS NOT NULL", chat),
-        (namespace, chat, Some(agent)) => of_some!(
-            "($6::text IS NULL OR e.namespace = $6) AND ($7::text IS NULL OR (e.name = $7 AND e.chat_id IS NOT NULL))
-             AND (e.namespace, e.agent_id) IN (
-                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $8 AND ($6::text IS NULL OR a.namespace = $6)
-                 UNION
-                 SELECT d.namespace, d.agent_id FROM events d
-                 WHERE d.name = $8 AND d.kind = 'AgentDeleted' AND ($6::text IS NULL OR d.namespace = $6))",
-            *namespace,
-            *chat,
-            agent
-        ),
-    };
-    if cursor.rv < super::log::floor(connection).await? {
-        return Ok(Read::Expired);
-    }
-    let exhausted = i64::try_from(rows.len()).is_ok_and(|found| found < limit);
-    let events = rows.into_iter().map(Logged::try_from).collect::<Result<_, _>>()?;
-    Ok(Read::Batch(Batch { events, horizon, exhausted }))
+    let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
+    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted: all }))
 }
 
 /// Which objects' events.
@@ -292,7 +257,7 @@ pub async fn newest(
         (None, None) => about_some!("true"),
     };
     rows.reverse();
-    rows.into_iter().map(Logged::try_from).collect()
+    Ok(readable(rows))
 }
 
 /// The agents that have or had a name.
@@ -314,6 +279,15 @@ pub async fn agents_named(connection: &mut PgConnection, namespace: Option<&str>
 /// The place before everything that is still in the log.
 pub async fn beginning(connection: &mut PgConnection) -> Result<Cursor, StoreError> {
     Ok(Cursor { rv: super::log::floor(connection).await?, seq: 0 })
+}
+
+/// The events of which sense can be made. A row of another kind, which a newer Moorline may write while this one still runs, must
+/// not keep readers from what comes after it.
+fn readable(rows: Vec<EventRow>) -> Vec<Logged> {
+    let read = |row: EventRow| {
+        Logged::try_from(row).inspect_err(|error| tracing::warn!(%error, "an event cannot be read and is passed over")).ok()
+    };
+    rows.into_iter().filter_map(read).collect()
 }
 
 impl TryFrom<EventRow> for Logged {

@@ -79,7 +79,7 @@ pub async fn lock_snapshots(
     Ok(locked.fetch_all(tx).named(NAME).await?.into_iter().map(SnapshotId).collect())
 }
 
-/// Deletes snapshots that are locked, each with an event that holds its last state: the event first, then the row; then the
+/// Deletes snapshots that are locked, each with an event that holds its last state, and whose it was: the event first, then the row; then the
 /// blobs that no other snapshot of the agent refers to. Returns how many blobs.
 pub async fn delete(
     tx: &mut PgConnection,
@@ -94,8 +94,11 @@ pub async fn delete(
     let done = sqlx::query!(
         "INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
          SELECT s.namespace, $3, $4 + u.o::integer, 'SnapshotDeleted', NULL, s.name, s.agent_id,
-                jsonb_build_object('snapshot', to_jsonb(s))
+                jsonb_build_object('snapshot', to_jsonb(s), 'serviceAccount', coalesce(a.service_account,
+                    (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
+                     WHERE a.id IS NULL AND d.namespace = $1 AND d.agent_id = s.agent_id AND d.kind = 'AgentDeleted')))
          FROM snapshots s JOIN unnest($2::bigint[]) WITH ORDINALITY AS u (id, o) ON u.id = s.id
+         LEFT JOIN agents a ON a.namespace = s.namespace AND a.id = s.agent_id
          WHERE s.namespace = $1",
         namespace,
         &ids,

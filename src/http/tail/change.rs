@@ -7,9 +7,12 @@
 //!
 //! Pure: what stands in the database is handed in.
 
+mod before;
+
 use crate::{
     http::{page::object_version, status::Resource},
     model::{
+        access::Reach,
         agent::AgentView,
         chat::ChatView,
         event::EventKind,
@@ -18,18 +21,15 @@ use crate::{
     },
     store::{Deleted, across::objects::OwnedSnapshot, events::Logged},
     v1alpha1::{
-        Agent, AgentSnapshot, Chat,
+        API_VERSION, Agent, AgentSnapshot, Chat,
         snapshot::{AGENT_LABEL, HASH_LABEL},
     },
 };
 use axum::body::Bytes;
-use serde_json::Value;
+pub use before::{Before, Missed};
+use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use uuid::Uuid;
-
-/// How many states an object may have had before, that a watcher may know it in, until all that is known is that it may have
-/// been anything.
-const CHAIN_MAX: usize = 32;
 
 /// What selectors and authorization look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,20 +40,6 @@ pub struct Look {
     pub fields: BTreeMap<&'static str, String>,
     /// Whose it is: a chat's owner, an agent's service account.
     pub owner: Option<String>,
-}
-
-/// Whose an object was: nobody's, perhaps.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Whose(Option<String>);
-
-/// What one transaction changed of an object's [`Look`], as it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Before {
-    created: bool,
-    anything: bool,
-    labels: Option<TextMap>,
-    fields: BTreeMap<&'static str, String>,
-    owner: Option<Whose>,
 }
 
 /// An object as it stands or stood.
@@ -194,62 +180,6 @@ impl Id {
     }
 }
 
-impl Before {
-    /// What an event says was before it.
-    fn read(event: &Logged) -> Self {
-        let created = matches!(event.kind, EventKind::ChatCreated | EventKind::AgentCreated | EventKind::SnapshotAccepted);
-        let mut before = Self { created, ..Self::default() };
-        let Some(told) = event.payload.get("before").and_then(Value::as_object) else { return before };
-        for (name, value) in told {
-            let text = || match value {
-                Value::String(text) => text.clone(),
-                Value::Bool(flag) => flag.to_string(),
-                Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_) => String::new(),
-            };
-            let field = match name.as_str() {
-                "labels" => {
-                    before.labels = serde_json::from_value(value.clone()).ok();
-                    continue;
-                }
-                "serviceAccount" => {
-                    before.owner = Some(Whose(value.as_str().map(ToOwned::to_owned)));
-                    continue;
-                }
-                "agent" => "spec.agentRef.name",
-                "workspace" if matches!(event.kind, EventKind::AgentUpdated) => "spec.workspace",
-                "workspace" => "spec.workspaceRef.name",
-                "archived" => "spec.archived",
-                "state" => "status.state",
-                "dirty" => "status.dirty",
-                other => unreachable!("an event tells {other} of what was before, which nothing here knows"),
-            };
-            before.fields.insert(field, text());
-        }
-        before
-    }
-
-    fn of_anything() -> Self {
-        Self { anything: true, ..Self::default() }
-    }
-
-    fn lay_over(&self, look: &mut Look) {
-        if let Some(labels) = &self.labels {
-            look.labels.clone_from(labels);
-        }
-        if let Some(Whose(owner)) = &self.owner {
-            look.owner.clone_from(owner);
-        }
-        for (field, value) in &self.fields {
-            look.fields.insert(field, value.clone());
-        }
-    }
-
-    fn says_nothing(&self) -> bool {
-        let Self { created, anything, labels, fields, owner } = self;
-        !created && !anything && labels.is_none() && fields.is_empty() && owner.is_none()
-    }
-}
-
 /// What became of an object.
 #[derive(Debug)]
 pub struct Change {
@@ -292,16 +222,16 @@ impl Told {
 }
 
 impl Change {
-    /// What a watcher is told who sees the objects that `matches`, and who has `missed` these earlier transactions of it. When
-    /// in doubt, too much: clients bear an ADDED for what they know and a DELETED for what they do not.
-    pub fn told(&self, missed: &[Before], matches: impl Fn(&Look) -> bool) -> Option<Told> {
+    /// What a watcher is told who reaches this much and `selects` such objects, and who has `missed` these earlier
+    /// transactions of it. When in doubt, too much, of what is or was within reach: clients bear an ADDED for what they know and a
+    /// DELETED for what they do not.
+    pub fn told(&self, missed: &[Before], reach: &Reach, selects: impl Fn(&Look) -> bool) -> Option<Told> {
         let mut look = self.look.clone();
-        let now = matches(&look);
+        let now = reach.covers(look.owner.as_deref()) && selects(&look);
         let (mut created, mut known) = (false, false);
         for before in self.chain.iter().rev().chain(missed.iter().rev()) {
-            before.lay_over(&mut look);
-            created |= before.created;
-            known |= before.anything || (!before.created && matches(&look));
+            created |= before.created();
+            known |= before.may_be_known(&mut look, reach, &selects);
         }
         if self.chain.is_empty() && missed.is_empty() {
             known = now;
@@ -319,8 +249,8 @@ impl Change {
         let mut created = false;
         let mut known = self.chain.is_empty() && missed.is_empty();
         for before in self.chain.iter().chain(missed) {
-            created |= before.created;
-            known |= before.anything || !before.created;
+            created |= before.created();
+            known |= before.is_known_to_all();
         }
         match self.gone {
             true => Told::Deleted,
@@ -329,39 +259,56 @@ impl Change {
         }
     }
 
+    /// Of an object that is gone, whose last state cannot be read: what else the event of its deletion says.
+    fn of_unread(event: &Logged, id: Id, mut chain: Vec<Before>) -> Self {
+        let within = |object: &str, field: &str| Some(event.payload.get(object)?.get(field)?.as_str()?.to_owned());
+        let owner = match &id {
+            Id::Chat(_) => within("chat", "owner"),
+            Id::Agent(_) => within("agent", "service_account"),
+            Id::Snapshot(_) => event.payload.get("serviceAccount").and_then(|owner| Some(owner.as_str()?.to_owned())),
+        };
+        chain.push(Before::unread());
+        let key = Key::new(&event.namespace, &event.name);
+        let json = bare(id.resource(), &key, event.subject, &object_version(event.cursor.rv));
+        Self { resource: id.resource(), id, look: Look { owner, ..Look::default() }, gone: true, chain, json, key }
+    }
+
+    /// The object with nothing but its identity.
+    pub fn bare(&self, version: &str) -> Bytes {
+        bare(self.resource, &self.key, None, version)
+    }
+
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
         self.json.len() + 512
     }
 }
 
-/// What has been missed of objects whose rows were passed over.
-#[derive(Clone, Debug, Default)]
-pub struct Missed(HashMap<Id, Vec<Before>>);
-
-impl Missed {
-    fn note(&mut self, id: Id, before: Before) {
-        let chain = self.0.entry(id).or_default();
-        if chain.len() >= CHAIN_MAX {
-            *chain = vec![Before::of_anything()];
-        }
-        // The first says that there is something to tell, whatever it says was before.
-        if chain.is_empty() || !before.says_nothing() {
-            chain.push(before);
-        }
+fn bare(resource: Resource, key: &Key, uid: Option<Uuid>, version: &str) -> Bytes {
+    let mut metadata = json!({"namespace": key.namespace, "name": key.name, "resourceVersion": version});
+    if let Some(uid) = uid {
+        metadata["uid"] = json!(uid);
     }
+    let object = json!({"apiVersion": API_VERSION, "kind": resource.kind(), "metadata": metadata, "spec": {}});
+    object.to_string().into()
+}
 
-    /// Takes what was missed of an object.
-    pub fn take(&mut self, id: &Id) -> Vec<Before> {
-        if self.0.is_empty() { Vec::new() } else { self.0.remove(id).unwrap_or_default() }
-    }
+/// What an event says of the last state of its object.
+#[derive(Debug)]
+pub(super) enum Gone {
+    /// It does not say that it is gone.
+    No,
+    /// This was it.
+    As(Box<Object>),
+    /// It is gone; as what cannot be read.
+    Unread,
 }
 
 /// Resolves a part of the log: for each row what is to be told of its object, if anything. `objects` are as they stand, read
 /// after the rows; `gone` is what an event says is gone.
 pub(super) fn resolve(
     event: &Logged,
-    gone: Option<Object>,
+    gone: Gone,
     horizon: i64,
     objects: &HashMap<Id, Object>,
     missed: &mut Missed,
@@ -378,9 +325,13 @@ pub(super) fn resolve(
         json: object.json(rv),
         id: id.clone(),
     };
-    if let Some(last) = gone {
-        let chain = missed.take(&id);
-        return Some(make(&last, true, chain));
+    match gone {
+        Gone::As(last) => return Some(make(&last, true, missed.take(&id))),
+        Gone::Unread => {
+            let chain = missed.take(&id);
+            return Some(Change::of_unread(event, id.clone(), chain));
+        }
+        Gone::No => {}
     }
     let object = match objects.get(&id) {
         Some(object) if object.rv() <= rv || object.rv() >= horizon => object,

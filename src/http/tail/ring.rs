@@ -2,7 +2,7 @@
 //! is too slow and falls behind its first entry is cut off, and can resume from the database.
 
 use super::change::Change;
-use crate::store::events::{Cursor, Logged};
+use crate::store::events::{Cursor, Logged, weight};
 use axum::body::Bytes;
 use std::{
     collections::VecDeque,
@@ -26,6 +26,7 @@ pub struct Entry {
     pub change: Option<Change>,
     /// The row as it is written to those who watch transitions: once for all of them.
     pub lines: Lines,
+    size: usize,
 }
 
 /// A row of the log as it is written, as soon as somebody has asked for it.
@@ -41,8 +42,15 @@ pub struct Lines {
 const ENTRY: usize = 2_048;
 
 impl Entry {
-    fn size(&self) -> usize {
-        ENTRY + self.change.as_ref().map_or(0, Change::size)
+    /// A row, whose it is, and what is to be told.
+    pub fn new(event: Logged, owner: Option<String>, change: Option<Change>) -> Self {
+        let size = ENTRY + weight(&event.payload) + change.as_ref().map_or(0, Change::size);
+        Self { event, owner, change, lines: Lines::default(), size }
+    }
+
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.size
     }
 }
 
@@ -60,6 +68,13 @@ pub struct Progress {
 pub struct Place {
     generation: u64,
     next: u64,
+}
+
+impl Place {
+    /// Gives back the last so many of the entries that were taken.
+    pub fn give_back(&mut self, entries: usize) {
+        self.next -= entries as u64;
+    }
 }
 
 /// What a watcher takes from its place.
@@ -131,14 +146,16 @@ impl Ring {
         self.progress.send_replace(Progress { generation, through: None });
     }
 
-    /// Adds what was read, up to `through`.
+    /// Adds what was read, up to `through`. What is added stays, whatever its size: a watcher that has taken all that was here
+    /// has not been slow.
     pub fn extend(&self, entries: Vec<Entry>, through: Cursor) {
         let mut inner = self.write();
+        let added = entries.len();
         for entry in entries {
             inner.bytes += entry.size();
             inner.entries.push_back(Arc::new(entry));
         }
-        while inner.entries.len() > self.entries_max || inner.bytes > BYTES_MAX {
+        while inner.entries.len() > added && (inner.entries.len() > self.entries_max || inner.bytes > BYTES_MAX) {
             let Some(oldest) = inner.entries.pop_front() else { break };
             inner.bytes -= oldest.size();
             inner.first += 1;
@@ -201,7 +218,7 @@ mod tests {
             payload: serde_json::Value::Null,
             at: jiff::Timestamp::UNIX_EPOCH,
         };
-        Entry { event, owner: None, change: None, lines: Lines::default() }
+        Entry::new(event, None, None)
     }
 
     fn taken(ring: &Ring, place: &mut Place) -> Option<Vec<i64>> {
@@ -237,6 +254,26 @@ mod tests {
         }
         assert!(matches!(ring.take(&mut slow, 10), Taken::TooSlow));
         assert!(ring.join(Cursor::through(0)).is_none() && ring.join(Cursor::through(1)).is_some());
+    }
+
+    #[test]
+    fn what_is_large_pushes_out_what_is_old_and_never_itself() {
+        let large = |rv| {
+            let mut entry = entry(rv).event;
+            entry.payload = serde_json::json!({"snapshot": {"manifest": "x".repeat(BYTES_MAX / 3)}});
+            Entry::new(entry, None, None)
+        };
+        let ring = Ring::with_room_for(100);
+        ring.begin(Cursor::through(0), false);
+        let (mut slow, mut quick) =
+            (ring.join(Cursor::through(0)).expect("a place"), ring.join(Cursor::through(0)).expect("a place"));
+        ring.extend(vec![entry(1)], Cursor::through(1));
+        assert_eq!(taken(&ring, &mut quick), Some(vec![1]));
+        ring.extend((2..=5).map(large).collect(), Cursor::through(5));
+        assert!(matches!(ring.take(&mut slow, 10), Taken::TooSlow));
+        assert_eq!(taken(&ring, &mut quick), Some(vec![2, 3, 4, 5]), "all at once, and it was not slow");
+        quick.give_back(3);
+        assert_eq!(taken(&ring, &mut quick), Some(vec![3, 4, 5]));
     }
 
     #[test]

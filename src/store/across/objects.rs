@@ -16,7 +16,6 @@ use crate::{
 };
 use jiff_sqlx::Timestamp as SqlTs;
 use sqlx::{PgConnection, types::Json};
-use std::collections::HashMap;
 use uuid::Uuid;
 
 /// Chats by namespace and uid.
@@ -118,24 +117,47 @@ pub async fn snapshots(connection: &mut PgConnection, keys: &[Key]) -> Result<Ve
     owned.collect()
 }
 
-/// The owners of chats that are gone, from the events of their deletion.
-pub async fn owners_of_deleted(
-    connection: &mut PgConnection,
-    namespaces: &[String],
-    names: &[String],
-    ids: &[Uuid],
-) -> Result<HashMap<Uuid, String>, StoreError> {
-    const NAME: &str = "db.across.owners_of_deleted";
-    let rows = sqlx::query!(
+/// What an event is about, for whoever asks whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concern {
+    /// Where.
+    pub namespace: String,
+    /// The object's name.
+    pub name: String,
+    /// The chat, if it is about one.
+    pub chat: Option<Uuid>,
+    /// The agent, if one had a part in it.
+    pub agent: Option<Uuid>,
+}
+
+/// Whose events are, in their order: of a chat its owner's, else of who may push as the agent; of what is gone, as the event of
+/// its deletion says. As [`crate::store::events::read_some_after`] has it.
+pub async fn owners(connection: &mut PgConnection, concerns: &[Concern]) -> Result<Vec<Option<String>>, StoreError> {
+    const NAME: &str = "db.across.owners";
+    let namespaces: Vec<&str> = concerns.iter().map(|concern| concern.namespace.as_str()).collect();
+    let names: Vec<&str> = concerns.iter().map(|concern| concern.name.as_str()).collect();
+    let chats: Vec<Option<Uuid>> = concerns.iter().map(|concern| concern.chat).collect();
+    let agents: Vec<Option<Uuid>> = concerns.iter().map(|concern| concern.agent).collect();
+    sqlx::query_scalar!(
         r#"
-        SELECT u.id AS "id!", e.payload -> 'chat' ->> 'owner' AS owner
-        FROM unnest($1::text[], $2::text[], $3::uuid[]) AS u (namespace, name, id)
-        JOIN events e ON e.namespace = u.namespace AND e.name = u.name AND e.chat_id = u.id AND e.kind = 'ChatDeleted'
+        SELECT coalesce(
+            (SELECT c.owner FROM chats c WHERE c.namespace = u.namespace AND c.id = u.chat_id),
+            (SELECT d.payload -> 'chat' ->> 'owner' FROM events d
+             WHERE d.namespace = u.namespace AND d.name = u.name AND d.chat_id = u.chat_id AND d.kind = 'ChatDeleted'),
+            (SELECT a.service_account FROM agents a
+             WHERE u.chat_id IS NULL AND a.namespace = u.namespace AND a.id = u.agent_id),
+            (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
+             WHERE u.chat_id IS NULL AND d.namespace = u.namespace AND d.agent_id = u.agent_id AND d.kind = 'AgentDeleted')
+        ) AS owner
+        FROM unnest($1::text[], $2::text[], $3::uuid[], $4::uuid[]) WITH ORDINALITY AS u (namespace, name, chat_id, agent_id, o)
+        ORDER BY u.o
         "#,
-        namespaces,
-        names,
-        ids
-    );
-    let rows = rows.fetch_all(connection).named(NAME).await?;
-    Ok(rows.into_iter().filter_map(|row| Some((row.id, row.owner?))).collect())
+        &namespaces as &[&str],
+        &names as &[&str],
+        &chats as &[Option<Uuid>],
+        &agents as &[Option<Uuid>]
+    )
+    .fetch_all(connection)
+    .named(NAME)
+    .await
 }

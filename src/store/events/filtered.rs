@@ -1,0 +1,140 @@
+//! Reading the log by a filter: which events, and whose.
+
+use super::{Batch, Cursor, Read, readable, within_room};
+use crate::{
+    model::access::Reach,
+    store::{
+        error::{Named, StoreError},
+        log,
+        rows::event_query,
+    },
+};
+use sqlx::PgConnection;
+
+/// Which events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter<'a> {
+    /// Of one namespace; none means of every one.
+    pub namespace: Option<&'a str>,
+    /// Of the chat of this name.
+    pub chat: Option<&'a str>,
+    /// That concern the agent of this name.
+    pub agent: Option<&'a str>,
+    /// Of the transactions up to this version.
+    pub through: Option<i64>,
+}
+
+/// How many rows of the log are looked at in one go where no index knows which of them are wanted.
+pub const WINDOW: i64 = 2_000;
+
+/// The place of the last of the next [`WINDOW`] rows among those that an index finds for a filter; none when there are fewer.
+async fn window(
+    connection: &mut PgConnection,
+    cursor: Cursor,
+    horizon: i64,
+    filter: &Filter<'_>,
+) -> Result<Option<Cursor>, StoreError> {
+    const NAME: &str = "db.events.window";
+    let Filter { namespace, chat, agent, through: _ } = filter;
+    macro_rules! last_of {
+        ($which:literal $(, $more:expr)*) => {
+            sqlx::query_as!(
+                Cursor,
+                "SELECT e.rv, e.seq FROM events e WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 AND " + $which
+                    + " ORDER BY e.rv, e.seq OFFSET $4 LIMIT 1",
+                cursor.rv,
+                cursor.seq,
+                horizon,
+                WINDOW - 1
+                $(, $more)*
+            )
+            .fetch_optional(connection)
+            .named(NAME)
+            .await
+        };
+    }
+    match (namespace, chat, agent) {
+        (namespace, _, Some(agent)) => last_of!(
+            "(e.namespace, e.agent_id) IN (
+                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $6 AND ($5::text IS NULL OR a.namespace = $5)
+                 UNION
+                 SELECT d.namespace, d.agent_id FROM events d
+                 WHERE d.name = $6 AND d.kind = 'AgentDeleted' AND ($5::text IS NULL OR d.namespace = $5))",
+            *namespace,
+            agent
+        ),
+        (Some(namespace), Some(chat), None) => last_of!("e.namespace = $5 AND e.name = $6", namespace, chat),
+        (Some(namespace), None, None) => last_of!("e.namespace = $5", namespace),
+        (None, _, None) => last_of!("true"),
+    }
+}
+
+/// Reads what comes after `cursor` and passes the filter, up to the horizon, of what is within `reach`: of a chat that is gone,
+/// its owner was who the log says. As [`read_after`]; but where no index knows which rows are wanted it looks at a window of the
+/// log, so a batch that is not exhausted may have few events or none, and says how far it looked.
+pub async fn read_some_after(
+    connection: &mut PgConnection,
+    cursor: Cursor,
+    filter: &Filter<'_>,
+    reach: &Reach,
+    limit: i64,
+) -> Result<Read, StoreError> {
+    const NAME: &str = "db.events.read_some";
+    let horizon = log::horizon(connection).await?;
+    let horizon = filter.through.map_or(horizon, |through| horizon.min(through + 1));
+    let Filter { namespace, chat, agent, through: _ } = filter;
+    let by_index = reach.user().is_none() && (namespace.is_some() || chat.is_none());
+    let window = if by_index { None } else { window(connection, cursor, horizon, filter).await? };
+    let end = window.unwrap_or(Cursor::through(i64::MAX));
+    macro_rules! of_some {
+        ($which:literal $(, $more:expr)*) => {
+            within_room(event_query!(
+                "WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 AND (e.rv, e.seq) <= ($6, $7) AND ($5::text IS NULL OR coalesce(
+                     (SELECT c.owner FROM chats c WHERE c.namespace = e.namespace AND c.id = e.chat_id),
+                     (SELECT d.payload -> 'chat' ->> 'owner' FROM events d
+                      WHERE d.namespace = e.namespace AND d.name = e.name AND d.chat_id = e.chat_id AND d.kind = 'ChatDeleted'),
+                     (SELECT a.service_account FROM agents a
+                      WHERE e.chat_id IS NULL AND a.namespace = e.namespace AND a.id = e.agent_id),
+                     (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
+                      WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.agent_id = e.agent_id AND d.kind = 'AgentDeleted')
+                 ) = $5) AND " + $which + " ORDER BY e.rv, e.seq LIMIT $4",
+                cursor.rv,
+                cursor.seq,
+                horizon,
+                limit,
+                reach.user(),
+                end.rv,
+                end.seq
+                $(, $more)*
+            )
+            .fetch(&mut *connection), limit)
+            .named(NAME)
+            .await?
+        };
+    }
+    let (rows, all) = match (namespace, chat, agent) {
+        (None, None, None) => of_some!("true"),
+        (Some(namespace), None, None) => of_some!("e.namespace = $8", namespace),
+        (Some(namespace), Some(chat), None) => {
+            of_some!("e.namespace = $8 AND e.name = $9 AND e.chat_id IS NOT NULL", namespace, chat)
+        }
+        (None, Some(chat), None) => of_some!("e.name = $8 AND e.chat_id IS NOT NULL", chat),
+        (namespace, chat, Some(agent)) => of_some!(
+            "($8::text IS NULL OR e.namespace = $8) AND ($9::text IS NULL OR (e.name = $9 AND e.chat_id IS NOT NULL))
+             AND (e.namespace, e.agent_id) IN (
+                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $10 AND ($8::text IS NULL OR a.namespace = $8)
+                 UNION
+                 SELECT d.namespace, d.agent_id FROM events d
+                 WHERE d.name = $10 AND d.kind = 'AgentDeleted' AND ($8::text IS NULL OR d.namespace = $8))",
+            *namespace,
+            *chat,
+            agent
+        ),
+    };
+    if cursor.rv < log::floor(connection).await? {
+        return Ok(Read::Expired);
+    }
+    let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
+    let (last, exhausted) = if all { (window.or(last), window.is_none()) } else { (last, false) };
+    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted }))
+}
