@@ -26,6 +26,7 @@ const CONCURRENCY: usize = 8;
 /// Exit codes: 0 no object of those that were asked for has the finalizer; 1 failed, in part, or not confirmed; 2 the command line
 /// cannot be read. With --dry-run: 0 the objects could be listed.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag, and any of them go together")]
 #[command(group = ArgGroup::new("where").required(true).args(["namespaces", "all"]))]
 pub struct UninstallArgs {
     /// Take the finalizer moorline.dev/cleanup off Chats and Agents, so that they can be deleted without Moorline.
@@ -66,7 +67,9 @@ async fn strip_finalizers(args: UninstallArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if dry_run {
-        found.iter().for_each(|id| println!("{id}: the finalizer would be removed"));
+        for id in &found {
+            println!("{id}: the finalizer would be removed");
+        }
         println!("it would be removed from {} {place}", counted(&found));
         return Ok(ExitCode::SUCCESS);
     }
@@ -102,7 +105,10 @@ async fn strip_finalizers(args: UninstallArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if failed == 0 {
-        eprintln!("moorline: {} {place} have it again: stop every `moorline serve` of this cluster, and run this again", counted(&left));
+        eprintln!(
+            "moorline: {} {place} have it again: stop every `moorline serve` of this cluster, and run this again",
+            counted(&left)
+        );
     } else {
         eprintln!("moorline: {} {place} still have it; {failed} could not be changed", counted(&left));
     }
