@@ -63,7 +63,10 @@ async fn a_kubeconfig_or_an_account_that_cannot_be_used_is_named_with_what_is_wr
     // In a cluster without the files of an account, which is what auto means there.
     let pod = [("KUBERNETES_SERVICE_HOST", "10.0.0.1"), ("KUBERNETES_SERVICE_PORT", "443")];
     let said = complaint(home.path(), &[], &pod).await;
-    assert!(said.contains("KUBERNETES_SERVICE_HOST is set, so this runs in a cluster, but its service account cannot be used"), "{said}");
+    assert!(
+        said.contains("KUBERNETES_SERVICE_HOST is set, so this runs in a cluster, but its service account cannot be used"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

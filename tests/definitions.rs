@@ -139,7 +139,8 @@ async fn every_verb_that_the_account_lacks_is_named_and_no_other() {
             rules.retain(|rule| rule["verbs"] != json!([]));
             control_plane.allow(&user, &json!(rules)).await;
             let (group, resource) = (rule["apiGroups"][0].as_str().unwrap(), rule["resources"][0].as_str().unwrap());
-            let (resource, subresource) = resource.split_once('/').map_or((resource, String::new()), |(resource, sub)| (resource, format!("/{sub}")));
+            let (resource, subresource) =
+                resource.split_once('/').map_or((resource, String::new()), |(resource, sub)| (resource, format!("/{sub}")));
             let place = match resource {
                 "leases" => " in namespace own".into(),
                 "customresourcedefinitions" => String::new(),
@@ -172,10 +173,12 @@ async fn less_is_needed_to_mirror_less_and_rights_in_one_namespace_are_not_right
         let new = more.iter().filter(|one| !than.contains(one) && !one.contains("leases"));
         new.cloned().collect()
     };
-    let everywhere = |rights: &[&str]| -> Vec<String> { rights.iter().map(|right| format!("{right} in all namespaces")).collect() };
-    assert_eq!(more(&off, &[]).iter().filter(|right| right.starts_with("create")).collect::<Vec<_>>(), [
-        "create events.events.k8s.io in all namespaces"
-    ]);
+    let everywhere =
+        |rights: &[&str]| -> Vec<String> { rights.iter().map(|right| format!("{right} in all namespaces")).collect() };
+    assert_eq!(
+        more(&off, &[]).iter().filter(|right| right.starts_with("create")).collect::<Vec<_>>(),
+        ["create events.events.k8s.io in all namespaces"]
+    );
     assert!(off.contains(&"update leases.coordination.k8s.io in namespace leases".into()), "{off:?}");
     assert_eq!(
         more(&some, &off),

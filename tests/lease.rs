@@ -208,7 +208,8 @@ async fn a_network_that_is_silent_for_less_than_the_renew_deadline_costs_nothing
     })
     .await;
     link.set(Flow::Whole);
-    until("it is renewed again", || async { (record(control_plane, &namespace).await["renewTime"] != before).then_some(()) }).await;
+    until("it is renewed again", || async { (record(control_plane, &namespace).await["renewTime"] != before).then_some(()) })
+        .await;
     assert!(holder.lease.may_write());
     changes.borrow_and_update();
     assert!(!changes.has_changed().unwrap());
@@ -291,7 +292,11 @@ async fn a_holder_whose_clock_is_years_behind_keeps_the_lease_and_one_whose_cloc
         let killed = Instant::now();
         assert_eq!(two.until_it_writes().await, 1, "{wrong}");
         assert!(!held.may_write());
-        assert!(killed.elapsed() > Duration::from_secs(4) && killed.elapsed() < Duration::from_secs(12), "{:?}", killed.elapsed());
+        assert!(
+            killed.elapsed() > Duration::from_secs(4) && killed.elapsed() < Duration::from_secs(12),
+            "{:?}",
+            killed.elapsed()
+        );
         two.stopped().await;
     }
 }

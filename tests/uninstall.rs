@@ -168,7 +168,10 @@ async fn what_may_not_be_changed_is_named_and_the_rest_is_done() {
     let operator = Operator::of(&control_plane.access(&namespace).of(&user).kubeconfig());
     let said = operator.uninstalls(&["--namespace", &namespace, "--yes"]).await;
     assert_eq!(said.code, Some(1));
-    assert!(said.err.contains(&format!("patching Agent {namespace}/web: ")) && said.err.contains("cannot patch resource"), "{said:?}");
+    assert!(
+        said.err.contains(&format!("patching Agent {namespace}/web: ")) && said.err.contains("cannot patch resource"),
+        "{said:?}"
+    );
     assert!(said.err.contains("1 Agent and 0 Chats") && said.err.contains("still have it; 1 could not be changed"), "{said:?}");
     assert!(said.out.contains(&format!("Chat {namespace}/fix: the finalizer is removed")), "{said:?}");
     assert_eq!(finalizers(control_plane, &namespace, "chats", "fix").await, Some(json!([])));

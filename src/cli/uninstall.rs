@@ -29,6 +29,7 @@ const CONCURRENCY: usize = 8;
 #[command(after_help = "Examples:
   moorline uninstall --strip-finalizers --all --dry-run
   moorline uninstall --strip-finalizers --namespace team-a --yes")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag, and any of them go together")]
 #[command(group = ArgGroup::new("where").required(true).args(["namespaces", "all"]))]
 pub struct UninstallArgs {
     /// Take the finalizer moorline.dev/cleanup off Chats and Agents, so that they can be deleted without Moorline.
@@ -69,7 +70,9 @@ async fn strip_finalizers(args: UninstallArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if dry_run {
-        found.iter().for_each(|id| println!("{id}: the finalizer would be removed"));
+        for id in &found {
+            println!("{id}: the finalizer would be removed");
+        }
         println!("it would be removed from {} {place}", counted(&found));
         return Ok(ExitCode::SUCCESS);
     }
@@ -105,7 +108,10 @@ async fn strip_finalizers(args: UninstallArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if failed == 0 {
-        eprintln!("moorline: {} {place} have it again: stop every `moorline serve` of this cluster, and run this again", counted(&left));
+        eprintln!(
+            "moorline: {} {place} have it again: stop every `moorline serve` of this cluster, and run this again",
+            counted(&left)
+        );
     } else {
         eprintln!("moorline: {} {place} still have it; {failed} could not be changed", counted(&left));
     }

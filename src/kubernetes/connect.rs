@@ -78,7 +78,10 @@ impl Cluster {
             tell();
             request
         });
-        Ok(ClientBuilder::try_from(self.config.clone()).map_err(|source| failed(&self.config, source))?.with_layer(&layer).build())
+        Ok(ClientBuilder::try_from(self.config.clone())
+            .map_err(|source| failed(&self.config, source))?
+            .with_layer(&layer)
+            .build())
     }
 }
 
@@ -156,13 +159,9 @@ async fn config(place: &Place) -> Result<Config, ConnectError> {
     if kubeconfig.is_none() && kube_context.is_none() && in_cluster() {
         return Ok(Config::incluster()?);
     }
-    let (file, read) = match kubeconfig {
-        Some(file) => (file.display().to_string(), Kubeconfig::read_from(file)),
-        None => {
-            let file = looked_for(env::var_os(KUBECONFIG), env::home_dir().as_deref());
-            (file, Kubeconfig::read())
-        }
-    };
+    let read = kubeconfig.as_ref().map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+    let looked_for = || looked_for(env::var_os(KUBECONFIG), env::home_dir().as_deref());
+    let file = kubeconfig.as_ref().map_or_else(looked_for, |file| file.display().to_string());
     let options = KubeConfigOptions { context: kube_context.clone(), ..KubeConfigOptions::default() };
     let config = match read {
         Ok(read) => Config::from_custom_kubeconfig(read, &options).await,

@@ -137,10 +137,10 @@ pub async fn strip(client: &Client, id: &Id) -> Result<Stripped, StripError> {
         let read = timeout(REQUEST, api.get_metadata_opt(&id.key.name)).await.map_err(silence)?;
         let Some(object) = read.map_err(|source| StripError::Read { id: id.clone(), source })? else { return Ok(Stripped::Gone) };
         let Some(place) = place(&object) else { return Ok(Stripped::Absent) };
-        let path = format!("/metadata/finalizers/{place}");
+        let pointer = format!("/metadata/finalizers/{place}");
         let patch = json!([
-            {"op": "test", "path": path, "value": FINALIZER},
-            {"op": "remove", "path": path},
+            {"op": "test", "path": pointer, "value": FINALIZER},
+            {"op": "remove", "path": pointer},
         ]);
         let url = format!("{}/{}?fieldManager={MANAGER}", api.resource_url(), id.key.name);
         let request = http::Request::patch(url).header(http::header::CONTENT_TYPE, "application/json-patch+json");
