@@ -1,5 +1,6 @@
 //! The front: manifests in a real cluster, status out of a real PostgreSQL. Each test has a namespace of its own.
 
+use crate::kstatus::kstatus;
 use crate::support::{
     cluster::Front,
     envtest::ControlPlane,
@@ -228,4 +229,94 @@ async fn an_idle_front_writes_nothing_and_what_others_write_stays_theirs() {
         front.settled().await;
     }
     assert_eq!(ours(mark).await, []);
+}
+
+#[tokio::test]
+async fn a_chat_goes_where_its_manifest_says_and_kstatus_understands_each_step() {
+    let front = Front::start(ControlPlane::shared().await, &[]).await;
+    for (name, spec) in [("a", json!({})), ("b", json!({})), ("w1", json!({"workspace": "ws", "build": 1}))] {
+        front.apply(&json!({"kind": "Agent", "metadata": {"name": name}, "spec": spec})).await;
+        front.push(name, name).await;
+    }
+    let says = async |spec: Value| front.apply(&json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": spec})).await;
+    let shows = async |condition: &str, status: &str, reason: &str, understood: &str| {
+        front.until_shown("chat/fix", condition, status, reason).await;
+        let chat = front.get("chat/fix").await;
+        assert_eq!(kstatus(&chat), understood, "{chat:#}");
+        chat
+    };
+    let pinned_to = async |agent: &str, cause: &str| {
+        until(&format!("it is pinned to {agent}, {cause}"), || async {
+            let pinned = front.get("chat/fix").await["status"]["pinned"].clone();
+            (pinned["agent"]["name"] == agent && pinned["cause"] == cause).then_some(())
+        })
+        .await;
+    };
+    says(json!({"agentRef": {"name": "nobody"}})).await;
+    shows("Ready", "False", "AgentNotFound", "InProgress").await;
+    says(json!({"agentRef": {"name": "a"}})).await;
+    pinned_to("a", "Hydrated").await;
+    shows("Ready", "True", "Pinned", "Current").await;
+    says(json!({"agentRef": {"name": "b"}})).await;
+    pinned_to("b", "Rebound").await;
+    says(json!({"agentRef": {"name": "b"}, "suspend": true})).await;
+    shows("Ready", "True", "Suspended", "Current").await;
+    front.push("b", "b moves on").await;
+    says(json!({"agentRef": {"name": "b"}})).await;
+    shows("Drifted", "True", "ContentChanged", "Current").await;
+    says(json!({"agentRef": {"name": "b"}, "archived": true})).await;
+    shows("Ready", "True", "Archived", "Current").await;
+    says(json!({"agentRef": {"name": "b"}, "refreshPolicy": "OnDrift"})).await;
+    pinned_to("b", "AutoRefreshed").await;
+    says(json!({"workspaceRef": {"name": "ws"}})).await;
+    pinned_to("w1", "Rebound").await;
+    front.apply(&json!({"kind": "Agent", "metadata": {"name": "w2"}, "spec": {"workspace": "ws", "build": 2}})).await;
+    front.push("w2", "rebuilt").await;
+    pinned_to("w2", "Rebound").await;
+    shows("Ready", "True", "Pinned", "Current").await;
+    for agent in ["a", "b", "w1", "w2"] {
+        front.until_shown(&format!("agent/{agent}"), "Ready", "True", "Reporting").await;
+        assert_eq!(kstatus(&front.get(&format!("agent/{agent}")).await), "Current");
+    }
+    front.kubectl(&["annotate", "chat/fix", "moorline.dev/paused=true"]).await.out();
+    shows("Ready", "True", "Suspended", "Current").await;
+    front.kubectl(&["annotate", "chat/fix", "moorline.dev/paused-"]).await.out();
+    shows("Ready", "True", "Pinned", "Current").await;
+    says(json!({})).await;
+    shows("Ready", "True", "Unbound", "Current").await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_deleted_takes_its_manifests_and_their_records_with_it() {
+    let control_plane = ControlPlane::start().await;
+    control_plane.with_controller_manager().await;
+    let front = Front::start(&control_plane, &["--mirror=all", "--lease-namespace=default"]).await;
+    front.apply(&json!({"kind": "Agent", "metadata": {"name": "ws"}, "spec": {}})).await;
+    front.apply(&json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}}})).await;
+    front.push("ws", "one").await;
+    front.until_shown("chat/fix", "Ready", "True", "Pinned").await;
+    let body = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "api"}, "spec": {"owner": "alice"}});
+    assert_eq!(front.send("POST", "chats", Some(body)).await.0, 201);
+    let path = format!("/api/v1/namespaces/{}", front.namespace);
+    control_plane.send("DELETE", &path, None).await;
+    until("the namespace is gone", || async { control_plane.send("GET", &path, None).await.is_none().then_some(()) }).await;
+    assert_eq!(front.record("chats", "fix").await, None);
+    until("the agent has let its chats go", || async { front.record("agents", "ws").await.is_none().then_some(()) }).await;
+    assert!(front.record("chats", "api").await.is_some(), "what the API made is not the cluster's to delete");
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_knows_keeps_nobody_from_the_api() {
+    let control_plane = ControlPlane::shared().await;
+    let namespace = control_plane.namespace_of_its_own().await;
+    let kubeconfig = control_plane.access(&namespace).with_token("a-token-of-nobody").kubeconfig();
+    let front = Front::start_by(control_plane, namespace, &kubeconfig, &[]).await;
+    let body = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "api"}, "spec": {"owner": "alice"}});
+    assert_eq!(front.send("POST", "chats", Some(body)).await.0, 201);
+    until("the loop sees to it", || async {
+        front.record("chats", "api").await?["status"]["conditions"].is_array().then_some(())
+    })
+    .await;
+    assert_eq!(front.metric("moorline_kubernetes_ready").await, 0.0);
+    assert_eq!(front.metric("moorline_lease_holder").await, 0.0);
 }

@@ -68,7 +68,7 @@ const AGENTS: &[Row] = &[
 ];
 
 /// The rules of kstatus, in its order (cli-utils, pkg/kstatus/status/generic.go; kubernetes.md §1.1).
-fn kstatus(object: &Value) -> &'static str {
+pub fn kstatus(object: &Value) -> &'static str {
     if object["metadata"].get("deletionTimestamp").is_some_and(|at| !at.is_null()) {
         return "Terminating";
     }

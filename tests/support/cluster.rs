@@ -8,7 +8,7 @@ use super::{
     until::until,
 };
 use serde_json::{Value, json};
-use std::fs;
+use std::{collections::HashMap, fs};
 use tempfile::TempDir;
 
 /// A replica with a cluster.
@@ -19,7 +19,7 @@ pub struct Front<'a> {
     pub replica: Replica,
     home: TempDir,
     client: Client,
-    run: tokio::sync::Mutex<Option<(Value, i64)>>,
+    runs: tokio::sync::Mutex<HashMap<String, (Value, i64)>>,
 }
 
 impl<'a> Front<'a> {
@@ -36,7 +36,7 @@ impl<'a> Front<'a> {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("kubeconfig"), kubeconfig).unwrap();
         let replica = Self::replica_of(&namespace, &db, home.path(), flags).await;
-        Self { control_plane, namespace, db, replica, home, client: Client::new(), run: None.into() }
+        Self { control_plane, namespace, db, replica, home, client: Client::new(), runs: tokio::sync::Mutex::default() }
     }
 
     async fn replica_of(namespace: &str, db: &TestDb, home: &std::path::Path, flags: &[&str]) -> Replica {
@@ -62,9 +62,9 @@ impl<'a> Front<'a> {
 
     /// The same, with its replica stopped.
     pub async fn stopped(self) -> Stopped<'a> {
-        let Self { control_plane, namespace, db, replica, home, client, run } = self;
+        let Self { control_plane, namespace, db, replica, home, client, runs } = self;
         assert_eq!(replica.terminate().await, Some(0));
-        Stopped { control_plane, namespace, db, home, client, run }
+        Stopped { control_plane, namespace, db, home, client, runs }
     }
 
     /// Who holds the Lease.
@@ -139,16 +139,16 @@ impl<'a> Front<'a> {
     /// An agent pushes one file over HTTP, once it is there.
     pub async fn push(&self, agent: &str, body: &str) {
         let path = |rest: &str| format!("agents/{agent}/{rest}");
-        let mut run = self.run.lock().await;
-        if run.is_none() {
+        let mut runs = self.runs.lock().await;
+        if !runs.contains_key(agent) {
             let begun = until("the agent has a record", || async {
                 let (code, run) = self.send("POST", &path("runs"), Some(json!({}))).await;
                 (code == 201 || code == 200).then_some(run)
             })
             .await;
-            *run = Some((begun, 0));
+            runs.insert(agent.to_owned(), (begun, 0));
         }
-        let (begun, seq) = run.as_mut().unwrap();
+        let (begun, seq) = runs.get_mut(agent).unwrap();
         *seq += 1;
         let (code, said) = self.send("PUT", &path("snapshot"), Some(push_of(begun, *seq, "Complete", body))).await;
         assert!(code == 200 || code == 201, "{code} {said}");
@@ -185,15 +185,15 @@ pub struct Stopped<'a> {
     db: TestDb,
     home: TempDir,
     client: Client,
-    run: tokio::sync::Mutex<Option<(Value, i64)>>,
+    runs: tokio::sync::Mutex<HashMap<String, (Value, i64)>>,
 }
 
 impl<'a> Stopped<'a> {
     /// With a replica again.
     pub async fn started(self) -> Front<'a> {
-        let Self { control_plane, namespace, db, home, client, run } = self;
+        let Self { control_plane, namespace, db, home, client, runs } = self;
         let replica = Front::replica_of(&namespace, &db, home.path(), &[]).await;
-        Front { control_plane, namespace, db, replica, home, client, run }
+        Front { control_plane, namespace, db, replica, home, client, runs }
     }
 
     /// Applies a manifest, whose version is ours.
