@@ -28,11 +28,11 @@ pub mod shown;
 pub mod strip;
 pub mod wanted;
 
+use crate::liveness::Liveness;
 use crate::{clock::Clock, http::tail::Tail, wake::Wake};
 use bucket::Bucket;
 use clap::{Args, ValueEnum};
 use connect::Cluster;
-use crate::liveness::Liveness;
 use kind::Id;
 use kube::Client;
 use lease::Lease;

@@ -202,12 +202,24 @@ impl Metrics {
             horizon_seconds.clone(),
         );
         registry.register("mirror_writes", "Requests that wrote an object of the cluster", mirror_writes.clone());
-        registry.register("mirror_errors", "Requests that were to write an object of the cluster and did not, by why", mirror_errors.clone());
-        registry.register("kubernetes_watch_errors", "Failures of the cluster's watches, by kind of object", watch_errors.clone());
+        registry.register(
+            "mirror_errors",
+            "Requests that were to write an object of the cluster and did not, by why",
+            mirror_errors.clone(),
+        );
+        registry.register(
+            "kubernetes_watch_errors",
+            "Failures of the cluster's watches, by kind of object",
+            watch_errors.clone(),
+        );
         registry.register("kubernetes_events_dropped", "Events of the cluster that were not told", events_dropped.clone());
         registry.register("lease_holder", "1 while this process holds the Lease and writes to the cluster", lease_holder.clone());
         registry.register("lease_transitions", "Times that this process has gained or lost the Lease", lease_transitions.clone());
-        registry.register("kubernetes_ready", "1 while the cluster's definitions of our kinds fit this binary", front_ready.clone());
+        registry.register(
+            "kubernetes_ready",
+            "1 while the cluster's definitions of our kinds fit this binary",
+            front_ready.clone(),
+        );
         metrics
     }
 

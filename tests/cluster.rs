@@ -1,18 +1,16 @@
 //! The front: manifests in a real cluster, status out of a real PostgreSQL. Each test has a namespace of its own.
 
 use crate::kstatus::kstatus;
-use crate::support::{
-    cluster::Front,
-    envtest::ControlPlane,
-    until::until,
-};
+use crate::support::{cluster::Front, envtest::ControlPlane, until::until};
 use serde_json::{Value, json};
 
 #[tokio::test]
 async fn the_whole_story_is_told_in_manifests() {
     let front = Front::start(ControlPlane::shared().await, &[]).await;
     front.apply(&json!({"kind": "Agent", "metadata": {"name": "ws"}, "spec": {}})).await;
-    front.apply(&json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}, "owner": "alice"}})).await;
+    front
+        .apply(&json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}, "owner": "alice"}}))
+        .await;
     front.until_shown("chat/fix", "Ready", "Unknown", "WaitingForSnapshot").await;
     front.push("ws", "one").await;
     front.kubectl(&["wait", "--for=condition=Ready", "chat/fix", "--timeout=60s"]).await.out();
@@ -31,7 +29,8 @@ async fn the_whole_story_is_told_in_manifests() {
     })
     .await;
     assert_ne!(chat["status"]["pinned"]["snapshot"], pinned, "it moved because somebody asked");
-    let names = |list: &Value| list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].clone()).collect::<Vec<_>>();
+    let names =
+        |list: &Value| list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].clone()).collect::<Vec<_>>();
     until("both snapshots are shown", || async {
         let list = front.get("agentsnapshots").await;
         (names(&list).len() == 2).then_some(())
@@ -65,14 +64,19 @@ async fn a_manifest_over_a_record_of_the_api_is_refused_until_that_is_gone_and_n
     assert_eq!(front.record("chats", "fix").await.unwrap()["spec"]["owner"], "bob");
     assert!(front.get("chat/fix").await["status"]["conditions"].as_array().unwrap().iter().all(|it| it["type"] != "Stalled"));
     let (code, said) = front.send("DELETE", "chats/fix", None).await;
-    assert_eq!((code, &said["details"]["causes"][0]["reason"]), (409, &json!("OwnedByManifest")), "now the manifest owns it: {said}");
+    assert_eq!(
+        (code, &said["details"]["causes"][0]["reason"]),
+        (409, &json!("OwnedByManifest")),
+        "now the manifest owns it: {said}"
+    );
 }
 
 #[tokio::test]
 async fn a_record_that_is_retained_keeps_its_pin_and_is_taken_up_again_by_a_manifest_of_its_name() {
     let front = Front::start(ControlPlane::shared().await, &[]).await;
     front.apply(&json!({"kind": "Agent", "metadata": {"name": "ws"}, "spec": {"deletionPolicy": "Retain"}})).await;
-    let chat = json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}, "deletionPolicy": "Retain"}});
+    let chat =
+        json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}, "deletionPolicy": "Retain"}});
     front.apply(&chat).await;
     front.push("ws", "one").await;
     front.until_shown("chat/fix", "Ready", "True", "Pinned").await;
@@ -98,13 +102,17 @@ async fn a_record_that_is_retained_keeps_its_pin_and_is_taken_up_again_by_a_mani
 async fn what_happened_while_nobody_looked_is_settled_by_the_list() {
     let front = Front::start(ControlPlane::shared().await, &[]).await;
     for (name, policy) in [("kept", "Delete"), ("deleted", "Delete"), ("retained", "Retain"), ("again", "Delete")] {
-        front.apply(&json!({"kind": "Chat", "metadata": {"name": name}, "spec": {"title": "old", "deletionPolicy": policy}})).await;
+        front
+            .apply(&json!({"kind": "Chat", "metadata": {"name": name}, "spec": {"title": "old", "deletionPolicy": policy}}))
+            .await;
     }
     for name in ["kept", "deleted", "retained", "again"] {
         front.until_shown(&format!("chat/{name}"), "Ready", "True", "Unbound").await;
     }
     let front = front.stopped().await;
-    front.apply(&json!({"kind": "Chat", "metadata": {"name": "kept"}, "spec": {"title": "new", "deletionPolicy": "Delete"}})).await;
+    front
+        .apply(&json!({"kind": "Chat", "metadata": {"name": "kept"}, "spec": {"title": "new", "deletionPolicy": "Delete"}}))
+        .await;
     front.apply(&json!({"kind": "Chat", "metadata": {"name": "made"}, "spec": {"title": "made"}})).await;
     front.kubectl(&["delete", "chat/deleted", "chat/retained", "--wait=false"]).await.out();
     // By force: its finalizer is taken off, and another object has its name.
@@ -115,7 +123,8 @@ async fn what_happened_while_nobody_looked_is_settled_by_the_list() {
     front.until_shown("chat/made", "Ready", "True", "Unbound").await;
     until("the changes are there, and what was deleted is gone", || async {
         let title = |record: Option<Value>| record.map(|record| record["spec"]["title"].clone());
-        let titles = [front.record("chats", "kept").await, front.record("chats", "again").await, front.record("chats", "deleted").await];
+        let titles =
+            [front.record("chats", "kept").await, front.record("chats", "again").await, front.record("chats", "deleted").await];
         (titles.map(title) == [Some(json!("new")), Some(json!("again")), None]).then_some(())
     })
     .await;
@@ -144,7 +153,8 @@ async fn what_the_api_made_is_shown_when_asked_for_and_comes_back_when_it_is_del
     assert_eq!(shown["metadata"]["annotations"]["moorline.dev/source"], "api");
     assert_eq!(shown["spec"]["title"], "mine");
     front.kubectl(&["patch", "chat/fix", "--type=merge", "-p", r#"{"spec":{"title":"theirs"}}"#]).await.out();
-    until("its spec is the record's again", || async { (front.get("chat/fix").await["spec"]["title"] == "mine").then_some(()) }).await;
+    until("its spec is the record's again", || async { (front.get("chat/fix").await["spec"]["title"] == "mine").then_some(()) })
+        .await;
     front.kubectl(&["delete", "chat/fix"]).await.out();
     until("it is there again", || async {
         let said = front.kubectl(&["get", "chat/fix", "-o", "jsonpath={.metadata.uid}{.status.conditions[0].type}"]).await;
@@ -213,9 +223,9 @@ async fn an_idle_front_writes_nothing_and_what_others_write_stays_theirs() {
     assert_eq!(front.get("chat/fix").await["metadata"]["labels"]["team"], "theirs");
     let ours = async |since| {
         let writes = control_plane.writes_since(since).await.into_iter();
-        writes.filter(|write| {
-            write.namespace == front.namespace && write.resource != "leases" && !write.name.contains("probe-")
-        }).collect::<Vec<_>>()
+        writes
+            .filter(|write| write.namespace == front.namespace && write.resource != "leases" && !write.name.contains("probe-"))
+            .collect::<Vec<_>>()
     };
     // Until what was told last has been told.
     until("the front is idle", || async {
@@ -295,7 +305,8 @@ async fn a_namespace_that_is_deleted_takes_its_manifests_and_their_records_with_
     front.apply(&json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}}})).await;
     front.push("ws", "one").await;
     front.until_shown("chat/fix", "Ready", "True", "Pinned").await;
-    let body = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "api"}, "spec": {"owner": "alice"}});
+    let body =
+        json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "api"}, "spec": {"owner": "alice"}});
     assert_eq!(front.send("POST", "chats", Some(body)).await.0, 201);
     let path = format!("/api/v1/namespaces/{}", front.namespace);
     control_plane.send("DELETE", &path, None).await;
@@ -311,7 +322,8 @@ async fn a_token_that_nobody_knows_keeps_nobody_from_the_api() {
     let namespace = control_plane.namespace_of_its_own().await;
     let kubeconfig = control_plane.access(&namespace).with_token("a-token-of-nobody").kubeconfig();
     let front = Front::start_by(control_plane, namespace, &kubeconfig, &[]).await;
-    let body = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "api"}, "spec": {"owner": "alice"}});
+    let body =
+        json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "api"}, "spec": {"owner": "alice"}});
     assert_eq!(front.send("POST", "chats", Some(body)).await.0, 201);
     until("the loop sees to it", || async {
         front.record("chats", "api").await?["status"]["conditions"].is_array().then_some(())

@@ -49,7 +49,10 @@ async fn an_apiserver_that_is_killed_twenty_times_under_load_loses_nothing_and_h
         .await;
         control_plane.start_apiserver().await;
         front.apply(&chat(&format!("manifest-{round}"), &format!("round {round}"))).await;
-        front.kubectl(&["annotate", "--overwrite", "chat/first", &format!("moorline.dev/refresh-requested-at=round-{round}")]).await.out();
+        front
+            .kubectl(&["annotate", "--overwrite", "chat/first", &format!("moorline.dev/refresh-requested-at=round-{round}")])
+            .await
+            .out();
     }
     until_within(PATIENCE, "all of it is shown", || async {
         let (_, records) = front.send("GET", "chats", None).await;
@@ -154,7 +157,8 @@ async fn a_lease_that_is_stolen_stops_the_writing_until_the_thief_is_silent_for_
     })
     .await;
     let writes = control_plane.writes_since(mark).await.into_iter();
-    let ours: Vec<_> = writes.filter(|write| write.namespace == front.namespace && write.user_agent.starts_with("moorline")).collect();
+    let ours: Vec<_> =
+        writes.filter(|write| write.namespace == front.namespace && write.user_agent.starts_with("moorline")).collect();
     assert_eq!(ours, [], "only who holds the Lease writes");
     until("the thief was silent for long enough", || async { (front.holder().await != "thief").then_some(()) }).await;
     front.push("ws", "two").await;
@@ -179,12 +183,16 @@ async fn a_replica_that_is_cut_off_is_replaced_and_writes_nothing_older_when_it_
     front.until_shown("chat/second", "Ready", "True", "Pinned").await;
     link.set(Flow::Whole);
     for round in 0..5 {
-        front.kubectl(&["annotate", "--overwrite", "chat/first", &format!("moorline.dev/refresh-requested-at=round-{round}")]).await.out();
+        front
+            .kubectl(&["annotate", "--overwrite", "chat/first", &format!("moorline.dev/refresh-requested-at=round-{round}")])
+            .await
+            .out();
         until_agreed(&front).await;
     }
     assert_eq!(straight.terminate().await, Some(0));
     front.push("ws", "three").await;
-    until_within(PATIENCE, "the first takes over again", || async { front.holder().await.starts_with(&cut_off).then_some(()) }).await;
+    until_within(PATIENCE, "the first takes over again", || async { front.holder().await.starts_with(&cut_off).then_some(()) })
+        .await;
     until_agreed(&front).await;
 }
 

@@ -18,7 +18,8 @@ pub struct CrdArgs {
 
 /// The file name of each definition, and its YAML.
 pub fn definitions() -> anyhow::Result<Vec<(String, String)>> {
-    let yaml = |(plural, definition)| Ok((format!("{plural}.yaml"), serde_saphyr::to_string(&definition).context("writing YAML")?));
+    let yaml =
+        |(plural, definition)| Ok((format!("{plural}.yaml"), serde_saphyr::to_string(&definition).context("writing YAML")?));
     all().into_iter().map(yaml).collect()
 }
 

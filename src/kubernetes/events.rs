@@ -35,8 +35,7 @@ impl Shared {
         if !self.may_write() {
             return;
         }
-        let happened =
-            Happened { id: id.clone(), uid, reason: reason.to_owned(), message: message.to_owned(), warning };
+        let happened = Happened { id: id.clone(), uid, reason: reason.to_owned(), message: message.to_owned(), warning };
         if self.happened.try_send(happened).is_err() {
             crate::metrics::METRICS.event_dropped();
         }

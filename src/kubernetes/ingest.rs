@@ -86,7 +86,11 @@ impl Shared {
 
     /// Leaves out what says nothing that was not taken over already, in one statement for all. When the database is away,
     /// each is tried by itself later.
-    async fn unless_known(&self, kind: Kind, mut news: HashMap<Id, (Entry, DynamicObject)>) -> HashMap<Id, (Entry, DynamicObject)> {
+    async fn unless_known(
+        &self,
+        kind: Kind,
+        mut news: HashMap<Id, (Entry, DynamicObject)>,
+    ) -> HashMap<Id, (Entry, DynamicObject)> {
         let keys: Vec<Key> = news.keys().map(|id| id.key.clone()).collect();
         let origins = async {
             let mut connection = store::acquire(&self.pool).await?;
@@ -178,12 +182,8 @@ impl Shared {
             }
             Err(WriteError::Store(error)) => Err(error),
             Err(WriteError::BeingDeleted) => Ok(Outcome::WaitsForRecord),
-            Err(error @ WriteError::OwnedByApi { .. }) => {
-                Ok(self.refused(entry, "OwnedByApi", error.to_string(), Heals::No))
-            }
-            Err(WriteError::Invalid(faults)) => {
-                Ok(self.refused(entry, "InvalidSpec", Refusal::faults(&faults), Heals::Perhaps))
-            }
+            Err(error @ WriteError::OwnedByApi { .. }) => Ok(self.refused(entry, "OwnedByApi", error.to_string(), Heals::No)),
+            Err(WriteError::Invalid(faults)) => Ok(self.refused(entry, "InvalidSpec", Refusal::faults(&faults), Heals::Perhaps)),
             Err(error) => Ok(self.refused(entry, "InvalidSpec", error.to_string(), Heals::Perhaps)),
         }
     }
@@ -236,7 +236,12 @@ impl Shared {
     }
 
     /// A list has ended: the records of manifests that are nowhere lose their manifest, and stay.
-    pub(super) async fn listed(&self, kind: Kind, namespace: Option<&str>, there: &std::collections::HashSet<Id>) -> Result<(), StoreError> {
+    pub(super) async fn listed(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        there: &std::collections::HashSet<Id>,
+    ) -> Result<(), StoreError> {
         for (id, _) in self.seen.keep_only(kind, namespace, there) {
             self.queue.add(&id);
         }

@@ -111,7 +111,12 @@ impl Lease {
         let uname = rustix::system::uname();
         // Not the host alone: one that is restarted must not take itself for the holder that it was.
         let identity = format!("{}_{}", uname.nodename().to_string_lossy(), clock.new_id());
-        Self(Arc::new(Inner { api, options, identity, clock: clock.clone(), holding: watch::Sender::new(Holding::Standby),
+        Self(Arc::new(Inner {
+            api,
+            options,
+            identity,
+            clock: clock.clone(),
+            holding: watch::Sender::new(Holding::Standby),
             known: Mutex::new(None),
             histories: watch::Sender::new(0),
         }))
@@ -142,7 +147,9 @@ impl Lease {
         *known = Some((uid, version));
         drop(known);
         if is_another {
-            tracing::warn!("the cluster is not the one that it was: its data were lost or restored; everything is listed and compared again");
+            tracing::warn!(
+                "the cluster is not the one that it was: its data were lost or restored; everything is listed and compared again"
+            );
             self.0.histories.send_modify(|histories| *histories += 1);
         }
     }

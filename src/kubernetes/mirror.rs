@@ -212,7 +212,11 @@ impl Shared {
         match entry {
             None => !self.shows(record),
             Some(entry) if entry.deleting.is_some() => false,
-            Some(entry) if !entry.mirrored && (entry.policy == DeletionPolicy::Delete) != entry.held && kind != Kind::Snapshot => false,
+            Some(entry)
+                if !entry.mirrored && (entry.policy == DeletionPolicy::Delete) != entry.held && kind != Kind::Snapshot =>
+            {
+                false
+            }
             Some(entry) => {
                 let status = || record.status(entry.generation).map_or(0, |status| shown::status(kind, &status)) == entry.status;
                 match (entry.mirrored, self.options.mirror) {
@@ -394,8 +398,8 @@ impl Shared {
     async fn remove(&self, id: &Id, entry: &Entry) -> Result<Next, MirrorError> {
         let api = id.kind.api(&self.client, Some(&id.key.namespace));
         let uid = Some(entry.uid.to_string());
-        let params = DeleteParams::default()
-            .preconditions(Preconditions { uid, resource_version: Some(entry.version.to_string()) });
+        let params =
+            DeleteParams::default().preconditions(Preconditions { uid, resource_version: Some(entry.version.to_string()) });
         match self.request("delete", id.kind.plural().to_owned(), api.delete(&id.key.name, &params)).await {
             Ok(_) => Ok(Next::Done),
             Err(error) if error.is_not_found() => Ok(Next::Done),

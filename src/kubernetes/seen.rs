@@ -182,9 +182,8 @@ impl Seen {
     /// Of a kind, in a namespace or in all, only these are there. Answers with those that are gone.
     pub fn keep_only(&self, kind: Kind, namespace: Option<&str>, there: &HashSet<Id>) -> Vec<(Id, Entry)> {
         let mut all = self.lock();
-        let gone = |id: &Id| {
-            id.kind == kind && namespace.is_none_or(|namespace| namespace == id.key.namespace) && !there.contains(id)
-        };
+        let gone =
+            |id: &Id| id.kind == kind && namespace.is_none_or(|namespace| namespace == id.key.namespace) && !there.contains(id);
         let ids: Vec<Id> = all.keys().filter(|id| gone(id)).cloned().collect();
         ids.into_iter().filter_map(|id| all.remove(&id).map(|entry| (id, entry))).collect()
     }

@@ -29,7 +29,9 @@ pub fn status(kind: Kind, status: &Value) -> u64 {
             drift: None,
             ..status
         })),
-        Kind::Agent => number(&read::<AgentStatus>(status).map(|status| AgentStatus { conditions: ours(status.conditions), ..status })),
+        Kind::Agent => {
+            number(&read::<AgentStatus>(status).map(|status| AgentStatus { conditions: ours(status.conditions), ..status }))
+        }
         Kind::Snapshot => 0,
     }
 }
@@ -76,7 +78,8 @@ mod tests {
     #[test]
     fn the_order_of_conditions_and_those_of_others_make_no_difference_and_ours_do() {
         let one = json!({"dirty": false, "conditions": [condition("Ready", "True"), condition("Drifted", "False")]});
-        let other = json!({"conditions": [condition("Drifted", "False"), condition("Theirs", "True"), condition("Ready", "True")]});
+        let other =
+            json!({"conditions": [condition("Drifted", "False"), condition("Theirs", "True"), condition("Ready", "True")]});
         let third = json!({"conditions": [condition("Drifted", "True"), condition("Ready", "True")]});
         assert_eq!(status(Kind::Chat, &one), status(Kind::Chat, &other));
         assert_ne!(status(Kind::Chat, &one), status(Kind::Chat, &third));

@@ -89,7 +89,8 @@ impl Record {
             }
             Self::Snapshot(..) => return None,
         };
-        let taken = origin.manifest.as_ref().filter(|_| origin.source == Source::Manifest).map_or(generation, |last| last.generation);
+        let taken =
+            origin.manifest.as_ref().filter(|_| origin.source == Source::Manifest).map_or(generation, |last| last.generation);
         let observed = if progress.observed_generation >= newest { taken } else { taken - 1 }.max(0);
         object["observedGeneration"] = observed.into();
         for condition in object.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -113,9 +114,7 @@ impl Record {
         let labels: TextMap = match self {
             Self::Chat(view, _) => view.chat.meta.labels.clone(),
             Self::Agent(view, _) => view.agent.meta.labels.clone(),
-            Self::Snapshot(found, _) => {
-                AgentSnapshot::from_model(found, String::new()).metadata.labels.unwrap_or_default()
-            }
+            Self::Snapshot(found, _) => AgentSnapshot::from_model(found, String::new()).metadata.labels.unwrap_or_default(),
         };
         let resource = id.kind.resource();
         json!({

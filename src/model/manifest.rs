@@ -69,7 +69,10 @@ mod tests {
     fn what_a_manifest_never_said_is_left_alone() {
         let record = map(&[("theirs", "1"), ("shared", "api"), ("gone", "1")]);
         let last = map(&[("shared", "old"), ("gone", "1")]);
-        assert_eq!(merge(&record, Some(&last), &map(&[("shared", "old"), ("new", "1")])), map(&[("new", "1"), ("shared", "api"), ("theirs", "1")]));
+        assert_eq!(
+            merge(&record, Some(&last), &map(&[("shared", "old"), ("new", "1")])),
+            map(&[("new", "1"), ("shared", "api"), ("theirs", "1")])
+        );
         assert_eq!(merge(&record, Some(&last), &map(&[("shared", "new")])), map(&[("shared", "new"), ("theirs", "1")]));
     }
 

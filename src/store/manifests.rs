@@ -90,13 +90,7 @@ pub async fn remember_agent(tx: &mut PgConnection, namespace: &str, id: Uuid, ma
 }
 
 /// The manifest of a chat that is locked is gone, and the chat stays. Answers its new event number.
-pub async fn release_chat(
-    tx: &mut PgConnection,
-    namespace: &str,
-    id: Uuid,
-    rv: i64,
-    now: Timestamp,
-) -> Result<i64, StoreError> {
+pub async fn release_chat(tx: &mut PgConnection, namespace: &str, id: Uuid, rv: i64, now: Timestamp) -> Result<i64, StoreError> {
     const NAME: &str = "db.manifests.release_chat";
     let seq = sqlx::query_scalar!(
         "UPDATE chats SET source = 'api', rv = $3, updated_at = greatest(updated_at, $4), event_seq = event_seq + 1
@@ -219,7 +213,11 @@ keys_after!(
 );
 
 /// Which of these agents were made from manifests.
-pub async fn made_agents(connection: &mut PgConnection, namespaces: &[String], ids: &[Uuid]) -> Result<HashSet<Uuid>, StoreError> {
+pub async fn made_agents(
+    connection: &mut PgConnection,
+    namespaces: &[String],
+    ids: &[Uuid],
+) -> Result<HashSet<Uuid>, StoreError> {
     const NAME: &str = "db.manifests.made_agents";
     let ids = sqlx::query_scalar!(
         "SELECT id FROM agents WHERE source = 'manifest'

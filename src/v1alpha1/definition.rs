@@ -29,8 +29,7 @@ pub(super) fn at_most_one() -> Rule {
 
 /// A field of `spec` that is what it was, or is not there as it was not.
 pub(super) fn immutable(field: &str) -> Rule {
-    let rule =
-        format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})");
+    let rule = format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})");
     Rule::new(rule).message("is immutable").reason(Reason::FieldValueForbidden).field_path(format!(".{field}"))
 }
 

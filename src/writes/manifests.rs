@@ -112,7 +112,8 @@ impl Write for TakeChat<'_> {
             wanted.spec.owner.clone_from(&old.chat.spec.owner);
         }
         // A child whose manifest never named an agent has its parent's.
-        if spec.parent.is_some() && !manifest.bound && last.is_none_or(|last| !last.bound) && spec.reference == Reference::Unbound {
+        if spec.parent.is_some() && !manifest.bound && last.is_none_or(|last| !last.bound) && spec.reference == Reference::Unbound
+        {
             wanted.spec.reference.clone_from(&old.chat.spec.reference);
         }
         let update = UpdateChat { clock, key, known: Preconditions::default(), wanted: &wanted, asks: Source::Manifest };
@@ -328,5 +329,9 @@ impl Write for LetAgentGo<'_> {
 /// Annotations that a record takes over: not the copy of the whole manifest that `kubectl apply` keeps.
 #[must_use]
 pub fn annotations(annotations: &TextMap) -> TextMap {
-    annotations.iter().filter(|(key, _)| !key.starts_with("kubectl.kubernetes.io/")).map(|(k, v)| (k.clone(), v.clone())).collect()
+    annotations
+        .iter()
+        .filter(|(key, _)| !key.starts_with("kubectl.kubernetes.io/"))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }

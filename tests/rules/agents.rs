@@ -30,7 +30,8 @@ fn good() -> Vec<Row> {
         AGENTS.create("every field", agent(all)),
         AGENTS.create("nulls count as absence", agent(json!({"workspace": null, "build": null, "revisionHistoryLimit": null}))),
         AGENTS.create("a service account of 253 characters", agent(json!({"serviceAccountName": "ü".repeat(253)}))),
-        AGENTS.create("a service account of 254 characters", agent(json!({"serviceAccountName": "ü".repeat(254)})))
+        AGENTS
+            .create("a service account of 254 characters", agent(json!({"serviceAccountName": "ü".repeat(254)})))
             .refused(&["spec.serviceAccountName"]),
         AGENTS.create("an empty service account", agent(json!({"serviceAccountName": ""}))).refused(&["spec.serviceAccountName"]),
         AGENTS.create("an empty workspace", agent(json!({"workspace": ""}))).refused(&["spec.workspace"]),
@@ -69,7 +70,8 @@ fn names() -> Vec<Row> {
         AGENTS.create("a generated name", json!({"metadata": {"generateName": "gen-"}})),
         AGENTS.create("a long generated name", json!({"metadata": {"generateName": "g".repeat(100)}})),
         AGENTS.create("a generated name with a dot", json!({"metadata": {"generateName": "gen.a-"}})).refused(&["metadata.name"]),
-        AGENTS.create("a bad name and a bad history", json!({"metadata": {"name": "a.b"}, "spec": {"revisionHistoryLimit": 0}}))
+        AGENTS
+            .create("a bad name and a bad history", json!({"metadata": {"name": "a.b"}, "spec": {"revisionHistoryLimit": 0}}))
             .refused(&["metadata.name", "spec.revisionHistoryLimit"]),
     ]
 }
@@ -77,9 +79,13 @@ fn names() -> Vec<Row> {
 fn changes() -> Vec<Row> {
     let seven = || agent(json!({"workspace": "ws", "build": 7, "serviceAccountName": "bot"}));
     vec![
-        AGENTS.change("every field changes", seven(), Sent::Put(agent(json!({
+        AGENTS.change(
+            "every field changes",
+            seven(),
+            Sent::Put(agent(json!({
             "workspace": "other", "build": 6, "serviceAccountName": "tob", "suspend": true, "revisionHistoryLimit": 3,
-            "deletionPolicy": "Retain"})))),
+            "deletionPolicy": "Retain"}))),
+        ),
         AGENTS.change("everything left out", seven(), Sent::Put(agent(json!({})))),
         AGENTS.change("the spec left out", seven(), Sent::Put(json!({}))),
         AGENTS.change("no workspace any more", seven(), Sent::Merge(json!({"spec": {"workspace": null, "build": null}}))),

@@ -40,7 +40,10 @@ fn good() -> Vec<Row> {
         CHATS.create("nothing but an owner: everything else has its default", chat(json!({}))),
         CHATS.create("every field but a parent", json!({"metadata": {"labels": {"team": "web"}}, "spec": all})),
         CHATS.create("a workspace", chat(json!({"workspaceRef": {"name": "ws"}}))),
-        CHATS.create("nulls count as absence", chat(json!({"title": null, "agentRef": null, "archived": null, "refreshPolicy": null}))),
+        CHATS.create(
+            "nulls count as absence",
+            chat(json!({"title": null, "agentRef": null, "archived": null, "refreshPolicy": null})),
+        ),
         CHATS.create("no spec", json!({})).differs(Taken, Taken, OWNER),
         CHATS.create("a null spec", json!({"spec": null})).differs(Taken, Taken, OWNER),
         CHATS.create("no owner", json!({"spec": {"title": "x"}})).differs(Taken, Taken, OWNER),
@@ -83,7 +86,8 @@ fn references() -> Vec<Row> {
         CHATS.create("a workspace's name of 63 bytes", workspace(&"w".repeat(63))),
         CHATS.create("a workspace's name of 64 bytes", workspace(&"w".repeat(64))).refused(workspace_name),
         CHATS.create("a workspace's name with an underscore", workspace("my_ws")).refused(workspace_name),
-        CHATS.create("both references", chat(json!({"agentRef": {"name": "a"}, "workspaceRef": {"name": "w"}})))
+        CHATS
+            .create("both references", chat(json!({"agentRef": {"name": "a"}, "workspaceRef": {"name": "w"}})))
             .refused(&["spec.workspaceRef"]),
         CHATS.create("one reference and a null", chat(json!({"agentRef": {"name": "a"}, "workspaceRef": null}))),
         CHATS.create("a reference without a name", chat(json!({"agentRef": {}}))).refused(agent_name),
@@ -93,7 +97,8 @@ fn references() -> Vec<Row> {
         CHATS.create("a parent that no name can be", parent("No.Such_Chat")).refused(parent_name),
         CHATS.create("a parent's name of 254 bytes", parent(&"p".repeat(254))).refused(parent_name),
         CHATS.create("a parent that is not there", parent("nobody")).differs(Taken, refused(parent_name), PARENT),
-        CHATS.create("two faults of references", chat(json!({"agentRef": {"name": "A"}, "workspaceRef": {"name": "W"}})))
+        CHATS
+            .create("two faults of references", chat(json!({"agentRef": {"name": "A"}, "workspaceRef": {"name": "W"}})))
             .refused(&["spec.agentRef.name", "spec.workspaceRef.name", "spec.workspaceRef"]),
     ]
 }
@@ -111,7 +116,9 @@ fn types() -> Vec<Row> {
         CHATS.create("a name that is a number", chat(json!({"agentRef": {"name": 7}}))).refused(&["spec.agentRef.name"]),
         CHATS.create("a spec that is a text", json!({"spec": "all"})).refused(&["spec"]),
         CHATS.create("a spec that is a list", json!({"spec": []})).refused(&["spec"]),
-        CHATS.create("wrong types in two fields", chat(json!({"title": 7, "suspend": "no"}))).refused(&["spec.suspend", "spec.title"]),
+        CHATS
+            .create("wrong types in two fields", chat(json!({"title": 7, "suspend": "no"})))
+            .refused(&["spec.suspend", "spec.title"]),
     ]
 }
 
@@ -122,34 +129,73 @@ fn changes() -> Vec<Row> {
         CHATS.change("another title", alice(), Sent::Put(chat(json!({"title": "two"})))),
         CHATS.change("the title left out", alice(), Sent::Put(chat(json!({})))),
         CHATS.change("the same again", alice(), Sent::Put(alice())),
-        CHATS.change("a patch of every other field", alice(), Sent::Merge(spec(json!({
-            "refreshPolicy": "OnDrift", "suspend": true, "deletionPolicy": "Retain", "agentRef": {"name": "b"}}))) ),
-        CHATS.change("from an agent to a workspace", bound(), Sent::Merge(spec(json!({"agentRef": null, "workspaceRef": {"name": "w"}})))),
-        CHATS.change("a workspace beside an agent", bound(), Sent::Merge(spec(json!({"workspaceRef": {"name": "w"}}))))
+        CHATS.change(
+            "a patch of every other field",
+            alice(),
+            Sent::Merge(spec(json!({
+            "refreshPolicy": "OnDrift", "suspend": true, "deletionPolicy": "Retain", "agentRef": {"name": "b"}}))),
+        ),
+        CHATS.change(
+            "from an agent to a workspace",
+            bound(),
+            Sent::Merge(spec(json!({"agentRef": null, "workspaceRef": {"name": "w"}}))),
+        ),
+        CHATS
+            .change("a workspace beside an agent", bound(), Sent::Merge(spec(json!({"workspaceRef": {"name": "w"}}))))
             .refused(&["spec.workspaceRef"]),
         CHATS.change("to another agent", bound(), Sent::Merge(spec(json!({"agentRef": {"name": "b"}})))),
         CHATS.change("archived", bound(), Sent::Merge(spec(json!({"archived": true})))),
         CHATS.change("a default asked for by null", chat(json!({"suspend": true})), Sent::Merge(spec(json!({"suspend": null})))),
         CHATS.change("another owner", alice(), Sent::Merge(spec(json!({"owner": "mallory"})))).refused(&["spec.owner"]),
-        CHATS.change("another owner by PUT", alice(), Sent::Put(json!({"spec": {"owner": "mallory", "title": "one"}}))).refused(&["spec.owner"]),
+        CHATS
+            .change("another owner by PUT", alice(), Sent::Put(json!({"spec": {"owner": "mallory", "title": "one"}})))
+            .refused(&["spec.owner"]),
         CHATS.change("the same owner", alice(), Sent::Merge(spec(json!({"owner": "alice"})))),
-        CHATS.change("no owner any more", alice(), Sent::Put(json!({"spec": {"title": "two"}})))
+        CHATS.change("no owner any more", alice(), Sent::Put(json!({"spec": {"title": "two"}}))).differs(
+            refused(&["spec.owner"]),
+            Taken,
+            OWNER,
+        ),
+        CHATS.change("no owner any more, by patch", alice(), Sent::Merge(spec(json!({"owner": null})))).differs(
+            refused(&["spec.owner"]),
+            Taken,
+            OWNER,
+        ),
+        CHATS
+            .change("an owner where none was named", json!({"spec": {}}), Sent::Merge(spec(json!({"owner": "system:anonymous"}))))
             .differs(refused(&["spec.owner"]), Taken, OWNER),
-        CHATS.change("no owner any more, by patch", alice(), Sent::Merge(spec(json!({"owner": null}))))
-            .differs(refused(&["spec.owner"]), Taken, OWNER),
-        CHATS.change("an owner where none was named", json!({"spec": {}}), Sent::Merge(spec(json!({"owner": "system:anonymous"}))))
-            .differs(refused(&["spec.owner"]), Taken, OWNER),
-        CHATS.change("another owner where none was named", json!({}), Sent::Merge(spec(json!({"owner": "mallory"})))).refused(&["spec.owner"]),
-        CHATS.change("a parent that was not", alice(), Sent::Merge(spec(json!({"parentRef": {"name": "other"}})))).refused(&["spec.parentRef"]),
-        CHATS.change("a parent that was not, by JSON patch", alice(),
-            Sent::Operations(json!([{"op": "add", "path": "/spec/parentRef", "value": {"name": "other"}}]))).refused(&["spec.parentRef"]),
-        CHATS.change("a bad reference", alice(), Sent::Merge(spec(json!({"agentRef": {"name": "A_B"}})))).refused(&["spec.agentRef.name"]),
+        CHATS
+            .change("another owner where none was named", json!({}), Sent::Merge(spec(json!({"owner": "mallory"}))))
+            .refused(&["spec.owner"]),
+        CHATS
+            .change("a parent that was not", alice(), Sent::Merge(spec(json!({"parentRef": {"name": "other"}}))))
+            .refused(&["spec.parentRef"]),
+        CHATS
+            .change(
+                "a parent that was not, by JSON patch",
+                alice(),
+                Sent::Operations(json!([{"op": "add", "path": "/spec/parentRef", "value": {"name": "other"}}])),
+            )
+            .refused(&["spec.parentRef"]),
+        CHATS
+            .change("a bad reference", alice(), Sent::Merge(spec(json!({"agentRef": {"name": "A_B"}}))))
+            .refused(&["spec.agentRef.name"]),
         CHATS.change("a wrong type", alice(), Sent::Merge(spec(json!({"title": [1]})))).refused(&["spec.title"]),
-        CHATS.change("a policy that is none", alice(), Sent::Merge(spec(json!({"refreshPolicy": "Sometimes"})))).refused(&["spec.refreshPolicy"]),
+        CHATS
+            .change("a policy that is none", alice(), Sent::Merge(spec(json!({"refreshPolicy": "Sometimes"}))))
+            .refused(&["spec.refreshPolicy"]),
         CHATS.change("a spec that is a number", alice(), Sent::Merge(json!({"spec": 7}))).refused(&["spec"]),
-        CHATS.change("a JSON patch that tests in vain", alice(),
-            Sent::Operations(json!([{"op": "test", "path": "/spec/title", "value": "two"}])))
-            .differs(refused(&[]), refused(&["spec.title"]), "**A JSON patch that cannot be done.** The HTTP API names the field \
-                of the operation; a kube-apiserver says only that it could not be done."),
+        CHATS
+            .change(
+                "a JSON patch that tests in vain",
+                alice(),
+                Sent::Operations(json!([{"op": "test", "path": "/spec/title", "value": "two"}])),
+            )
+            .differs(
+                refused(&[]),
+                refused(&["spec.title"]),
+                "**A JSON patch that cannot be done.** The HTTP API names the field \
+                of the operation; a kube-apiserver says only that it could not be done.",
+            ),
     ]
 }

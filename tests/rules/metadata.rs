@@ -20,7 +20,8 @@ const LARGE: &str = "**Requests of more than 1.5 MiB.** The HTTP API refuses the
 const SURROGATES: &str = "**Half a surrogate pair (`\\ud800`).** A kube-apiserver puts U+FFFD in its place; the HTTP API refuses \
                           what is no Unicode text.";
 const TYPES: &str = "**A wrong type in `metadata`.** Both answer 400; the HTTP API names the field.";
-const NO_VERSION: &str = "**A `resourceVersion` that is no number.** A kube-apiserver answers 500; the HTTP API 422, and names it.";
+const NO_VERSION: &str =
+    "**A `resourceVersion` that is no number.** A kube-apiserver answers 500; the HTTP API 422, and names it.";
 const VERSIONS: &str = "**A `uid` that is another object's.** The HTTP API takes it for a precondition that does not hold: 409, \
                         no field.";
 
@@ -78,10 +79,14 @@ fn names() -> Vec<Row> {
         CHATS.create("a generated name of 200 bytes", generated(&"g".repeat(200))),
         CHATS.create("a generated name of 254 bytes", generated(&"g".repeat(254))).refused(&["metadata.generateName"]),
         CHATS.create("a generated name in capitals", generated("Gen-")).refused(&["metadata.generateName", "metadata.name"]),
-        CHATS.create("a good name beside a bad one to generate", with(json!({"name": "good-name", "generateName": "Bad_"})))
+        CHATS
+            .create("a good name beside a bad one to generate", with(json!({"name": "good-name", "generateName": "Bad_"})))
             .refused(&["metadata.generateName"]),
-        CHATS.create("a name that is a number", with(json!({"name": 7})))
-            .differs(refused(&[]), refused(&["metadata.name"]), TYPES),
+        CHATS.create("a name that is a number", with(json!({"name": 7}))).differs(
+            refused(&[]),
+            refused(&["metadata.name"]),
+            TYPES,
+        ),
         CHATS.create("another namespace than the path's", with(json!({"namespace": "team-b"}))).refused(&[]),
         CHATS.create("the path's namespace", with(json!({"namespace": "team-a"}))),
     ]
@@ -102,11 +107,24 @@ fn labels() -> Vec<Row> {
         CHATS.create("a label whose value is no word", labelled("k", json!("-v"))).refused(field),
         CHATS.create("a label whose key is no word", labelled("bad key", json!("v"))).refused(field),
         CHATS.create("a label whose prefix is in capitals", labelled("Example.DEV/k", json!("v"))).refused(field),
-        CHATS.create("a label whose value is a number", labelled("k", json!(7)))
-            .differs(refused(&[]), refused(&["metadata.labels.k"]), TYPES),
-        CHATS.change("a bad label, by patch", chat(json!({})), Sent::Merge(json!({"metadata": {"labels": {"a b": "c"}}}))).refused(field),
-        CHATS.change("other labels", labelled("k", json!("v")), Sent::Merge(json!({"metadata": {"labels": {"k": null, "l": "w"}}}))),
-        CHATS.change("a label is no change of the spec", chat(json!({})), Sent::Merge(json!({"metadata": {"labels": {"k": "v"}}}))),
+        CHATS.create("a label whose value is a number", labelled("k", json!(7))).differs(
+            refused(&[]),
+            refused(&["metadata.labels.k"]),
+            TYPES,
+        ),
+        CHATS
+            .change("a bad label, by patch", chat(json!({})), Sent::Merge(json!({"metadata": {"labels": {"a b": "c"}}})))
+            .refused(field),
+        CHATS.change(
+            "other labels",
+            labelled("k", json!("v")),
+            Sent::Merge(json!({"metadata": {"labels": {"k": null, "l": "w"}}})),
+        ),
+        CHATS.change(
+            "a label is no change of the spec",
+            chat(json!({})),
+            Sent::Merge(json!({"metadata": {"labels": {"k": "v"}}})),
+        ),
     ]
 }
 
@@ -123,18 +141,33 @@ fn annotations() -> Vec<Row> {
         CHATS.create("an annotation whose prefix is in capitals", annotated("Example.DEV/note", json!("x"))),
         CHATS.create("an annotation whose key is no word", annotated("bad key", json!("x"))).refused(field),
         CHATS.create("an annotation without a name", annotated("example.dev/", json!("x"))).refused(field),
-        CHATS.create("an annotation that is a flag", annotated("note", json!(true)))
-            .differs(refused(&[]), refused(&["metadata.annotations.note"]), TYPES),
-        CHATS.create("an annotation with U+0000", annotated("note", json!("a\0b")))
-            .differs(Taken, refused(&["metadata.annotations.note"]), NUL),
+        CHATS.create("an annotation that is a flag", annotated("note", json!(true))).differs(
+            refused(&[]),
+            refused(&["metadata.annotations.note"]),
+            TYPES,
+        ),
+        CHATS.create("an annotation with U+0000", annotated("note", json!("a\0b"))).differs(
+            Taken,
+            refused(&["metadata.annotations.note"]),
+            NUL,
+        ),
         CHATS.create("a request token of 64 characters", annotated(token, json!("ä".repeat(64)))),
-        CHATS.create("a request token of 65 characters", annotated(token, json!("t".repeat(65))))
-            .differs(Taken, refused(&["metadata.annotations[moorline.dev/refresh-requested-at]"]), REQUESTS),
-        CHATS.create("paused by yes", annotated("moorline.dev/paused", json!("yes")))
-            .differs(Taken, refused(&["metadata.annotations[moorline.dev/paused]"]), REQUESTS),
+        CHATS.create("a request token of 65 characters", annotated(token, json!("t".repeat(65)))).differs(
+            Taken,
+            refused(&["metadata.annotations[moorline.dev/refresh-requested-at]"]),
+            REQUESTS,
+        ),
+        CHATS.create("paused by yes", annotated("moorline.dev/paused", json!("yes"))).differs(
+            Taken,
+            refused(&["metadata.annotations[moorline.dev/paused]"]),
+            REQUESTS,
+        ),
         CHATS.create("a finalizer", with(json!({"finalizers": ["example.dev/hold"]}))),
-        CHATS.create("a finalizer that is no word", with(json!({"finalizers": ["bad finalizer"]})))
-            .differs(refused(&["metadata.finalizers"]), Taken, METADATA),
+        CHATS.create("a finalizer that is no word", with(json!({"finalizers": ["bad finalizer"]}))).differs(
+            refused(&["metadata.finalizers"]),
+            Taken,
+            METADATA,
+        ),
     ]
 }
 
@@ -143,7 +176,9 @@ fn sizes() -> Vec<Row> {
     let large = |row: Row, theirs| row.differs(theirs, refused(&[]), LARGE);
     vec![
         CHATS.create("labels of 600 KB", many_labels(600_000)),
-        CHATS.create("an annotation of 1.4 MB", annotated("note", json!("x".repeat(1_400_000)))).refused(&["metadata.annotations"]),
+        CHATS
+            .create("an annotation of 1.4 MB", annotated("note", json!("x".repeat(1_400_000))))
+            .refused(&["metadata.annotations"]),
         CHATS.create("1.4 MB that nobody knows", unknown(1_400_000)),
         large(CHATS.create("2 MB that nobody knows", unknown(2_000_000)), Taken),
         CHATS.create("4 MB that nobody knows", unknown(4_000_000)).refused(&[]),
@@ -154,16 +189,25 @@ fn sizes() -> Vec<Row> {
 fn bodies() -> Vec<Row> {
     let raw = |about, text: &str| CHATS.send(about, Sent::CreateRaw(text.to_owned()));
     let typed = r#""apiVersion":"moorline.dev/v1alpha1","kind":"Chat""#;
-    let deep = format!("{{{typed},\"metadata\":{{\"name\":\"deep\"}},\"spec\":{}1{}}}", "{\"a\":".repeat(20_000), "}".repeat(20_000));
+    let deep =
+        format!("{{{typed},\"metadata\":{{\"name\":\"deep\"}},\"spec\":{}1{}}}", "{\"a\":".repeat(20_000), "}".repeat(20_000));
     vec![
         raw("no body", "").refused(&[]),
         raw("half an object", "{\"kind\":").refused(&[]),
         raw("a list", "[]").refused(&[]),
         raw("an object and more", &format!("{{{typed},\"metadata\":{{\"name\":\"more\"}},\"spec\":{{}}}} x")).refused(&[]),
         raw("20,000 objects within each other", &deep).refused(&[]),
-        raw("half a surrogate pair", &format!("{{{typed},\"metadata\":{{\"name\":\"half\"}},\"spec\":{{\"owner\":\"a\",\"title\":\"\\ud800\"}}}}"))
-            .differs(Taken, refused(&[]), SURROGATES),
-        raw("a title twice", &format!("{{{typed},\"metadata\":{{\"name\":\"twice\"}},\"spec\":{{\"owner\":\"a\",\"title\":\"x\",\"title\":\"y\"}}}}")),
+        raw(
+            "half a surrogate pair",
+            &format!("{{{typed},\"metadata\":{{\"name\":\"half\"}},\"spec\":{{\"owner\":\"a\",\"title\":\"\\ud800\"}}}}"),
+        )
+        .differs(Taken, refused(&[]), SURROGATES),
+        raw(
+            "a title twice",
+            &format!(
+                "{{{typed},\"metadata\":{{\"name\":\"twice\"}},\"spec\":{{\"owner\":\"a\",\"title\":\"x\",\"title\":\"y\"}}}}"
+            ),
+        ),
         CHATS.create("another version", json!({"apiVersion": "moorline.dev/v2", "spec": {"owner": "a"}})).refused(&[]),
         CHATS.create("another kind", json!({"kind": "Agent", "spec": {}})).refused(&["kind"]),
     ]
@@ -177,11 +221,26 @@ fn identity() -> Vec<Row> {
         CHATS.create("a version already", self::with(json!({"resourceVersion": "5"}))).refused(&[]),
         CHATS.create("a uid already", self::with(json!({"uid": uid}))),
         CHATS.create("a generation already", self::with(json!({"generation": 7}))),
-        CHATS.change("another name than the path's", there(), Sent::Put(json!({"metadata": {"name": "other"}, "spec": {"owner": "alice"}}))).refused(&[]),
+        CHATS
+            .change(
+                "another name than the path's",
+                there(),
+                Sent::Put(json!({"metadata": {"name": "other"}, "spec": {"owner": "alice"}})),
+            )
+            .refused(&[]),
         CHATS.change("another generation", there(), Sent::Merge(with(json!({"generation": 9})))),
-        CHATS.change("another uid", there(), Sent::Merge(with(json!({"uid": uid})))).differs(refused(&["metadata.uid"]), refused(&[]), VERSIONS),
+        CHATS.change("another uid", there(), Sent::Merge(with(json!({"uid": uid})))).differs(
+            refused(&["metadata.uid"]),
+            refused(&[]),
+            VERSIONS,
+        ),
         CHATS.change("another name, by patch", there(), Sent::Merge(with(json!({"name": "other"})))).refused(&[]),
-        CHATS.change("a version that is no number", there(), Sent::Put(json!({"metadata": {"resourceVersion": "x"}, "spec": {"owner": "alice"}})))
+        CHATS
+            .change(
+                "a version that is no number",
+                there(),
+                Sent::Put(json!({"metadata": {"resourceVersion": "x"}, "spec": {"owner": "alice"}})),
+            )
             .differs(refused(&[]), refused(&["metadata.resourceVersion"]), NO_VERSION),
     ]
 }

@@ -89,7 +89,9 @@ impl Server {
         let request = self.http.request(method.parse().unwrap(), url).header(CONTENT_TYPE, format!("application/{form}"));
         let answer = match request.body(body).send().await {
             // Refused by its announced length, and cut off while it is still being written.
-            Err(error) if !error.is_connect() => return Answered { code: 413, object: json!(error.to_string()), generated: false },
+            Err(error) if !error.is_connect() => {
+                return Answered { code: 413, object: json!(error.to_string()), generated: false };
+            }
             answer => answer.unwrap(),
         };
         let (code, text) = (answer.status().as_u16(), answer.text().await.unwrap());

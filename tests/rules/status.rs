@@ -25,12 +25,18 @@ pub fn rows() -> Vec<Row> {
         said("an error of 4,097 characters", json!({"lastError": "x".repeat(4097)})).refused(&["status.lastError"]),
         said("an error that is a list", json!({"lastError": []})).refused(&["status.lastError"]),
         said("a pin", json!({"dirty": true})).differs(Taken, refused(&["status.dirty"]), WRITTEN_BY),
-        CHATS.change("a state with the object", there(), Sent::Merge(json!({"status": {"state": "Completed"}})))
-            .differs(Taken, refused(&["status.state"]), WRITTEN_BY),
+        CHATS.change("a state with the object", there(), Sent::Merge(json!({"status": {"state": "Completed"}}))).differs(
+            Taken,
+            refused(&["status.state"]),
+            WRITTEN_BY,
+        ),
         CHATS.create("a status from the start", json!({"spec": {"owner": "alice"}, "status": {"state": "Completed"}})),
         CHATS.create("a status that is none, from the start", json!({"spec": {"owner": "alice"}, "status": {"state": "Flying"}})),
         CHATS.create("a status that is a text", json!({"spec": {"owner": "alice"}, "status": "fine"})),
-        CHATS.change("another status in the place of the object", there(),
-            Sent::Put(json!({"spec": {"owner": "alice"}, "status": {"state": "Completed"}}))),
+        CHATS.change(
+            "another status in the place of the object",
+            there(),
+            Sent::Put(json!({"spec": {"owner": "alice"}, "status": {"state": "Completed"}})),
+        ),
     ]
 }

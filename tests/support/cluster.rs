@@ -87,11 +87,17 @@ impl<'a> Front<'a> {
         let Ok(objects) = serde_json::from_str::<Value>(&said.out) else { return false };
         let facts = |list: &Value| {
             let fact = |item: &Value| {
-                let ready = item["status"]["conditions"].as_array().into_iter().flatten().find(|it| it["type"] == "Ready").cloned();
+                let ready =
+                    item["status"]["conditions"].as_array().into_iter().flatten().find(|it| it["type"] == "Ready").cloned();
                 let ready = ready.unwrap_or_default();
                 json!([
-                    item["metadata"]["name"], item["spec"]["title"], item["status"]["pinned"]["snapshot"], item["status"]["dirty"],
-                    item["status"]["lastHandledRefresh"], ready["status"], ready["reason"],
+                    item["metadata"]["name"],
+                    item["spec"]["title"],
+                    item["status"]["pinned"]["snapshot"],
+                    item["status"]["dirty"],
+                    item["status"]["lastHandledRefresh"],
+                    ready["status"],
+                    ready["reason"],
                 ])
             };
             list["items"].as_array().into_iter().flatten().map(fact).collect::<Vec<_>>()

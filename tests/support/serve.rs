@@ -90,14 +90,7 @@ impl Client {
     }
 
     /// The same, of any namespace.
-    pub async fn send_in(
-        &self,
-        namespace: &str,
-        replica: &str,
-        method: &str,
-        path: &str,
-        body: Option<Value>,
-    ) -> (u16, Value) {
+    pub async fn send_in(&self, namespace: &str, replica: &str, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let url = format!("{replica}/apis/moorline.dev/v1alpha1/namespaces/{namespace}/{path}");
         let method = method.parse::<reqwest::Method>().expect("a method");
         let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };

@@ -61,9 +61,7 @@ pub async fn read(connection: &mut PgConnection, cursor: Cursor, missed: &mut Mi
             let gone = gone(&event);
             let owner = match &gone {
                 Gone::As(last) => last.look().owner,
-                Gone::No | Gone::Unread => {
-                    Id::of(&event).and_then(|id| objects.get(&id)).and_then(|object| object.look().owner)
-                }
+                Gone::No | Gone::Unread => Id::of(&event).and_then(|id| objects.get(&id)).and_then(|object| object.look().owner),
             };
             told.push((event, gone, owner));
         }

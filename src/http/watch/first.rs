@@ -3,7 +3,11 @@
 use super::asked::Selection;
 use crate::{
     http::{status::Resource, tail::change::Object},
-    model::{access::Reach, object::Key, snapshot::{Snapshot, SnapshotWithManifest}},
+    model::{
+        access::Reach,
+        object::Key,
+        snapshot::{Snapshot, SnapshotWithManifest},
+    },
     store::{
         self, StoreError,
         across::objects::{self, OwnedSnapshot},
