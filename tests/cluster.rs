@@ -329,6 +329,6 @@ async fn a_token_that_nobody_knows_keeps_nobody_from_the_api() {
         front.record("chats", "api").await?["status"]["conditions"].is_array().then_some(())
     })
     .await;
-    assert_eq!(front.metric("moorline_kubernetes_ready").await, 0.0);
-    assert_eq!(front.metric("moorline_lease_holder").await, 0.0);
+    assert_eq!(front.metric("moorline_kubernetes_ready").await, 0);
+    assert_eq!(front.metric("moorline_lease_holder").await, 0);
 }

@@ -245,9 +245,8 @@ impl ApiError {
         match error {
             WriteError::NotFound => Self::not_found(resource, name),
             WriteError::AlreadyExists => Self::already_exists(resource, name),
-            WriteError::Changed | WriteError::OtherUid { .. } => Self::conflict(resource, name, &why),
+            WriteError::Changed | WriteError::OtherUid { .. } | WriteError::BeingDeleted => Self::conflict(resource, name, &why),
             WriteError::OwnedByApi { .. } => Self::conflict(resource, name, &why).with_cause("OwnedByApi", "", why),
-            WriteError::BeingDeleted => Self::conflict(resource, name, &why),
             WriteError::OwnedByManifest { .. } => Self::conflict(resource, name, &why).with_cause("OwnedByManifest", "", why),
             WriteError::Archived => Self::conflict(resource, name, &why).with_cause("Archived", "spec.archived", why),
             WriteError::Invalid(faults) => Self::invalid(resource.kind(), name, &faults),

@@ -170,7 +170,9 @@ impl Shared {
                 match self.tail.ring().take(at, TAKE) {
                     Taken::Entries(entries) => {
                         let more = entries.len() == TAKE;
-                        entries.iter().for_each(|entry| self.heard(&entry.event));
+                        for entry in &entries {
+                            self.heard(&entry.event);
+                        }
                         if more {
                             continue;
                         }
@@ -294,7 +296,9 @@ impl Shared {
                 }
             }
             different += orphans.len();
-            orphans.iter().for_each(|id| self.queue.add(id));
+            for id in &orphans {
+                self.queue.add(id);
+            }
         }
         Ok((compared, different))
     }

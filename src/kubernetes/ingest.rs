@@ -67,7 +67,9 @@ impl Shared {
         }
         if kind == Kind::Snapshot {
             // Nobody asks for one by a manifest.
-            news.keys().for_each(|id| self.queue.add(id));
+            for id in news.keys() {
+                self.queue.add(id);
+            }
             return;
         }
         let mut work = tokio::task::JoinSet::new();

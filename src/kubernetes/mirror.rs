@@ -30,7 +30,7 @@ pub const CONTROLLER: &str = "moorline-controller";
 /// Who owns the spec of objects that were made from records.
 pub const MIRROR: &str = "moorline-mirror";
 /// Objects that are written at once, at most.
-const CONCURRENCY: usize = 16;
+const CONCURRENCY: u32 = 16;
 /// Records that are read at once.
 const BATCH: usize = 64;
 /// How long the loop is given to end what it is about to change, before an object shows the state in between.
@@ -107,14 +107,16 @@ impl Shared {
     /// Works off the queue until `stop`, while this replica may write. What is added meanwhile by those who may not is dropped:
     /// whoever becomes the holder compares everything.
     pub(super) async fn mirror(self, stop: CancellationToken) {
-        let room = Arc::new(Semaphore::new(CONCURRENCY));
+        let room = Arc::new(Semaphore::new(CONCURRENCY as usize));
         loop {
             let ids = tokio::select! {
                 () = stop.cancelled() => break,
                 ids = self.queue.take(BATCH) => ids,
             };
             if !self.may_write() {
-                ids.iter().for_each(|id| self.queue.done(id));
+                for id in &ids {
+                    self.queue.done(id);
+                }
                 continue;
             }
             // The versions before the records: see the module's head.
@@ -146,7 +148,7 @@ impl Shared {
             }
         }
         // What is in hand is one request each.
-        tokio::time::timeout(REQUEST, room.acquire_many(CONCURRENCY as u32)).await.ok();
+        tokio::time::timeout(REQUEST, room.acquire_many(CONCURRENCY)).await.ok();
     }
 
     fn failed<'a>(&self, ids: impl Iterator<Item = &'a Id>, error: &MirrorError) {

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 /// An object, as last seen.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and any of them go together")]
 pub struct Entry {
     /// Its uid in the cluster.
     pub uid: Uuid,

@@ -73,10 +73,10 @@ impl<'a> Front<'a> {
     }
 
     /// What the replica says of itself under a name, summed over its labels.
-    pub async fn metric(&self, name: &str) -> f64 {
+    pub async fn metric(&self, name: &str) -> i64 {
         let text = self.client.http.get(format!("{}/metrics", self.replica.url)).send().await.unwrap().text().await.unwrap();
         let of = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let values = text.lines().filter(|line| of(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        let values = text.lines().filter(|line| of(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok());
         values.sum()
     }
 
