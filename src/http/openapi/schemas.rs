@@ -163,6 +163,11 @@ fn add_object_fields(schemas: &mut Map<String, Value>, kind: &str) {
         properties[field] = json!({"type": "string", "description": about(field)});
     }
     properties["metadata"] = json!({"description": about("metadata"), "allOf": [meta_reference("ObjectMeta")]});
+    if kind != "AgentSnapshot"
+        && let Some(fields) = schemas[&name].as_object_mut()
+    {
+        fields.remove("required"); // a spec that is left out has all its defaults
+    }
     mark(schemas, &name, json!([group_version_kind(kind)]));
 }
 
