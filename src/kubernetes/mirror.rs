@@ -124,10 +124,7 @@ impl Shared {
             let mut records = match self.records(&entries).await {
                 Ok(records) => records,
                 Err(error) => {
-                    for (id, entry) in &entries {
-                        self.without_database(id, entry.as_ref()).await;
-                    }
-                    self.failed(entries.iter().map(|(id, _)| id), &error.into());
+                    self.put_off(&entries, &error.into()).await;
                     continue;
                 }
             };
@@ -437,6 +434,18 @@ impl Shared {
         }
     }
 
+    /// The database is away: everything is tried again after a while, and deletions soon, because they wait only so long.
+    async fn put_off(&self, entries: &[(Id, Option<Entry>)], error: &MirrorError) {
+        let (deleting, others): (Vec<_>, Vec<_>) =
+            entries.iter().partition(|(_, entry)| entry.as_ref().is_some_and(|entry| entry.held && entry.deleting.is_some()));
+        self.failed(others.into_iter().map(|(id, _)| id), error);
+        for (id, entry) in deleting {
+            self.without_database(id, entry.as_ref()).await;
+            self.queue.done(id);
+            self.queue.add_after(id, DELETION);
+        }
+    }
+
     /// While the database is away nothing can be settled; but a deletion that has waited for so long is let through, and its
     /// record stays.
     async fn without_database(&self, id: &Id, entry: Option<&Entry>) {
@@ -485,5 +494,7 @@ impl Shared {
     }
 }
 
+/// How often a deletion is looked at while the database is away.
+const DELETION: Duration = Duration::from_secs(2);
 /// When an object whose namespace the cluster does not have is tried again.
 const NO_NAMESPACE: Duration = Duration::from_mins(1);
