@@ -33,7 +33,7 @@ use sqlx::{
     Connection as _,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 /// The migrations, in the binary.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -73,8 +73,34 @@ pub fn pool(options: PgConnectOptions, size: u32) -> PgPool {
         .connect_lazy_with(session(options))
 }
 
+/// How long we wait for what is read for watchers: longer than a statement may take, so that only a database that has gone
+/// without a word is given up.
+pub const PATIENCE: Duration = Duration::from_secs(35);
+
+/// Waits so long. Whoever has waited in vain must drop the connection, and not give it back.
+pub async fn patiently<T>(patience: Duration, read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(patience, read).await.unwrap_or_else(|_| {
+        let silent = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {patience:?}"));
+        Err(StoreError::Database { query: "db.patience", source: sqlx::Error::Io(silent) })
+    })
+}
+
 /// A connection of the pool.
 pub async fn acquire(pool: &PgPool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
     use error::Named as _;
     pool.acquire().named("db.acquire").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_has_gone_without_a_word_is_given_up_and_tried_again() {
+        let silent = std::future::pending::<Result<(), StoreError>>();
+        let error = patiently(Duration::from_millis(1), silent).await.expect_err("nobody answers");
+        assert_eq!(error.retry(), Retry::Later);
+        assert!(error.to_string().contains("no answer within 1ms"), "{error}");
+        assert_eq!(patiently(PATIENCE, async { Ok(7) }).await.expect("an answer"), 7);
+    }
 }

@@ -2,14 +2,18 @@
 
 use crate::support::{postgres::database, world::World};
 use moorline::{
-    model::access::Reach,
+    model::{access::Reach, event::EventKind},
     store::{
         self,
-        events::{Batch, Cursor, Filter, NewEvent, Read, read_after, read_some_after},
+        events::{Batch, Cursor, Filter, NewEvent, Read, read_after, read_kinds_after, read_some_after},
         log::{self, TxLog},
     },
 };
 use sqlx::{Executor as _, PgPool};
+
+/// Events of others, more than are looked at in one go.
+const LONG_LOG: &str = "INSERT INTO events (namespace, rv, seq, kind, name, payload)
+    SELECT 'team-a', r.rv, n, 'AgentUpdated', 'others', '{}' FROM (SELECT log_rv() AS rv) r, generate_series(1, 4500) n";
 
 async fn read(pool: &PgPool, cursor: &mut Cursor) -> Vec<String> {
     let mut connection = pool.acquire().await.expect("a connection");
@@ -34,7 +38,7 @@ async fn an_event_that_commits_late_is_read_before_those_that_overtook_it_and_on
     let mut tx_log = TxLog::open(&mut late).await.expect("a version");
     let event = NewEvent {
         namespace: "team-a",
-        kind: moorline::model::event::EventKind::AgentUpdated,
+        kind: EventKind::AgentUpdated,
         subject: None,
         name: "late",
         chat: None,
@@ -86,13 +90,7 @@ async fn whoever_may_see_little_of_a_long_log_reads_it_by_the_window() {
     let mut connection = db.pool.acquire().await.expect("a connection");
     let start = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
     world.chat("first").create().await;
-    db.pool
-        .execute(
-            "INSERT INTO events (namespace, rv, seq, kind, name, payload)
-             SELECT 'team-a', r.rv, n, 'AgentUpdated', 'others', '{}' FROM (SELECT log_rv() AS rv) r, generate_series(1, 4500) n",
-        )
-        .await
-        .expect("a long log");
+    db.pool.execute(LONG_LOG).await.expect("a long log");
     world.chat("last").create().await;
     let reach = Reach::Own(world.look("last").await.chat.spec.owner);
     for filter in [Filter::default(), Filter { namespace: Some("team-a"), ..Filter::default() }] {
@@ -111,4 +109,29 @@ async fn whoever_may_see_little_of_a_long_log_reads_it_by_the_window() {
         assert_eq!(names, ["first", "last"]);
         assert!(empty >= 1, "the middle of the log is nobody's, and was a step of its own");
     }
+}
+
+#[tokio::test]
+async fn whoever_reads_history_of_one_kind_passes_over_the_others_by_the_window() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut connection = db.pool.acquire().await.expect("a connection");
+    let start = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
+    world.chat("first").create().await;
+    db.pool.execute(LONG_LOG).await.expect("a long log");
+    world.chat("last").create().await;
+    for namespace in [None, Some("team-a")] {
+        let (mut cursor, mut names) = (start, Vec::new());
+        while names.len() < 2 {
+            let read = read_kinds_after(&mut connection, cursor, &[EventKind::ChatCreated], namespace, 100).await;
+            let Read::Batch(batch) = read.expect("reading") else { panic!("expired") };
+            cursor = batch.end(cursor);
+            names.extend(batch.events.into_iter().map(|event| event.name));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(names, ["first", "last"]);
+    }
+    let elsewhere = read_kinds_after(&mut connection, start, &[EventKind::ChatCreated], Some("team-b"), 100).await;
+    let Read::Batch(batch) = elsewhere.expect("reading") else { panic!("expired") };
+    assert!(batch.events.is_empty() && batch.exhausted);
 }

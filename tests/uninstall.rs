@@ -4,8 +4,23 @@ use crate::support::{
     envtest::{ADMIN, ControlPlane},
     until::until,
 };
+use kube::client::Body;
+use moorline::{
+    kubernetes::{
+        kind::{Id, Kind},
+        strip::{Stripped, strip},
+    },
+    model::object::Key,
+};
 use serde_json::{Value, json};
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -152,6 +167,37 @@ async fn a_thousand_objects_in_two_namespaces_are_found_page_by_page_while_other
     let said = operator.uninstalls(&["--all", "--yes"]).await;
     assert_eq!(said.code, Some(0));
     assert!(said.out.ends_with("removed from 0 Agents and 3 Chats in all namespaces\n"), "{}", said.out);
+}
+
+#[tokio::test]
+async fn what_others_change_between_reading_an_object_and_patching_it_stays_as_they_have_it() {
+    let control_plane = ControlPlane::shared().await;
+    let namespace = control_plane.namespace_of_its_own().await;
+    make(control_plane, &namespace, "chats", "fix", &["a.example/x", OURS, "b.example/y"]).await;
+    let real = control_plane.access(&namespace).client().await;
+    let (patches, chat) = (Arc::new(AtomicUsize::new(0)), path(&namespace, "chats", "fix"));
+    let counted = patches.clone();
+    let hasty = tower::service_fn(move |request: http::Request<Body>| {
+        let (real, counted, chat) = (real.clone(), counted.clone(), chat.clone());
+        async move {
+            if request.method() == http::Method::PATCH && counted.fetch_add(1, Ordering::SeqCst) == 0 {
+                // Where ours was there is another now.
+                let others = json!({"metadata": {"finalizers": ["b.example/y", "c.example/z", OURS]}});
+                control_plane.send("PATCH", &chat, Some(&others)).await.unwrap();
+            }
+            real.send(request).await
+        }
+    });
+    let id = Id { kind: Kind::Chat, key: Key::new(&namespace, "fix") };
+    let client = kube::Client::new(hasty, namespace.clone());
+    assert_eq!(strip(&client, &id).await.unwrap(), Stripped::Removed);
+    assert_eq!(finalizers(control_plane, &namespace, "chats", "fix").await, Some(json!(["b.example/y", "c.example/z"])));
+    assert_eq!(patches.load(Ordering::SeqCst), 2);
+    assert_eq!(strip(&client, &id).await.unwrap(), Stripped::Absent);
+    control_plane.send("PATCH", &path(&namespace, "chats", "fix"), Some(&json!({"metadata": {"finalizers": []}}))).await;
+    control_plane.send("DELETE", &path(&namespace, "chats", "fix"), None).await;
+    assert_eq!(strip(&client, &id).await.unwrap(), Stripped::Gone);
+    assert_eq!(patches.load(Ordering::SeqCst), 2);
 }
 
 #[tokio::test]

@@ -207,6 +207,20 @@ async fn server_sent_events_carry_the_place_to_resume_from() {
 }
 
 #[tokio::test]
+async fn an_event_source_whose_place_is_too_old_forgets_it() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let headers = [("accept", "text/event-stream"), ("last-event-id", "3")];
+    let mut watch = Watch::accepting(&api, &chats(), "", &headers).await;
+    let error = watch.up_to(b"\n\n").await.expect("an error");
+    assert!(error.starts_with("id: \ndata: {\"type\":\"ERROR\"") && error.contains("Expired"), "{error}");
+    api.create_chat("one", json!({})).await;
+    let again = [("accept", "text/event-stream"), ("last-event-id", "")];
+    let added = Watch::accepting(&api, &chats(), "", &again).await.up_to(b"\n\n").await.expect("an event");
+    assert!(added.contains("ADDED"), "{added}");
+}
+
+#[tokio::test]
 async fn tables_and_bare_metadata_can_be_watched() {
     let db = database().await;
     let api = Api::start(&db).await;

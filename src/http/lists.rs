@@ -85,7 +85,8 @@ async fn page<K: Listed>(
 ) -> Result<Response, ApiError> {
     let wanted = query.read(K::RESOURCE, namespace)?;
     wanted.wait(state).await?;
-    let mut moment = lists::moment(state.pool()).await?;
+    let mut connection = store::acquire(state.pool()).await?;
+    let mut moment = lists::moment(&mut connection).await?;
     let version = wanted.version(&mut moment).await?; // before the rows
     let reach = identity.reach();
     let mut items = Vec::new();

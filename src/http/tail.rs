@@ -15,7 +15,7 @@ use crate::{
 };
 use change::Missed;
 use futures::FutureExt as _;
-pub use part::{Part, read};
+pub use part::{Part, read, read_of};
 use ring::Ring;
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -96,7 +96,7 @@ impl Tail {
                 continue;
             }
             hints.mark_unchanged(); // registered before it looks
-            let pause = match self.look(&pool, &mut connection, &mut reading).await {
+            let pause = match store::patiently(store::PATIENCE, self.look(&pool, &mut connection, &mut reading)).await {
                 Ok(true) => {
                     failures = 0;
                     LOOK
@@ -106,7 +106,8 @@ impl Tail {
                     continue;
                 }
                 Err(error) => {
-                    connection = None;
+                    // It may never answer: it is dropped, not given back.
+                    drop(connection.take().map(PoolConnection::detach));
                     let pause = full_jitter(PAUSE, PAUSE_CAP, failures, clock.random());
                     failures += 1;
                     tracing::warn!(%error, pause_ms = pause.as_millis(), failures, "reading the event log for watchers failed; it is tried again");
@@ -140,9 +141,11 @@ impl Tail {
             *reading = Some((start, Missed::default()));
             return Ok(false);
         };
-        match read(connection, *cursor, missed, ROOM).await? {
+        // What was missed is taken as it is told: not before the whole part has been read.
+        let mut then = missed.clone();
+        match read(connection, *cursor, &mut then, ROOM).await? {
             Part::Entries { entries, through, exhausted } => {
-                *cursor = through;
+                (*cursor, *missed) = (through, then);
                 self.0.ring.extend(entries, through);
                 Ok(exhausted)
             }

@@ -8,6 +8,7 @@
 mod asked;
 mod first;
 mod frame;
+mod kinds;
 
 use super::{
     AppState,
@@ -35,6 +36,7 @@ use first::list_piece;
 use frame::Frames;
 pub use frame::bookmark;
 use futures::stream;
+use kinds::{changes_the_list, kinds};
 use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 
@@ -192,7 +194,16 @@ impl Watcher {
             }
             Phase::Live(_) | Phase::Expired | Phase::Over => return None,
         };
-        let turn = state.watch_reads().acquire().await.ok()?;
+        let turn = tokio::select! {
+            biased;
+            () = state.stopping().cancelled() => None,
+            () = tokio::time::sleep_until(self.deadline) => None,
+            turn = state.watch_reads().acquire() => turn.ok(),
+        };
+        let Some(turn) = turn else {
+            self.phase = Phase::Over;
+            return None;
+        };
         // Boxed, and only now: ten thousand watchers wait, each with the memory of what it may come to do while it does.
         let done = match listing {
             Some(after) => Box::pin(self.list(after)).await,
@@ -223,18 +234,26 @@ impl Watcher {
     async fn list(&mut self, after: Option<Key>) -> Done {
         let state = self.state.clone();
         let first = after.is_none() && self.cursor.rv == 0;
+        let mut connection = match store::acquire(state.pool()).await {
+            Ok(connection) => connection,
+            Err(error) => return Done::Piece(self.failed(error)),
+        };
         let read = async {
-            let mut connection = store::lists::moment(state.pool()).await?;
+            let mut moment = store::lists::moment(&mut connection).await?;
             if first {
-                let version = log::list_version(&mut connection).await?; // before the rows
+                let version = log::list_version(&mut moment).await?; // before the rows
                 if self.waits_for.is_some_and(|wanted| version < wanted) {
                     return Ok(None);
                 }
                 self.cursor = Cursor::through(version);
             }
-            list_piece(&mut connection, self.resource, &self.reach, &self.selection, after.as_ref(), ROOM).await.map(Some)
+            list_piece(&mut moment, self.resource, &self.reach, &self.selection, after.as_ref(), ROOM).await.map(Some)
         };
-        let (objects, done) = match read.await {
+        let read = store::patiently(store::PATIENCE, read).await;
+        if read.is_err() {
+            drop(connection.detach()); // it may never answer
+        }
+        let (objects, done) = match read {
             Ok(Some(piece)) => piece,
             // A writer that began earlier is still open: the list would not yet show what the client has seen.
             Ok(None) => return Done::Wait(Bytes::new()),
@@ -261,11 +280,17 @@ impl Watcher {
     /// Reads history until the tail has all that follows.
     async fn replay(&mut self) -> Done {
         let state = self.state.clone();
-        let read = async {
-            let mut connection = store::acquire(state.pool()).await?;
-            tail::read(&mut connection, self.cursor, &mut self.missed, ROOM).await
+        let mut connection = match store::acquire(state.pool()).await {
+            Ok(connection) => connection,
+            Err(error) => return Done::Piece(self.failed(error)),
         };
-        match read.await {
+        let of = (kinds(self.resource, &self.reach), self.selection.namespace());
+        let read = tail::read_of(&mut connection, self.cursor, of, &mut self.missed, ROOM);
+        let read = store::patiently(store::PATIENCE, read).await;
+        if read.is_err() {
+            drop(connection.detach()); // it may never answer
+        }
+        match read {
             Ok(Part::Expired) => {
                 self.phase = Phase::Expired;
                 Done::Piece(Bytes::new())
@@ -273,6 +298,10 @@ impl Watcher {
             Ok(Part::Entries { entries, through, exhausted }) => {
                 let mut piece = Vec::new();
                 for entry in &entries {
+                    if self.has_to_list_again(entry) {
+                        self.phase = Phase::Expired;
+                        return Done::Piece(piece.into());
+                    }
                     self.tell(&mut piece, entry, &[]);
                 }
                 self.cursor = self.cursor.max(through);
@@ -312,6 +341,10 @@ impl Watcher {
                 let missed = entry.change.as_ref().map(|change| self.missed.take(&change.id)).unwrap_or_default();
                 self.tell(&mut piece, entry, &missed);
                 self.cursor = entry.event.cursor;
+                if self.has_to_list_again(entry) {
+                    self.phase = Phase::Expired;
+                    return (!piece.is_empty()).then(|| piece.into());
+                }
             }
             self.phase = Phase::Live(place);
             return (!piece.is_empty()).then(|| piece.into());
@@ -348,6 +381,11 @@ impl Watcher {
 
     fn sees(&self, look: &tail::change::Look) -> bool {
         self.reach.covers(look.owner.as_deref()) && self.selection.matches(look)
+    }
+
+    fn has_to_list_again(&self, entry: &Entry) -> bool {
+        self.selection.is_of(&entry.event.namespace)
+            && changes_the_list(self.resource, &self.reach, &entry.event, entry.owner.as_deref())
     }
 
     fn tell(&self, piece: &mut Vec<u8>, entry: &Entry, missed: &[Before]) {

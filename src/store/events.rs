@@ -9,7 +9,7 @@ use super::{
     rows::{EventRow, event_query},
 };
 use crate::model::{access::Reach, event::EventKind};
-pub use filtered::{Filter, WINDOW, read_some_after};
+pub use filtered::{Filter, WINDOW, read_kinds_after, read_some_after};
 use futures::{Stream, TryStreamExt as _};
 use serde_json::Value;
 use sqlx::PgConnection;

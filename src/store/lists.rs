@@ -18,7 +18,7 @@ use crate::model::{
     selector::{FieldSelector, FieldTerm, LabelSelector, Requirement},
 };
 use serde_json::{Value, json};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 
 /// A page: what places it and what else it selects, by columns, by labels ($1) and by fields ($2); its order; at most $3
 /// rows.
@@ -66,9 +66,9 @@ pub use snapshots::snapshots;
 /// A transaction to read a list in: all its pieces see one moment, and each statement is planned for the values it has. (Speed
 /// only: PostgreSQL may otherwise keep one plan for any values, which cannot know which conditions are there.) Dropping it ends
 /// it.
-pub async fn moment(pool: &PgPool) -> Result<Transaction<'static, Postgres>, StoreError> {
+pub async fn moment(connection: &mut PgConnection) -> Result<Transaction<'_, Postgres>, StoreError> {
     const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan";
-    pool.begin_with(BEGIN).named("db.begin_list").await
+    connection.begin_with(BEGIN).named("db.begin_list").await
 }
 
 /// Which objects, and how many of them.

@@ -7,10 +7,11 @@ use super::{
     change::{Gone, Id, Missed, Object, resolve},
     ring::Entry,
 };
+use crate::model::event::EventKind;
 use crate::store::{
     Deleted, Retry, StoreError,
     across::objects::{self, Concern},
-    events::{Cursor, Logged, Read, read_after},
+    events::{Cursor, Logged, Read, read_after, read_kinds_after},
 };
 use sqlx::PgConnection;
 use std::{
@@ -45,7 +46,31 @@ pub enum Part {
 /// Reads and resolves what comes after `cursor`, about as much as there is room for, in bytes. `missed` belongs to the reader, from
 /// one part to the next.
 pub async fn read(connection: &mut PgConnection, cursor: Cursor, missed: &mut Missed, room: usize) -> Result<Part, StoreError> {
-    let batch = match read_after(connection, cursor, BATCH).await? {
+    let read = read_after(connection, cursor, BATCH).await?;
+    resolved(connection, read, cursor, missed, room).await
+}
+
+/// The same of what is about a kind of object, and of one namespace, or of every one; for whoever reads history by himself.
+pub async fn read_of(
+    connection: &mut PgConnection,
+    cursor: Cursor,
+    of: (&[EventKind], Option<&str>),
+    missed: &mut Missed,
+    room: usize,
+) -> Result<Part, StoreError> {
+    let (kinds, namespace) = of;
+    let read = read_kinds_after(connection, cursor, kinds, namespace, BATCH).await?;
+    resolved(connection, read, cursor, missed, room).await
+}
+
+async fn resolved(
+    connection: &mut PgConnection,
+    read: Read,
+    cursor: Cursor,
+    missed: &mut Missed,
+    room: usize,
+) -> Result<Part, StoreError> {
+    let batch = match read {
         Read::Batch(batch) => batch,
         Read::Expired => return Ok(Part::Expired),
     };

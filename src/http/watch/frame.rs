@@ -82,7 +82,10 @@ impl Frames {
     /// The last thing of a stream that cannot go on.
     pub fn error(self, error: &ApiError) -> Bytes {
         let mut piece = Vec::new();
-        self.frame(&mut piece, "ERROR", error.to_status().to_string().as_bytes(), None);
+        let status = error.to_status();
+        // The place that cannot be resumed from is forgotten: else an EventSource would come back to it for ever.
+        let anew = (status["code"] == 410).then_some("");
+        self.frame(&mut piece, "ERROR", status.to_string().as_bytes(), anew);
         piece.into()
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Batch, Cursor, Read, readable, within_room};
 use crate::{
-    model::access::Reach,
+    model::{access::Reach, event::EventKind},
     store::{
         error::{Named, StoreError},
         log,
@@ -130,6 +130,54 @@ pub async fn read_some_after(
             *chat,
             agent
         ),
+    };
+    if cursor.rv < log::floor(connection).await? {
+        return Ok(Read::Expired);
+    }
+    let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
+    let (last, exhausted) = if all { (window.or(last), window.is_none()) } else { (last, false) };
+    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted }))
+}
+
+/// Reads what comes after `cursor` of some kinds and of one namespace, or of every one, up to the horizon, by the window. As
+/// [`read_some_after`], of everybody's.
+pub async fn read_kinds_after(
+    connection: &mut PgConnection,
+    cursor: Cursor,
+    kinds: &[EventKind],
+    namespace: Option<&str>,
+    limit: i64,
+) -> Result<Read, StoreError> {
+    const NAME: &str = "db.events.read_kinds";
+    let horizon = log::horizon(connection).await?;
+    let window = window(connection, cursor, horizon, &Filter { namespace, ..Filter::default() }).await?;
+    let end = window.unwrap_or(Cursor::through(i64::MAX));
+    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    macro_rules! of_kinds {
+        ($which:literal $(, $more:expr)*) => {
+            within_room(
+                event_query!(
+                    "WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 AND (e.rv, e.seq) <= ($5, $6) AND e.kind = ANY($7) AND "
+                        + $which + " ORDER BY e.rv, e.seq LIMIT $4",
+                    cursor.rv,
+                    cursor.seq,
+                    horizon,
+                    limit,
+                    end.rv,
+                    end.seq,
+                    &kinds as &[&str]
+                    $(, $more)*
+                )
+                .fetch(&mut *connection),
+                limit,
+            )
+            .named(NAME)
+            .await?
+        };
+    }
+    let (rows, all) = match namespace {
+        None => of_kinds!("true"),
+        Some(namespace) => of_kinds!("e.namespace = $8", namespace),
     };
     if cursor.rv < log::floor(connection).await? {
         return Ok(Read::Expired);
