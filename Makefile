@@ -46,7 +46,7 @@ crds: ## Make crds/ again, after a published type changed
 
 bench: ## Measure
 	@scripts/ensure-postgres >/dev/null
-	cargo bench
+	@envtest=$$(scripts/ensure-envtest cached) && echo "cargo bench" && MOORLINE_TEST_ENVTEST=$$envtest cargo bench
 
 clean: ## Remove what was built, the tools and the workspace to play with included
 	cargo clean

@@ -34,6 +34,20 @@ pub struct Cost {
     pub rss: u64,
 }
 
+impl Cost {
+    /// Of a process that runs.
+    pub fn of(process: u32) -> anyhow::Result<Self> {
+        let of = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}"));
+        let (stat, status) = (of("stat")?, of("status")?);
+        let after = stat.rsplit_once(')').context("the name of a process")?.1;
+        let mut ticks = after.split_whitespace().skip(11).map(str::parse::<f64>);
+        let (user, system) = (ticks.next().context("utime")??, ticks.next().context("stime")??);
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kib: u64 = rss.trim().trim_end_matches(" kB").parse()?;
+        Ok(Self { cpu: (user + system) / TICKS, rss: kib << 10 })
+    }
+}
+
 /// A process that serves.
 pub struct Process {
     child: Child,
@@ -50,14 +64,7 @@ impl Process {
 
     /// What it has cost so far.
     pub fn cost(&self) -> anyhow::Result<Cost> {
-        let of = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()));
-        let (stat, status) = (of("stat")?, of("status")?);
-        let after = stat.rsplit_once(')').context("the name of a process")?.1;
-        let mut ticks = after.split_whitespace().skip(11).map(str::parse::<f64>);
-        let (user, system) = (ticks.next().context("utime")??, ticks.next().context("stime")??);
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        let kib: u64 = rss.trim().trim_end_matches(" kB").parse()?;
-        Ok(Cost { cpu: (user + system) / TICKS, rss: kib << 10 })
+        Cost::of(self.child.id())
     }
 }
 
@@ -78,11 +85,21 @@ pub struct Place {
 impl Place {
     /// Starts one on a migrated database, and returns when it is ready.
     pub async fn start(server: &Embedded, database: &str) -> anyhow::Result<Self> {
+        Self::start_with(server, database, |_| Ok(())).await
+    }
+
+    /// The same, with whatever else its command is to have.
+    pub async fn start_with(
+        server: &Embedded,
+        database: &str,
+        more: impl FnOnce(&mut Command) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
         let url = server.url(database);
         let process = Process::start(|address| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_moorline"));
             command.args(["serve", "--listen", &address.to_string(), "--database-url", &url]);
             command.env("RUST_LOG", "warn");
+            more(&mut command)?;
             Ok(command)
         })?;
         let place = Self { process, http: reqwest::Client::builder().build()? };

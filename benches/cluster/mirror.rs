@@ -1,0 +1,63 @@
+//! One push drifts all chats of an agent: how long until the cluster shows the last of them, and with how many writes? Turn about
+//! with a bare loop that applies the same statuses to as many objects of its own.
+
+use super::{
+    bare::Bare,
+    front::{Front, metric, number, until},
+};
+use crate::{many, stats, support::envtest::counted};
+use anyhow::ensure;
+use std::time::{Duration, Instant};
+
+const CHATS: usize = 5_000;
+const ROUNDS: usize = 4;
+/// Of the bare loop's rate, at least.
+const RATE: f64 = 0.9;
+
+/// Measures.
+pub async fn run(front: &Front<'_>) -> anyhow::Result<bool> {
+    let place = front.serve().await?;
+    let mut agent = place.agent("ws", 0).await?;
+    let chats = many(CHATS);
+    front.make_chats(&place, "ws", chats).await?;
+    let bare = Bare::new(front).await?;
+    let (mut ratios, mut redundant) = (Vec::new(), 0);
+    for round in 0..ROUNDS {
+        // There and back again: all drift, and all are clean again.
+        let (context, drifted) = if round % 2 == 0 { ("two", chats) } else { ("one", 0) };
+        let (mark, before) = (front.control_plane.mark(), metric(&place, "mirror_writes_total").await?);
+        let began = Instant::now();
+        agent.push(&place, context, false).await?;
+        until("as much was written as had to be", async || {
+            Ok((metric(&place, "mirror_writes_total").await? - before >= number(chats)).then_some(()))
+        })
+        .await?;
+        let took = began.elapsed();
+        // What is told of it as Events is no part of it, and must not be in the way of the bare loop.
+        front.until_quiet().await?;
+        ensure!(front.shown().await? == (chats, drifted), "the cluster shows something else");
+        let writes = front.writes_since(mark).await;
+        let of = |resource: &str| writes.iter().filter(|write| write.resource == resource).count();
+        let (statuses, events) = (of("chats/status"), of("events"));
+        let others: Vec<_> = writes.iter().filter(|write| !["chats/status", "events"].contains(&write.resource.as_str())).cloned().collect();
+        // The agent's own status and its first snapshot are what a push is about, not redundant.
+        println!(
+            "mirror: {:.0} a second by Moorline ({took:.1?} from the push), {statuses} writes of statuses, {events} of Events, others {:?}",
+            rate(chats, took),
+            counted(&others)
+        );
+        redundant += statuses.saturating_sub(chats);
+        let mark = front.control_plane.mark();
+        let bare_took = bare.follow().await?;
+        ensure!(front.writes_since(mark).await.len() == chats, "the bare loop writes each once");
+        println!("mirror: {:.0} a second by the bare loop ({bare_took:.1?})", rate(chats, bare_took));
+        ratios.push(rate(chats, took) / rate(chats, bare_took));
+    }
+    let fast = stats::at_least("mirror-rate", &mut ratios, RATE);
+    let rounds = ROUNDS * chats;
+    Ok(stats::say("mirror-redundant", &format!("{redundant} of {rounds} writes goal=0"), redundant == 0) && fast)
+}
+
+fn rate(count: usize, took: Duration) -> f64 {
+    number(count) / took.as_secs_f64()
+}
