@@ -75,6 +75,7 @@ pub struct Metrics {
     oldest_event: Gauge<f64, AtomicU64>,
     horizon_transactions: Gauge,
     horizon_seconds: Gauge<f64, AtomicU64>,
+    mirror_looks: Counter,
     mirror_writes: Counter,
     mirror_errors: Family<OfResult, Counter>,
     watch_errors: Family<What, Counter>,
@@ -111,6 +112,7 @@ impl Metrics {
             oldest_event: Gauge::default(),
             horizon_transactions: Gauge::default(),
             horizon_seconds: Gauge::default(),
+            mirror_looks: Counter::default(),
             mirror_writes: Counter::default(),
             mirror_errors: Family::default(),
             watch_errors: Family::default(),
@@ -140,6 +142,7 @@ impl Metrics {
             oldest_event,
             horizon_transactions,
             horizon_seconds,
+            mirror_looks,
             mirror_writes,
             mirror_errors,
             watch_errors,
@@ -201,6 +204,7 @@ impl Metrics {
             Unit::Seconds,
             horizon_seconds.clone(),
         );
+        registry.register("mirror_looks", "Objects of the cluster that were looked at because something had changed", mirror_looks.clone());
         registry.register("mirror_writes", "Requests that wrote an object of the cluster", mirror_writes.clone());
         registry.register(
             "mirror_errors",
@@ -308,6 +312,11 @@ impl Metrics {
     pub fn horizon(&self, transactions: i64, time: Duration) {
         self.horizon_transactions.set(transactions);
         self.horizon_seconds.set(time.as_secs_f64());
+    }
+
+    /// So many objects of the cluster were looked at.
+    pub fn mirror_looked(&self, objects: usize) {
+        self.mirror_looks.inc_by(objects as u64);
     }
 
     /// An object of the cluster was written.

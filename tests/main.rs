@@ -17,6 +17,7 @@ mod clients;
 mod cluster;
 mod cluster_faults;
 mod connect;
+mod cluster_idle;
 mod context_hash;
 mod context_read;
 mod database_away;

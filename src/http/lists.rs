@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::access::Reach,
-    store::{StoreError, lists, lists::Slice},
+    store::{self, StoreError, lists, lists::Slice},
 };
 use axum::{extract::State, response::Response};
 use serde::Serialize;

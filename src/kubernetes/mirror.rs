@@ -119,6 +119,7 @@ impl Shared {
                 }
                 continue;
             }
+            crate::metrics::METRICS.mirror_looked(ids.len());
             // The versions before the records: see the module's head.
             let entries: Vec<(Id, Option<Entry>)> = ids.into_iter().map(|id| (id.clone(), self.seen.get(&id))).collect();
             let mut records = match self.records(&entries).await {
