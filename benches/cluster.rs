@@ -10,16 +10,16 @@
 //! objects, for trying it out. All that is measured, and what it is measured on, are processes of one machine. Ends with an error
 //! when a measure misses what is asked of it.
 
-#[path = "../tests/support.rs"]
-#[expect(
-    dead_code,
-    unused_imports,
-    clippy::unwrap_used,
-    clippy::pedantic,
-    reason = "a benchmark needs some of it, and a helper of tests may fail as a test does"
-)]
-mod support;
+#[path = "../tests/support"]
+#[expect(dead_code, unused_imports, clippy::unwrap_used, reason = "not all of it is needed, and it may fail as a test does")]
+mod support {
+    pub mod envtest;
+    pub mod kubectl;
+    pub mod supervised;
+    pub mod until;
+}
 #[path = "watch/place.rs"]
+#[expect(dead_code, reason = "the benchmark of watching needs the rest")]
 mod place;
 #[path = "watch/stats.rs"]
 mod stats;

@@ -36,7 +36,6 @@ async fn make(front: &Front<'_>) {
 
 /// Waits until each shows that it is pinned, and whether it has drifted.
 async fn until_all_show(front: &Front<'_>, dirty: bool) {
-    // Each is written once at least: only then is it worth a look at all of them.
     until_within(PATIENCE, &format!("all show dirty={dirty}"), || async {
         let selector = format!("--field-selector=status.dirty={dirty}");
         let names = front.kubectl(&["get", "chats", &selector, "-o", "jsonpath={.items[*].status.pinned.snapshot}"]).await;
@@ -75,9 +74,9 @@ async fn beside_2000_objects_an_idle_front_writes_nothing_for_a_minute_and_a_cha
         (front.control_plane.mark(), front.metric("moorline_mirror_looks_total").await, front.metric("moorline_mirror_writes_total").await);
     front.push("ws", "two").await;
     until_all_show(&front, true).await;
+    until_idle(&front).await;
     let statuses = written(&front, mark).await.into_iter().filter(|it| it.resource == "chats/status").count();
     assert_eq!(statuses, OBJECTS as usize, "each is written once");
-    until_idle(&front).await;
     let looked = front.metric("moorline_mirror_looks_total").await - looks;
     let probes = front.metric("moorline_mirror_writes_total").await - mirrored - f64::from(OBJECTS);
     println!("{looked} looks at {OBJECTS} objects and what goes with them ({probes} other writes)");

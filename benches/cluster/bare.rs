@@ -1,6 +1,7 @@
 //! The floor: a bare loop of server-side applies of statuses, as the mirror does them, by a client that knows all beforehand.
 
 use super::front::{Front, OURS, THEIRS};
+use crate::place::Cost;
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::{
@@ -47,8 +48,8 @@ impl<'a> Bare<'a> {
         Ok(it)
     }
 
-    /// Shows what Moorline's objects show, on as many of these; answers how long that took.
-    pub async fn follow(&self) -> anyhow::Result<Duration> {
+    /// Shows what Moorline's objects show, on as many of these; answers how long that took, and how many seconds of processor.
+    pub async fn follow(&self) -> anyhow::Result<(Duration, f64)> {
         let mut shown: HashMap<String, _> =
             self.front.chats(OURS).await?.into_iter().map(|chat| (chat.name_any(), chat.status)).collect();
         let mut patches = Vec::new();
@@ -65,11 +66,11 @@ impl<'a> Bare<'a> {
             let (api, params) = (self.api.clone(), params.clone());
             tokio::spawn(async move { api.patch_status(&name, &params, &Patch::Apply(&patch)).await })
         };
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), Cost::of(std::process::id())?.cpu);
         let mut answers = stream::iter(patches).map(apply).buffer_unordered(AT_ONCE);
         while let Some(answer) = answers.next().await {
             answer??;
         }
-        Ok(began.elapsed())
+        Ok((began.elapsed(), Cost::of(std::process::id())?.cpu - before))
     }
 }

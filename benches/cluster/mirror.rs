@@ -26,6 +26,7 @@ pub async fn run(front: &Front<'_>) -> anyhow::Result<bool> {
         // There and back again: all drift, and all are clean again.
         let (context, drifted) = if round % 2 == 0 { ("two", chats) } else { ("one", 0) };
         let (mark, before) = (front.control_plane.mark(), metric(&place, "mirror_writes_total").await?);
+        let cost = place.process.cost()?;
         let began = Instant::now();
         agent.push(&place, context, false).await?;
         until("as much was written as had to be", async || {
@@ -33,6 +34,7 @@ pub async fn run(front: &Front<'_>) -> anyhow::Result<bool> {
         })
         .await?;
         let took = began.elapsed();
+        let each = (place.process.cost()?.cpu - cost.cpu) * 1e6 / number(chats);
         // What is told of it as Events is no part of it, and must not be in the way of the bare loop.
         front.until_quiet().await?;
         ensure!(front.shown().await? == (chats, drifted), "the cluster shows something else");
@@ -42,15 +44,17 @@ pub async fn run(front: &Front<'_>) -> anyhow::Result<bool> {
         let others: Vec<_> = writes.iter().filter(|write| !["chats/status", "events"].contains(&write.resource.as_str())).cloned().collect();
         // The agent's own status and its first snapshot are what a push is about, not redundant.
         println!(
-            "mirror: {:.0} a second by Moorline ({took:.1?} from the push), {statuses} writes of statuses, {events} of Events, others {:?}",
+            "mirror: {:.0} a second by Moorline ({took:.1?} from the push, {each:.0} µs of processor each), {statuses} writes of statuses, \
+             {events} of Events, others {:?}",
             rate(chats, took),
             counted(&others)
         );
         redundant += statuses.saturating_sub(chats);
         let mark = front.control_plane.mark();
-        let bare_took = bare.follow().await?;
+        let (bare_took, each) = bare.follow().await?;
         ensure!(front.writes_since(mark).await.len() == chats, "the bare loop writes each once");
-        println!("mirror: {:.0} a second by the bare loop ({bare_took:.1?})", rate(chats, bare_took));
+        let each = each * 1e6 / number(chats);
+        println!("mirror: {:.0} a second by the bare loop ({bare_took:.1?}, {each:.0} µs of processor each)", rate(chats, bare_took));
         ratios.push(rate(chats, took) / rate(chats, bare_took));
     }
     let fast = stats::at_least("mirror-rate", &mut ratios, RATE);

@@ -1,6 +1,6 @@
 //! What happened to a chat or an agent, told as an Event of the cluster: by the holder, once each, with repeats folded by the one
-//! recorder. Transitions only; nothing is told of a retry. Best effort, as Events are: what there is no room for is dropped
-//! and counted, and the API has them all.
+//! recorder. Transitions only; nothing is told of a retry. Best effort, as Events are: statuses go first, and what there is no
+//! room for is dropped and counted, and the API has them all.
 
 use super::{Shared, kind::Id};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -9,8 +9,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Events that may wait to be told.
-pub const ROOM: usize = 1_024;
+/// Events that may wait to be told: a push can drift thousands of chats at once. It takes no memory while they are few.
+pub const ROOM: usize = 8_192;
+/// How long an Event waits at most for statuses that are to be written. So some are told even when those never end.
+const LAST: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long telling one may take.
 const REQUEST: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -68,6 +70,7 @@ impl Shared {
                 note: Some(message.chars().take(1_000).collect()),
                 secondary: None,
             };
+            tokio::time::timeout(LAST, self.queue.worked_off()).await.ok();
             self.bucket.take().await;
             match tokio::time::timeout(REQUEST, recorder.publish(&event, &about)).await {
                 Ok(Ok(())) => {}

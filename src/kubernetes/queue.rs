@@ -57,6 +57,8 @@ impl Inner {
 pub struct Queue {
     inner: Mutex<Inner>,
     more: Notify,
+    /// Nothing is left to be taken now.
+    none: Notify,
 }
 
 impl Queue {
@@ -97,6 +99,9 @@ impl Queue {
                         inner.wanted.remove(id);
                         inner.in_hand.insert(id.clone());
                     }
+                    if inner.ready.is_empty() {
+                        self.none.notify_waiters();
+                    }
                     return taken;
                 }
                 inner.later.peek().map(|Reverse((at, _))| *at)
@@ -105,6 +110,17 @@ impl Queue {
                 Some(at) => tokio::select! { () = more => {}, () = sleep_until(at) => {} },
                 None => more.await,
             }
+        }
+    }
+
+    /// Waits until nothing is left to be taken now: what there is is in hand, or waits.
+    pub async fn worked_off(&self) {
+        loop {
+            let none = self.none.notified();
+            if self.lock().ready.is_empty() {
+                return;
+            }
+            none.await;
         }
     }
 
@@ -141,6 +157,7 @@ impl Queue {
         let mut inner = self.lock();
         let in_hand = std::mem::take(&mut inner.in_hand);
         *inner = Inner { in_hand, ..Inner::default() };
+        self.none.notify_waiters();
     }
 
     /// How many are to be looked at, those that wait included.
@@ -190,6 +207,25 @@ mod tests {
         queue.add(&id("b"));
         queue.take(1).await;
         assert_eq!(began.elapsed().as_secs(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_worked_off_when_all_is_taken_or_waits_for_its_time() {
+        let (queue, began) = (Queue::default(), Instant::now());
+        queue.worked_off().await;
+        queue.add(&id("a"));
+        queue.add(&id("b"));
+        queue.add_after(&id("c"), Duration::from_secs(9));
+        let taking = async {
+            for after in [1, 2] {
+                sleep_until(began + Duration::from_secs(after)).await;
+                queue.take(1).await;
+            }
+        };
+        tokio::join!(queue.worked_off(), taking);
+        assert_eq!(began.elapsed().as_secs(), 2);
+        queue.add(&id("d"));
+        tokio::join!(queue.worked_off(), async { queue.clear() });
     }
 
     #[tokio::test(start_paused = true)]
