@@ -204,7 +204,11 @@ impl Metrics {
             Unit::Seconds,
             horizon_seconds.clone(),
         );
-        registry.register("mirror_looks", "Objects of the cluster that were looked at because something had changed", mirror_looks.clone());
+        registry.register(
+            "mirror_looks",
+            "Objects of the cluster that were looked at because something had changed",
+            mirror_looks.clone(),
+        );
         registry.register("mirror_writes", "Requests that wrote an object of the cluster", mirror_writes.clone());
         registry.register(
             "mirror_errors",

@@ -70,24 +70,30 @@ async fn beside_2000_objects_an_idle_front_writes_nothing_for_a_minute_and_a_cha
     until_all_show(&front, false).await;
     until_idle(&front).await;
 
-    let (mark, looks, mirrored) =
-        (front.control_plane.mark(), front.metric("moorline_mirror_looks_total").await, front.metric("moorline_mirror_writes_total").await);
+    let (mark, looks, mirrored) = (
+        front.control_plane.mark(),
+        front.metric("moorline_mirror_looks_total").await,
+        front.metric("moorline_mirror_writes_total").await,
+    );
     front.push("ws", "two").await;
     until_all_show(&front, true).await;
     until_idle(&front).await;
     let statuses = written(&front, mark).await.into_iter().filter(|it| it.resource == "chats/status").count();
     assert_eq!(statuses, OBJECTS as usize, "each is written once");
     let looked = front.metric("moorline_mirror_looks_total").await - looks;
-    let probes = front.metric("moorline_mirror_writes_total").await - mirrored - f64::from(OBJECTS);
+    let probes = front.metric("moorline_mirror_writes_total").await - mirrored - i64::from(OBJECTS);
     println!("{looked} looks at {OBJECTS} objects and what goes with them ({probes} other writes)");
-    assert!(looked <= 2.0 * f64::from(OBJECTS) + 50.0, "{looked} looks at {OBJECTS} objects, and some at an agent, a snapshot and probes");
+    assert!(
+        looked <= 2 * i64::from(OBJECTS) + 50,
+        "{looked} looks at {OBJECTS} objects, and some at an agent, a snapshot and probes"
+    );
 
     // A minute of observation, not a wait for something to come about: what is asked is that nothing does.
     let (mark, looks) = (front.control_plane.mark(), front.metric("moorline_mirror_looks_total").await);
     tokio::time::sleep(OBSERVED).await;
     assert_eq!(written(&front, mark).await, []);
     let looked = front.metric("moorline_mirror_looks_total").await - looks;
-    assert!(looked <= 4.0, "{looked} looks, of which the last probe can have left a few");
+    assert!(looked <= 4, "{looked} looks, of which the last probe can have left a few");
     let renewals = front.control_plane.writes_since(mark).await;
     let renewals = renewals.iter().filter(|it| it.namespace == front.namespace && it.resource == "leases").count();
     assert!(renewals >= 30, "it was there all the time: it has renewed its Lease {renewals} times");

@@ -90,7 +90,8 @@ async fn a_page_of_chats_by_each_field_reads_its_own_rows_wherever_it_begins() {
                 [(None, ""), (Some("team-07"), "chat-15"), (Some("team-15"), "chat-7"), (Some("team-19"), "chat-3")]
             {
                 let after = after.map(|after| Key::new(after, name));
-                let mut moment = lists::moment(&db.pool).await.unwrap();
+                let mut connection = db.pool.acquire().await.unwrap();
+                let mut moment = lists::moment(&mut connection).await.unwrap();
                 let before = read(&mut moment, "chats").await;
                 let found = lists::chats(&mut moment, &Reach::Everything, &slice, after.as_ref()).await.unwrap().len();
                 let read = read(&mut moment, "chats").await - before;
@@ -121,7 +122,8 @@ async fn a_page_by_time_of_change_reads_its_own_rows_of_everything_a_namespace_a
         let fields = fields(Resource::Chats, text);
         let slice = Slice { namespace, labels: &labels, fields: &fields, limit: i64::try_from(LIMIT).unwrap() };
         for after in [None, Some(&middle)] {
-            let mut moment = lists::moment(&db.pool).await.unwrap();
+            let mut connection = db.pool.acquire().await.unwrap();
+            let mut moment = lists::moment(&mut connection).await.unwrap();
             let before = read(&mut moment, "chats").await;
             let found = lists::chats_updated(&mut moment, &reach, &slice, after).await.unwrap();
             let read = read(&mut moment, "chats").await - before;
@@ -147,7 +149,8 @@ async fn what_a_user_reaches_is_found_without_looking_at_what_others_have() {
         ] {
             let fields = fields(Resource::Chats, text);
             let slice = Slice { namespace, labels: &labels, fields: &fields, limit: i64::try_from(LIMIT).unwrap() };
-            let mut moment = lists::moment(&db.pool).await.unwrap();
+            let mut connection = db.pool.acquire().await.unwrap();
+            let mut moment = lists::moment(&mut connection).await.unwrap();
             let before = read(&mut moment, "chats").await;
             lists::chats(&mut moment, &reach, &slice, None).await.unwrap();
             let read = read(&mut moment, "chats").await - before;
@@ -155,7 +158,8 @@ async fn what_a_user_reaches_is_found_without_looking_at_what_others_have() {
         }
         let fields = FieldSelector::default();
         let slice = Slice { namespace, labels: &labels, fields: &fields, limit: i64::try_from(LIMIT).unwrap() };
-        let mut moment = lists::moment(&db.pool).await.unwrap();
+        let mut connection = db.pool.acquire().await.unwrap();
+        let mut moment = lists::moment(&mut connection).await.unwrap();
         let before = read(&mut moment, "agents").await;
         let agents = lists::agents(&mut moment, &reach, &slice, None).await.unwrap().len();
         cheap(agents, read(&mut moment, "agents").await - before, "agents");
@@ -174,7 +178,8 @@ async fn agents_of_a_workspace_and_snapshots_of_an_agent_are_found_without_looki
     for namespace in [None, Some("team-07")] {
         let (none, workspace) = (LabelSelector::default(), fields(Resource::Agents, "spec.workspace=ws-7"));
         let slice = Slice { namespace, labels: &none, fields: &workspace, limit: i64::try_from(LIMIT).unwrap() };
-        let mut moment = lists::moment(&db.pool).await.unwrap();
+        let mut connection = db.pool.acquire().await.unwrap();
+        let mut moment = lists::moment(&mut connection).await.unwrap();
         let before = read(&mut moment, "agents").await;
         let found = lists::agents(&mut moment, &everything, &slice, None).await.unwrap().len();
         cheap(found, read(&mut moment, "agents").await - before, "agents of a workspace");

@@ -56,8 +56,10 @@ impl<'a> Bare<'a> {
         for chat in self.front.chats(THEIRS).await? {
             let name = chat.name_any();
             let status = shown.remove(&name).flatten().context("a chat without a status")?;
-            let metadata = json!({"namespace": THEIRS, "name": name, "uid": chat.uid(), "resourceVersion": chat.resource_version()});
-            let patch = json!({"apiVersion": Chat::api_version(&()), "kind": Chat::kind(&()), "metadata": metadata, "status": status});
+            let metadata =
+                json!({"namespace": THEIRS, "name": name, "uid": chat.uid(), "resourceVersion": chat.resource_version()});
+            let patch =
+                json!({"apiVersion": Chat::api_version(&()), "kind": Chat::kind(&()), "metadata": metadata, "status": status});
             patches.push((name, patch));
         }
         let params = PatchParams::apply(CONTROLLER).force();

@@ -41,7 +41,8 @@ pub async fn run(front: &Front<'_>) -> anyhow::Result<bool> {
         let writes = front.writes_since(mark).await;
         let of = |resource: &str| writes.iter().filter(|write| write.resource == resource).count();
         let (statuses, events) = (of("chats/status"), of("events"));
-        let others: Vec<_> = writes.iter().filter(|write| !["chats/status", "events"].contains(&write.resource.as_str())).cloned().collect();
+        let others: Vec<_> =
+            writes.iter().filter(|write| !["chats/status", "events"].contains(&write.resource.as_str())).cloned().collect();
         // The agent's own status and its first snapshot are what a push is about, not redundant.
         println!(
             "mirror: {:.0} a second by Moorline ({took:.1?} from the push, {each:.0} µs of processor each), {statuses} writes of statuses, \
@@ -54,7 +55,10 @@ pub async fn run(front: &Front<'_>) -> anyhow::Result<bool> {
         let (bare_took, each) = bare.follow().await?;
         ensure!(front.writes_since(mark).await.len() == chats, "the bare loop writes each once");
         let each = each * 1e6 / number(chats);
-        println!("mirror: {:.0} a second by the bare loop ({bare_took:.1?}, {each:.0} µs of processor each)", rate(chats, bare_took));
+        println!(
+            "mirror: {:.0} a second by the bare loop ({bare_took:.1?}, {each:.0} µs of processor each)",
+            rate(chats, bare_took)
+        );
         ratios.push(rate(chats, took) / rate(chats, bare_took));
     }
     let fast = stats::at_least("mirror-rate", &mut ratios, RATE);

@@ -350,3 +350,6 @@ pub(super) fn resolve(
     }
     Some(make(object, false, chain))
 }
+
+#[cfg(test)]
+mod tests;
