@@ -141,8 +141,16 @@ impl Shared {
                         }
                         self.again.done(&id);
                     }
-                    Ok(Ok(None)) => self.again.done(&id),
-                    Ok(Err(_)) | Err(_) => drop(self.again.failed(&id, self.clock.random())),
+                    Ok(Ok(None)) => match self.nowhere(&id).await {
+                        Ok(()) => self.again.done(&id),
+                        Err(error) => {
+                            tracing::debug!(object = %id, %error, "a manifest is gone, and its record could not be released yet");
+                            self.again.failed(&id, self.clock.random());
+                        }
+                    },
+                    Ok(Err(_)) | Err(_) => {
+                        self.again.failed(&id, self.clock.random());
+                    }
                 }
             }
         }

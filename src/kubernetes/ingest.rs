@@ -13,7 +13,7 @@ use super::{
 use crate::{
     model::{
         manifest::Manifest,
-        object::{DeletionPolicy, Key, TextMap},
+        object::{DeletionPolicy, Key, Source, TextMap},
     },
     store::{self, StoreError, manifests, transact},
     v1alpha1::{Agent, Chat, agent, chat},
@@ -105,7 +105,7 @@ impl Shared {
         news.retain(|id, (entry, object)| {
             let known = origins.get(&id.key).is_some_and(|origin| {
                 let said = remembered(object, entry, false);
-                let last = origin.manifest.as_ref().filter(|_| origin.source == crate::model::object::Source::Manifest);
+                let last = origin.manifest.as_ref().filter(|_| origin.source == Source::Manifest);
                 last.is_some_and(|last| Manifest { bound: last.bound, ..said }.is_no_news_after(last))
             });
             let settled = known && entry.deleting.is_none() && entry.held == (entry.policy == DeletionPolicy::Delete);
@@ -233,8 +233,26 @@ impl Shared {
         }
         // What was to go with it has gone before its finalizer was taken off.
         if let Err(error) = self.let_go(&id, &entry, DeletionPolicy::Retain).await {
-            tracing::warn!(object = %id, %error, "the manifest is gone and its record could not be released; the next list does it");
+            tracing::debug!(object = %id, %error, "a manifest is gone, and its record could not be released yet");
+            self.again.failed(&id, self.clock.random());
         }
+    }
+
+    /// The cluster has no object of this name. The record of that name, if a manifest made it, loses its manifest, and stays.
+    pub(super) async fn nowhere(&self, id: &Id) -> Result<(), StoreError> {
+        let keys = [id.key.clone()];
+        let mut connection = store::acquire(&self.pool).await?;
+        let origins = match id.kind {
+            Kind::Chat => manifests::of_chats_named(&mut connection, &keys).await?,
+            Kind::Agent => manifests::of_agents_named(&mut connection, &keys).await?,
+            Kind::Snapshot => return Ok(()),
+        };
+        drop(connection);
+        let made = origins.get(&id.key).filter(|origin| origin.source == Source::Manifest);
+        if let Some(manifest) = made.and_then(|origin| origin.manifest.as_ref()) {
+            self.let_go(id, &Entry::vanished(manifest.uid), DeletionPolicy::Retain).await?;
+        }
+        Ok(())
     }
 
     /// A list has ended: the records of manifests that are nowhere lose their manifest, and stay.
