@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Half of them manifests, half of them made through the API.
 const OBJECTS: u32 = 2_000;
 /// How long the front is watched doing nothing.
-const OBSERVED: Duration = Duration::from_secs(60);
+const OBSERVED: Duration = Duration::from_mins(1);
 /// How long all of them may take, beside whatever else runs.
 const PATIENCE: Duration = Duration::from_mins(5);
 

@@ -104,35 +104,35 @@ async fn whoever_gains_or_loses_the_snapshots_of_an_agent_is_told_to_list_again(
     let db = database().await;
     let api = Api::with_tokens(&db, TOKENS).await;
     let run = robots_agent(&api).await;
-    let (root, robot, bob) = (api.as_token("root"), api.as_token("robot"), api.as_token("b"));
+    let (admin, robot, bob) = (api.as_token("root"), api.as_token("robot"), api.as_token("b"));
     robot.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
     all_readable(&db).await;
     let snapshots = format!("{BASE}/agentsnapshots");
     let version = robot.get(&snapshots).await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-    let mut roots = Watch::open(&root, &snapshots, "").await;
-    assert!(roots.told().await.starts_with("ADDED"));
-    let mut robots = Watch::open(&robot, &snapshots, "").await;
-    assert!(robots.told().await.starts_with("ADDED"));
-    let mut bobs = Watch::open(&bob, &snapshots, &format!("resourceVersion={version}")).await;
-    root.patch(&agent(), &json!({"spec": {"serviceAccountName": "bob"}})).await.expect(200);
-    for watch in [&mut robots, &mut bobs] {
+    let mut all = Watch::open(&admin, &snapshots, "").await;
+    assert!(all.told().await.starts_with("ADDED"));
+    let mut before = Watch::open(&robot, &snapshots, "").await;
+    assert!(before.told().await.starts_with("ADDED"));
+    let mut after = Watch::open(&bob, &snapshots, &format!("resourceVersion={version}")).await;
+    admin.patch(&agent(), &json!({"spec": {"serviceAccountName": "bob"}})).await.expect(200);
+    for watch in [&mut before, &mut after] {
         let error = watch.next().await.expect("an error");
         assert_eq!((&error["type"], &error["object"]["reason"]), (&json!("ERROR"), &json!("Expired")));
         assert_eq!(watch.next().await, None);
     }
     assert_eq!(robot.get(&snapshots).await.expect(200)["items"], json!([]));
-    let mut bobs = Watch::open(&bob, &snapshots, "").await;
-    assert!(bobs.told().await.starts_with("ADDED"));
+    let mut after = Watch::open(&bob, &snapshots, "").await;
+    assert!(after.told().await.starts_with("ADDED"));
     // From history it is the same.
     let from_then = format!("resourceVersion={version}");
     all_readable(&db).await;
     let error = Watch::open(&robot, &snapshots, &from_then).await.next().await.expect("an error");
     assert_eq!(error["object"]["reason"], "Expired");
-    root.delete(&agent()).await;
-    assert_eq!(bobs.next().await.expect("an error")["object"]["reason"], "Expired");
+    admin.delete(&agent()).await;
+    assert_eq!(after.next().await.expect("an error")["object"]["reason"], "Expired");
     // Whoever sees everything sees it on.
-    let other = root.create_agent("ws-2", json!({})).await["metadata"]["name"].as_str().unwrap().to_owned();
-    let run = root.register_run(&other).await;
-    root.pushed(&run, 1, json!([file("AGENTS.md", "two")])).await;
-    assert!(roots.told().await.starts_with("ADDED"));
+    let other = admin.create_agent("ws-2", json!({})).await["metadata"]["name"].as_str().unwrap().to_owned();
+    let run = admin.register_run(&other).await;
+    admin.pushed(&run, 1, json!([file("AGENTS.md", "two")])).await;
+    assert!(all.told().await.starts_with("ADDED"));
 }

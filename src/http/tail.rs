@@ -96,7 +96,7 @@ impl Tail {
                 continue;
             }
             hints.mark_unchanged(); // registered before it looks
-            let pause = match store::patiently(store::PATIENCE, self.look(&pool, &mut connection, &mut reading)).await {
+            let pause = match Box::pin(store::patiently(store::PATIENCE, self.look(&pool, &mut connection, &mut reading))).await {
                 Ok(true) => {
                     failures = 0;
                     LOOK

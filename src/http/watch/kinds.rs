@@ -4,7 +4,10 @@ use crate::{
     http::status::Resource,
     model::{
         access::Reach,
-        event::EventKind::{self, *},
+        event::EventKind::{
+            self, AgentCreated, AgentDeleted, AgentRebound, AgentUpdated, ChatCreated, ChatDeleted, ChatUpdated, ContextCleared,
+            ContextConverged, ContextDrifted, ContextHydrated, ContextRefreshed, SnapshotAccepted, SnapshotDeleted,
+        },
     },
     store::events::Logged,
 };
