@@ -70,7 +70,7 @@ async fn window(
 }
 
 /// Reads what comes after `cursor` and passes the filter, up to the horizon, of what is within `reach`: of a chat that is gone,
-/// its owner was who the log says. As [`read_after`]; but where no index knows which rows are wanted it looks at a window of the
+/// its owner was who the log says. As [`read_after`](super::read_after); but where no index knows which rows are wanted it looks at a window of the
 /// log, so a batch that is not exhausted may have few events or none, and says how far it looked.
 pub async fn read_some_after(
     connection: &mut PgConnection,
