@@ -176,8 +176,8 @@ async fn a_real_kubectl_finds_the_program_as_a_plugin_with_its_kubeconfig() {
         ended(command.spawn().unwrap()).await
     };
     assert!(kubectl(&["plugin", "list"]).await.out.contains("kubectl-moorline"));
-    let got = kubectl(&["moorline", "get", "chats"]).await.out();
-    assert_eq!(got, harbour.shell.run(&["get", "chats"]).await.out());
+    let got = kubectl(&["moorline", "get", "chats", "-o", "name"]).await.out();
+    assert_eq!(got, harbour.shell.run(&["get", "chats", "-o", "name"]).await.out()); // a table would say how old they are
     assert!(got.contains("fix"), "{got}");
     assert!(kubectl(&["moorline", "why", "fix"]).await.out().starts_with("fix "));
     let missing = kubectl(&["moorline", "context", "nobody"]).await;

@@ -56,6 +56,7 @@ enum Stage {
 
 #[derive(Deserialize)]
 struct Named {
+    #[serde(default)] // of a caller that nobody knows
     username: String,
 }
 
