@@ -4,7 +4,9 @@
 use super::{
     Listed, Shared,
     connect::Cluster,
+    ingest::CONCURRENCY,
     kind::{Id, Kind},
+    seen::Entry,
 };
 use crate::{
     http::tail::{
@@ -23,7 +25,7 @@ use kube::{
     },
 };
 use std::{collections::HashSet, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Objects in one page of a list, and at most in one look at a watch.
@@ -34,6 +36,8 @@ const TAKE: usize = 512;
 const COMPARE: i64 = 500;
 /// How often to look whether this replica still holds the Lease, and to try a comparison again that failed.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long reading one manifest may take.
+const READ: Duration = Duration::from_secs(20);
 
 impl Shared {
     /// Follows one kind of object in the cluster until `stop`. What goes wrong with the watch is logged once a minute at most.
@@ -122,37 +126,47 @@ impl Shared {
         self.liveness.ended(&task);
     }
 
-    /// Reads manifests again that could not be taken over, until `stop`.
+    /// Reads manifests again that could not be taken over, until `stop`: so many at once, and each ever more rarely.
     pub(super) async fn try_again(self, stop: CancellationToken) {
+        let mut work = JoinSet::new();
         loop {
+            while work.len() >= CONCURRENCY {
+                work.join_next().await;
+            }
             let ids = tokio::select! {
                 () = stop.cancelled() => return,
                 ids = self.again.take(1) => ids,
             };
             for id in ids {
-                let api = id.kind.api(&self.client, Some(&id.key.namespace));
-                match tokio::time::timeout(Duration::from_secs(20), api.get_opt(&id.key.name)).await {
-                    Ok(Ok(Some(object))) => {
-                        if let Some(entry) = super::seen::Entry::of(id.kind, &object) {
-                            self.seen.note(&id, entry.clone());
-                            self.again.done(&id);
-                            self.look(&id, &entry, &object).await;
-                            continue;
-                        }
-                        self.again.done(&id);
+                let shared = self.clone();
+                work.spawn(async move {
+                    if shared.read_again(&id).await {
+                        shared.again.failed(&id, shared.clock.random());
+                    } else {
+                        shared.again.done(&id);
                     }
-                    Ok(Ok(None)) => match self.nowhere(&id).await {
-                        Ok(()) => self.again.done(&id),
-                        Err(error) => {
-                            tracing::debug!(object = %id, %error, "a manifest is gone, and its record could not be released yet");
-                            self.again.failed(&id, self.clock.random());
-                        }
-                    },
-                    Ok(Err(_)) | Err(_) => {
-                        self.again.failed(&id, self.clock.random());
-                    }
-                }
+                });
             }
+        }
+    }
+
+    /// Reads one manifest again. Answers whether that has to be done once more.
+    async fn read_again(&self, id: &Id) -> bool {
+        let api = id.kind.api(&self.client, Some(&id.key.namespace));
+        match tokio::time::timeout(READ, api.get_opt(&id.key.name)).await {
+            Ok(Ok(Some(object))) => {
+                let Some(entry) = Entry::of(id.kind, &object) else { return false };
+                self.seen.note(id, entry.clone());
+                self.look(id, &entry, &object).await
+            }
+            Ok(Ok(None)) => match self.nowhere(id).await {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::debug!(object = %id, %error, "a manifest is gone, and its record could not be released yet");
+                    true
+                }
+            },
+            Ok(Err(_)) | Err(_) => true,
         }
     }
 

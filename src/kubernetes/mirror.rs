@@ -426,7 +426,9 @@ impl Shared {
             Ok(object) => {
                 self.written(id, &object);
                 if let Some(entry) = Entry::of(id.kind, &object).filter(|entry| entry.deleting.is_none()) {
-                    self.look(id, &entry, &object).await;
+                    if self.look(id, &entry, &object).await {
+                        self.again.failed(id, self.clock.random());
+                    }
                 }
                 Ok(Next::Done)
             }
