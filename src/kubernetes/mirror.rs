@@ -54,6 +54,14 @@ pub enum MirrorError {
         /// What it said.
         source: Box<kube::Error>,
     },
+    /// The Lease was lost before it was this request's turn.
+    #[error("{verb} {what}: this replica does not hold the Lease any more")]
+    Standby {
+        /// The verb.
+        verb: &'static str,
+        /// The resource, with its subresource.
+        what: String,
+    },
     /// The cluster took too long.
     #[error("{verb} {what}: no answer within {} s", REQUEST.as_secs())]
     Slow {
@@ -80,6 +88,7 @@ impl MirrorError {
         match self {
             Self::Store(_) => "database",
             Self::Slow { .. } => "slow",
+            Self::Standby { .. } => "standby",
             Self::Cluster { source, .. } => match &**source {
                 kube::Error::Api(status) => match status.code {
                     403 => "forbidden",
@@ -155,6 +164,8 @@ impl Shared {
             let failures = self.queue.failed(id, self.clock.random());
             if error.is_conflict() {
                 tracing::debug!(object = %id, %error, "somebody wrote it since it was seen");
+            } else if matches!(error, MirrorError::Standby { .. }) {
+                tracing::debug!(object = %id, %error, "it is left to the next holder");
             } else if failures.is_power_of_two() {
                 tracing::warn!(object = %id, %error, failures, "the cluster does not show it yet; it is tried again");
             }
@@ -473,7 +484,7 @@ impl Shared {
         }
     }
 
-    /// One request, within its time, when the bucket has a token for it.
+    /// One request, within its time, when the bucket has a token for it and while this replica may write.
     async fn request<T>(
         &self,
         verb: &'static str,
@@ -481,6 +492,10 @@ impl Shared {
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, MirrorError> {
         self.bucket.take().await;
+        // Waiting for a turn may take longer than the Lease is held.
+        if !self.may_write() {
+            return Err(MirrorError::Standby { verb, what });
+        }
         match tokio::time::timeout(REQUEST, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(source)) => {
