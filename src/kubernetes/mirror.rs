@@ -113,8 +113,8 @@ enum Next {
 }
 
 impl Shared {
-    /// Works off the queue until `stop`, while this replica may write. What is added meanwhile by those who may not is dropped:
-    /// whoever becomes the holder compares everything.
+    /// Works off the queue until `stop`, while this replica may write. Who may not puts everything off and drops nothing: `follow`
+    /// does, because it compares everything when this replica may write again. Only so is nothing lost when that is very soon.
     pub(super) async fn mirror(self, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONCURRENCY as usize));
         loop {
@@ -125,6 +125,7 @@ impl Shared {
             if !self.may_write() {
                 for id in &ids {
                     self.queue.done(id);
+                    self.queue.add_after(id, STANDBY);
                 }
                 continue;
             }
@@ -512,6 +513,8 @@ impl Shared {
     }
 }
 
+/// How long what cannot be written without the Lease is put off.
+const STANDBY: Duration = Duration::from_secs(1);
 /// How often a deletion is looked at while the database is away.
 const DELETION: Duration = Duration::from_secs(2);
 /// When an object whose namespace the cluster does not have is tried again.
