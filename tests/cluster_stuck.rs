@@ -95,6 +95,7 @@ async fn what_was_to_be_written_while_the_lease_was_away_is_written_when_it_is_b
     front.push("ws", "one").await;
     // From here on the records of chats cannot be read: a comparison of all records stops there, after the agents.
     let mut lock = front.db.pool.begin().await.unwrap();
+    lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
     lock.execute("LOCK TABLE chats IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let refused = Arc::new(AtomicUsize::new(0));
     let statuses = |leases: bool| {
@@ -110,7 +111,7 @@ async fn what_was_to_be_written_while_the_lease_was_away_is_written_when_it_is_b
     statuses(true);
     until("the Lease is not renewed", || async { (front.metric("moorline_lease_holder").await == 0).then_some(()) }).await;
     // Until it would have been tried again, had it the Lease.
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     gateway.calm();
     until("it holds the Lease again", || async { (front.metric("moorline_lease_holder").await == 1).then_some(()) }).await;
     lock.commit().await.unwrap();

@@ -8,7 +8,7 @@
 use super::{
     Shared,
     kind::{Id, Kind, SOURCE_ANNOTATION},
-    seen::{Entry, Refusal},
+    seen::{Entry, OWNED_BY_API, Refusal},
 };
 use crate::{
     model::{
@@ -183,7 +183,7 @@ impl Shared {
             }
             Err(WriteError::Store(error)) => Err(error),
             Err(WriteError::BeingDeleted) => Ok(Outcome::WaitsForRecord),
-            Err(error @ WriteError::OwnedByApi { .. }) => Ok(self.refused(entry, "OwnedByApi", error.to_string(), Heals::No)),
+            Err(error @ WriteError::OwnedByApi { .. }) => Ok(self.refused(entry, OWNED_BY_API, error.to_string(), Heals::No)),
             Err(WriteError::Invalid(faults)) => Ok(self.refused(entry, "InvalidSpec", Refusal::faults(&faults), Heals::Perhaps)),
             Err(error) => Ok(self.refused(entry, "InvalidSpec", error.to_string(), Heals::Perhaps)),
         }

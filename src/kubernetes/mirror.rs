@@ -8,7 +8,7 @@
 use super::{
     Mirror, Shared,
     kind::{FINALIZER, Id, Kind},
-    seen::Entry,
+    seen::{Entry, OWNED_BY_API},
     shown,
     wanted::{Record, refused},
 };
@@ -293,6 +293,11 @@ impl Shared {
             return Ok(Next::Done);
         }
         if let Some(refusal) = &entry.refusal {
+            // The record may have gone while nobody followed the log.
+            if refusal.reason == OWNED_BY_API && !record.as_ref().is_some_and(Record::was_never_a_manifests) {
+                self.again.add(id);
+                return Ok(Next::Done);
+            }
             let mut status = refused(refusal);
             if let Some(record) = record.filter(|record| record.is_of(entry.uid))
                 && let Some(mut shown) = record.status(entry.generation)

@@ -47,6 +47,9 @@ pub struct Entry {
     pub abandoned: bool,
 }
 
+/// The reason of a refusal for a record that was made through the API.
+pub const OWNED_BY_API: &str = "OwnedByApi";
+
 /// Why a manifest was not taken over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
