@@ -233,8 +233,8 @@ impl Shared {
                 let status = || record.status(entry.generation).map_or(0, |status| shown::status(kind, &status)) == entry.status;
                 match (entry.mirrored, self.options.mirror) {
                     (_, Mirror::Off) => true,
-                    (true, _) => record.is_of_the_api() && record.has_spec(entry) && status(),
-                    (false, _) => record.is_of(entry.uid) && entry.refusal.is_none() && status(),
+                    (true, _) if !record.is_of(entry.uid) => record.is_of_the_api() && record.has_spec(entry) && status(),
+                    (true | false, _) => record.is_of(entry.uid) && entry.refusal.is_none() && status(),
                 }
             }
         }
@@ -247,6 +247,8 @@ impl Shared {
             (None, Some(record)) if !self.shows(&record) => Ok(Next::Done),
             (None, Some(record)) if record.is_in_motion() && !self.waited(id) => Ok(Next::After(MOTION)),
             (None, Some(record)) => self.make(id, &record).await,
+            // Whatever it calls itself: what a record was made from is a manifest.
+            (Some(entry), Some(record)) if record.is_of(entry.uid) => self.settle_manifest(id, entry, Some(record)).await,
             (Some(entry), record) if entry.mirrored => self.settle_own(id, entry, record).await,
             (Some(_), _) if id.kind == Kind::Snapshot => Ok(Next::Done), // somebody else's
             (Some(entry), record) => self.settle_manifest(id, entry, record).await,

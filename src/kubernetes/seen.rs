@@ -78,6 +78,8 @@ impl Entry {
         let finalizers = meta.finalizers.as_deref().unwrap_or_default();
         let null = Value::Null;
         let spec = object.data.get("spec").unwrap_or(&null);
+        // The mirror's own objects never have it: with it an object is a manifest, whatever its annotation says.
+        let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
         let retain = spec.get("deletionPolicy").and_then(Value::as_str) == Some(DeletionPolicy::Retain.as_str());
         Some(Self {
             uid: meta.uid.as_deref()?.parse().ok()?,
@@ -86,8 +88,8 @@ impl Entry {
             texts: shown::texts(meta.labels.as_ref(), meta.annotations.as_ref()),
             spec: shown::spec(kind, spec),
             status: shown::status(kind, object.data.get("status").unwrap_or(&null)),
-            mirrored: annotation.is_some_and(|source| source == SOURCE_API),
-            held: finalizers.iter().any(|finalizer| finalizer == FINALIZER),
+            mirrored: !held && annotation.is_some_and(|source| source == SOURCE_API),
+            held,
             policy: if retain { DeletionPolicy::Retain } else { DeletionPolicy::Delete },
             deleting: meta.deletion_timestamp.as_ref().map(|at| at.0),
             orphans: finalizers.iter().any(|finalizer| finalizer == "orphan"),
