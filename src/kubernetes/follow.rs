@@ -102,18 +102,14 @@ impl Shared {
                             if let Err(error) = self.listed(kind, namespace.as_deref(), &there).await {
                                 tracing::warn!(%error, kind = kind.plural(), "records without a manifest could not be looked for; the next list does it");
                             }
-                            self.listed.send_modify(|listed| {
-                                if listed.history < history {
-                                    *listed = Listed { history, watches: HashSet::new() };
-                                }
-                                if listed.history == history {
-                                    listed.watches.insert(task.clone());
-                                }
-                            });
+                            self.listed.send_modify(|listed| _ = listed.of(history).map(|listed| listed.has(&task)));
                         }
                     }
                     Err(error) => {
                         crate::metrics::METRICS.watch_failed(kind.plural());
+                        if is_refused(&error) {
+                            self.listed.send_modify(|listed| _ = listed.of(history).map(|listed| listed.has_refused(&task)));
+                        }
                         if tokio::time::Instant::now() >= quiet_until {
                             quiet_until = tokio::time::Instant::now() + Duration::from_mins(1);
                             tracing::warn!(%error, "the {task} failed; it is tried again");
@@ -179,7 +175,12 @@ impl Shared {
         let mut lists = self.listed.subscribe();
         let mut histories = self.lease.histories();
         let mut place: Option<Place> = None;
+        let mut late = 0;
         loop {
+            let now = lists.borrow_and_update().late;
+            if std::mem::replace(&mut late, now) != now {
+                place = None; // what had been refused has been listed now
+            }
             if histories.has_changed().unwrap_or(false) {
                 histories.mark_unchanged();
                 place = None;
@@ -222,7 +223,7 @@ impl Shared {
                 () = stop.cancelled() => break,
                 _ = holding.changed() => {}
                 _ = progress.changed() => {}
-                _ = lists.changed(), if place.is_none() => {}
+                _ = lists.changed() => {}
                 Ok(()) = histories.changed() => histories.mark_changed(),
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -236,7 +237,7 @@ impl Shared {
         let history = *self.lease.histories().borrow();
         {
             let listed = lists.borrow_and_update();
-            if listed.history != history || listed.watches.len() < all {
+            if listed.history != history || !listed.is_whole(all) {
                 return None;
             }
         }
@@ -323,6 +324,14 @@ impl Shared {
             }
         }
         Ok((compared, different))
+    }
+}
+
+/// Whether the cluster has answered that there is no list for us, so that none is to be waited for.
+fn is_refused(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
+        _ => false,
     }
 }
 
