@@ -270,8 +270,11 @@ impl Shared {
             if id.kind == Kind::Snapshot {
                 return self.remove(id, &entry).await; // it cannot be changed; it is made again
             }
-            self.respecify(id, &entry, &record).await?;
-            return Ok(Next::Done); // the answer has been noted, and with it what is left to be done
+            return match self.respecify(id, &entry, &record).await {
+                Ok(()) => Ok(Next::Done), // the answer has been noted, and with it what is left to be done
+                Err(error) if error.is_not_found() => Ok(self.is_gone(id, &entry)),
+                Err(error) => Err(error),
+            };
         }
         self.show(id, &entry, &record).await
     }
@@ -368,7 +371,7 @@ impl Shared {
                 self.written(id, &object);
                 Ok(Next::Done)
             }
-            Err(error) if error.is_not_found() => Ok(Next::Done), // the watch tells
+            Err(error) if error.is_not_found() => Ok(self.is_gone(id, entry)),
             Err(error) => Err(error),
         }
     }
@@ -379,9 +382,9 @@ impl Shared {
         let api = id.kind.api(&self.client, Some(&id.key.namespace));
         let params = PostParams { field_manager: Some(MIRROR.into()), dry_run: false };
         match self.request("create", id.kind.plural().to_owned(), api.create(&params, &object)).await {
-            Ok(object) => {
-                self.written(id, &object);
-                self.queue.add(id); // its status
+            // The watch brings it, and then its status is written.
+            Ok(_) => {
+                crate::metrics::METRICS.mirrored();
                 Ok(Next::Done)
             }
             Err(error) if error.is_conflict() => Ok(Next::Done), // there is one: the watch brings it
@@ -421,7 +424,7 @@ impl Shared {
             DeleteParams::default().preconditions(Preconditions { uid, resource_version: Some(entry.version.to_string()) });
         match self.request("delete", id.kind.plural().to_owned(), api.delete(&id.key.name, &params)).await {
             Ok(_) => Ok(Next::Done),
-            Err(error) if error.is_not_found() => Ok(Next::Done),
+            Err(error) if error.is_not_found() => Ok(self.is_gone(id, entry)),
             Err(error) => Err(error),
         }
     }
@@ -443,15 +446,14 @@ impl Shared {
         };
         match self.request("patch", id.kind.plural().to_owned(), request).await {
             Ok(object) => {
-                self.written(id, &object);
-                if let Some(entry) = Entry::of(id.kind, &object).filter(|entry| entry.deleting.is_none()) {
+                if let Some(entry) = self.written(id, &object).filter(|entry| entry.deleting.is_none()) {
                     if self.look(id, &entry, &object).await {
                         self.again.failed(id, self.clock.random());
                     }
                 }
                 Ok(Next::Done)
             }
-            Err(error) if error.is_not_found() => Ok(Next::Done),
+            Err(error) if error.is_not_found() => Ok(self.is_gone(id, entry)),
             Err(error) => Err(error),
         }
     }
@@ -484,12 +486,16 @@ impl Shared {
         }
     }
 
-    /// Notes what a write of ours was answered, so that its echo is known.
-    fn written(&self, id: &Id, object: &DynamicObject) {
+    /// Notes what a write of ours was answered, so that its echo is known. Answers with what is there now, if it is.
+    fn written(&self, id: &Id, object: &DynamicObject) -> Option<Entry> {
         crate::metrics::METRICS.mirrored();
-        if let Some(entry) = Entry::of(id.kind, object) {
-            self.seen.note(id, entry);
-        }
+        Entry::of(id.kind, object).filter(|entry| self.seen.answered(id, entry.clone()))
+    }
+
+    /// There is no such object, whatever was seen.
+    fn is_gone(&self, id: &Id, entry: &Entry) -> Next {
+        self.seen.forget(id, entry.uid);
+        Next::After(GONE)
     }
 
     /// One request, within its time, when the bucket has a token for it and while this replica may write.
@@ -520,6 +526,8 @@ impl Shared {
     }
 }
 
+/// When an object is looked at again that is gone though it was seen.
+const GONE: Duration = Duration::from_millis(250);
 /// How long what cannot be written without the Lease is put off.
 const STANDBY: Duration = Duration::from_secs(1);
 /// How often a deletion is looked at while the database is away.

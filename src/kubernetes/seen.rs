@@ -98,6 +98,19 @@ impl Entry {
         })
     }
 
+    /// Takes what was seen now, unless something newer is known. Answers whether that says anything new.
+    fn becomes(&mut self, entry: Self) -> bool {
+        let same_object = self.uid == entry.uid;
+        if same_object && self.version >= entry.version {
+            return false;
+        }
+        let refusal = self.refusal.clone().filter(|_| same_object);
+        let entry = Self { refusal, abandoned: self.abandoned && same_object, ..entry };
+        let same = Self { version: entry.version, ..self.clone() } == entry;
+        *self = entry;
+        !same
+    }
+
     /// Of a manifest that is nowhere: all that is known is its uid.
     pub fn vanished(uid: Uuid) -> Self {
         Self {
@@ -136,19 +149,20 @@ impl Seen {
     /// Answers whether there is anything to look at: an echo of our own write has nothing new.
     pub fn note(&self, id: &Id, entry: Entry) -> bool {
         let mut all = self.lock();
-        let Some(known) = all.get_mut(id) else {
-            all.insert(id.clone(), entry);
-            return true;
-        };
-        if known.uid == entry.uid && known.version >= entry.version {
-            return false;
+        if let Some(known) = all.get_mut(id) {
+            return known.becomes(entry);
         }
-        let same_object = known.uid == entry.uid;
-        let refusal = known.refusal.clone().filter(|_| same_object);
-        let entry = Entry { refusal, abandoned: known.abandoned && same_object, ..entry };
-        let same = Entry { version: entry.version, ..known.clone() } == entry;
-        *known = entry;
-        !same
+        all.insert(id.clone(), entry);
+        true
+    }
+
+    /// Notes what a write of ours was answered. Of an object that is gone meanwhile, or is another one by now, nothing is noted: the
+    /// watch has told of it already, and does not tell again. Answers whether it is there.
+    pub fn answered(&self, id: &Id, entry: Entry) -> bool {
+        let mut all = self.lock();
+        let Some(known) = all.get_mut(id).filter(|known| known.uid == entry.uid) else { return false };
+        known.becomes(entry);
+        true
     }
 
     /// Notes why an object was not taken over, or that it was.
