@@ -40,12 +40,15 @@ use queue::Queue;
 use seen::Seen;
 use sqlx::PgPool;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ops::Deref,
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long what is being written may take at shutdown, before the Lease is let go.
@@ -112,6 +115,8 @@ pub struct Inner {
     again: Queue,
     bucket: Bucket,
     waited: Mutex<HashSet<Id>>,
+    /// Namespaces that the cluster does not have, and when they are asked for again.
+    absent: Mutex<HashMap<String, Instant>>,
     happened: mpsc::Sender<events::Happened>,
     /// Which lists of the cluster's present history have ended.
     listed: watch::Sender<Listed>,
@@ -228,6 +233,7 @@ impl Front {
             queue: Queue::default(),
             again: Queue::default(),
             waited: Mutex::default(),
+            absent: Mutex::default(),
             happened,
             listed: watch::Sender::new(Listed::default()),
             liveness,

@@ -22,7 +22,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Who owns the status of objects.
@@ -144,7 +144,10 @@ impl Shared {
                 let (shared, record) = (self.clone(), records.remove(&id));
                 tokio::spawn(async move {
                     match shared.settle(&id, entry, record).await {
-                        Ok(Next::Done) => shared.queue.done(&id),
+                        Ok(Next::Done) => {
+                            shared.waited.lock().expect("no holder of this lock panics").remove(&id);
+                            shared.queue.done(&id);
+                        }
                         Ok(Next::After(pause)) => {
                             shared.queue.done(&id);
                             shared.queue.add_after(&id, pause);
@@ -378,6 +381,9 @@ impl Shared {
 
     /// Makes an object of a record.
     async fn make(&self, id: &Id, record: &Record) -> Result<Next, MirrorError> {
+        if let Some(pause) = self.absent(&id.key.namespace) {
+            return Ok(Next::After(pause));
+        }
         let object: DynamicObject = serde_json::from_value(record.object()).expect("it has a kind, a name and a spec");
         let api = id.kind.api(&self.client, Some(&id.key.namespace));
         let params = PostParams { field_manager: Some(MIRROR.into()), dry_run: false };
@@ -385,15 +391,31 @@ impl Shared {
             // The watch brings it, and then its status is written.
             Ok(_) => {
                 crate::metrics::METRICS.mirrored();
+                self.absent.lock().expect("no holder of this lock panics").remove(&id.key.namespace);
                 Ok(Next::Done)
             }
             Err(error) if error.is_conflict() => Ok(Next::Done), // there is one: the watch brings it
             Err(error) if error.is_not_found() => {
                 tracing::debug!(object = %id, "the cluster has no such namespace");
+                let mut absent = self.absent.lock().expect("no holder of this lock panics");
+                absent.insert(id.key.namespace.clone(), Instant::now() + NO_NAMESPACE);
                 Ok(Next::After(NO_NAMESPACE))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// How long a namespace is not asked for, because the cluster did not have it. The first who comes when that is over asks for
+    /// all who wait.
+    fn absent(&self, namespace: &str) -> Option<Duration> {
+        let mut absent = self.absent.lock().expect("no holder of this lock panics");
+        let now = Instant::now();
+        let until = absent.get_mut(namespace)?;
+        if *until > now {
+            return Some(*until - now);
+        }
+        *until = now + REQUEST;
+        None
     }
 
     /// Makes the spec of an object of ours what its record's is again.
@@ -532,5 +554,5 @@ const GONE: Duration = Duration::from_millis(250);
 const STANDBY: Duration = Duration::from_secs(1);
 /// How often a deletion is looked at while the database is away.
 const DELETION: Duration = Duration::from_secs(2);
-/// When an object whose namespace the cluster does not have is tried again.
+/// When a namespace that the cluster does not have is asked for again.
 const NO_NAMESPACE: Duration = Duration::from_mins(1);
