@@ -40,12 +40,15 @@ use queue::Queue;
 use seen::Seen;
 use sqlx::PgPool;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ops::Deref,
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long what is being written may take at shutdown, before the Lease is let go.
@@ -112,6 +115,8 @@ pub struct Inner {
     again: Queue,
     bucket: Bucket,
     waited: Mutex<HashSet<Id>>,
+    /// Namespaces that the cluster does not have, and when they are asked for again.
+    absent: Mutex<HashMap<String, Instant>>,
     happened: mpsc::Sender<events::Happened>,
     /// Which lists of the cluster's present history have ended.
     listed: watch::Sender<Listed>,
@@ -151,6 +156,38 @@ impl Inner {
 struct Listed {
     history: u64,
     watches: HashSet<String>,
+    /// Those whose list the cluster has refused: nobody waits for them.
+    refused: HashSet<String>,
+    /// How many of those have listed all the same, later.
+    late: u64,
+}
+
+impl Listed {
+    /// Of this history. What belongs to an earlier one is forgotten; what comes from one, not heard.
+    fn of(&mut self, history: u64) -> Option<&mut Self> {
+        if self.history < history {
+            *self = Self { history, late: self.late, ..Self::default() };
+        }
+        (self.history == history).then_some(self)
+    }
+
+    /// A watch has listed.
+    fn has(&mut self, watch: &str) {
+        self.late += u64::from(self.refused.remove(watch));
+        self.watches.insert(watch.to_owned());
+    }
+
+    /// The cluster has refused a watch its list.
+    fn has_refused(&mut self, watch: &str) {
+        if !self.watches.contains(watch) {
+            self.refused.insert(watch.to_owned());
+        }
+    }
+
+    /// Whether nobody has to be waited for, of so many watches.
+    fn is_whole(&self, all: usize) -> bool {
+        !self.watches.is_empty() && self.watches.len() + self.refused.len() >= all
+    }
 }
 
 /// The front, about to run.
@@ -172,7 +209,11 @@ pub struct Front {
 impl Front {
     /// Runs until `stop`: waits for definitions that fit, then watches, takes over and mirrors.
     pub async fn run(self, cluster: Cluster, stop: CancellationToken) {
-        let Self { options, pool, clock, wake, tail, liveness } = self;
+        let Self { mut options, pool, clock, wake, tail, liveness } = self;
+        // As they come from a variable that is set and empty, or from two places.
+        options.watch_namespaces.retain(|namespace| !namespace.is_empty());
+        options.watch_namespaces.sort_unstable();
+        options.watch_namespaces.dedup();
         let client = cluster.client.clone();
         if !schema::wait(&cluster, &options, &clock, &stop).await {
             return;
@@ -192,6 +233,7 @@ impl Front {
             queue: Queue::default(),
             again: Queue::default(),
             waited: Mutex::default(),
+            absent: Mutex::default(),
             happened,
             listed: watch::Sender::new(Listed::default()),
             liveness,

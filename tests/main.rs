@@ -17,6 +17,7 @@ mod clients;
 mod cluster;
 mod cluster_faults;
 mod cluster_idle;
+mod cluster_stuck;
 mod connect;
 mod context_hash;
 mod context_read;

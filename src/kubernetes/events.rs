@@ -72,6 +72,10 @@ impl Shared {
             };
             tokio::time::timeout(LAST, self.queue.worked_off()).await.ok();
             self.bucket.take().await;
+            if !self.may_write() {
+                crate::metrics::METRICS.event_dropped();
+                continue;
+            }
             match tokio::time::timeout(REQUEST, recorder.publish(&event, &about)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {

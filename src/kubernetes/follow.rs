@@ -4,7 +4,9 @@
 use super::{
     Listed, Shared,
     connect::Cluster,
+    ingest::CONCURRENCY,
     kind::{Id, Kind},
+    seen::Entry,
 };
 use crate::{
     http::tail::{
@@ -23,7 +25,7 @@ use kube::{
     },
 };
 use std::{collections::HashSet, time::Duration};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Objects in one page of a list, and at most in one look at a watch.
@@ -34,6 +36,8 @@ const TAKE: usize = 512;
 const COMPARE: i64 = 500;
 /// How often to look whether this replica still holds the Lease, and to try a comparison again that failed.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long reading one manifest may take.
+const READ: Duration = Duration::from_secs(20);
 
 impl Shared {
     /// Follows one kind of object in the cluster until `stop`. What goes wrong with the watch is logged once a minute at most.
@@ -98,18 +102,14 @@ impl Shared {
                             if let Err(error) = self.listed(kind, namespace.as_deref(), &there).await {
                                 tracing::warn!(%error, kind = kind.plural(), "records without a manifest could not be looked for; the next list does it");
                             }
-                            self.listed.send_modify(|listed| {
-                                if listed.history < history {
-                                    *listed = Listed { history, watches: HashSet::new() };
-                                }
-                                if listed.history == history {
-                                    listed.watches.insert(task.clone());
-                                }
-                            });
+                            self.listed.send_modify(|listed| _ = listed.of(history).map(|listed| listed.has(&task)));
                         }
                     }
                     Err(error) => {
                         crate::metrics::METRICS.watch_failed(kind.plural());
+                        if is_refused(&error) {
+                            self.listed.send_modify(|listed| _ = listed.of(history).map(|listed| listed.has_refused(&task)));
+                        }
                         if tokio::time::Instant::now() >= quiet_until {
                             quiet_until = tokio::time::Instant::now() + Duration::from_mins(1);
                             tracing::warn!(%error, "the {task} failed; it is tried again");
@@ -122,37 +122,47 @@ impl Shared {
         self.liveness.ended(&task);
     }
 
-    /// Reads manifests again that could not be taken over, until `stop`.
+    /// Reads manifests again that could not be taken over, until `stop`: so many at once, and each ever more rarely.
     pub(super) async fn try_again(self, stop: CancellationToken) {
+        let mut work = JoinSet::new();
         loop {
+            while work.len() >= CONCURRENCY {
+                work.join_next().await;
+            }
             let ids = tokio::select! {
                 () = stop.cancelled() => return,
                 ids = self.again.take(1) => ids,
             };
             for id in ids {
-                let api = id.kind.api(&self.client, Some(&id.key.namespace));
-                match tokio::time::timeout(Duration::from_secs(20), api.get_opt(&id.key.name)).await {
-                    Ok(Ok(Some(object))) => {
-                        if let Some(entry) = super::seen::Entry::of(id.kind, &object) {
-                            self.seen.note(&id, entry.clone());
-                            self.again.done(&id);
-                            self.look(&id, &entry, &object).await;
-                            continue;
-                        }
-                        self.again.done(&id);
+                let shared = self.clone();
+                work.spawn(async move {
+                    if shared.read_again(&id).await {
+                        shared.again.failed(&id, shared.clock.random());
+                    } else {
+                        shared.again.done(&id);
                     }
-                    Ok(Ok(None)) => match self.nowhere(&id).await {
-                        Ok(()) => self.again.done(&id),
-                        Err(error) => {
-                            tracing::debug!(object = %id, %error, "a manifest is gone, and its record could not be released yet");
-                            self.again.failed(&id, self.clock.random());
-                        }
-                    },
-                    Ok(Err(_)) | Err(_) => {
-                        self.again.failed(&id, self.clock.random());
-                    }
-                }
+                });
             }
+        }
+    }
+
+    /// Reads one manifest again. Answers whether that has to be done once more.
+    async fn read_again(&self, id: &Id) -> bool {
+        let api = id.kind.api(&self.client, Some(&id.key.namespace));
+        match tokio::time::timeout(READ, api.get_opt(&id.key.name)).await {
+            Ok(Ok(Some(object))) => {
+                let Some(entry) = Entry::of(id.kind, &object) else { return false };
+                self.seen.note(id, entry.clone());
+                self.look(id, &entry, &object).await
+            }
+            Ok(Ok(None)) => match self.nowhere(id).await {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::debug!(object = %id, %error, "a manifest is gone, and its record could not be released yet");
+                    true
+                }
+            },
+            Ok(Err(_)) | Err(_) => true,
         }
     }
 
@@ -165,7 +175,12 @@ impl Shared {
         let mut lists = self.listed.subscribe();
         let mut histories = self.lease.histories();
         let mut place: Option<Place> = None;
+        let mut late = 0;
         loop {
+            let now = lists.borrow_and_update().late;
+            if std::mem::replace(&mut late, now) != now {
+                place = None; // what had been refused has been listed now
+            }
             if histories.has_changed().unwrap_or(false) {
                 histories.mark_unchanged();
                 place = None;
@@ -208,7 +223,7 @@ impl Shared {
                 () = stop.cancelled() => break,
                 _ = holding.changed() => {}
                 _ = progress.changed() => {}
-                _ = lists.changed(), if place.is_none() => {}
+                _ = lists.changed() => {}
                 Ok(()) = histories.changed() => histories.mark_changed(),
                 () = tokio::time::sleep(LOOK) => {}
             }
@@ -222,7 +237,7 @@ impl Shared {
         let history = *self.lease.histories().borrow();
         {
             let listed = lists.borrow_and_update();
-            if listed.history != history || listed.watches.len() < all {
+            if listed.history != history || !listed.is_whole(all) {
                 return None;
             }
         }
@@ -309,6 +324,14 @@ impl Shared {
             }
         }
         Ok((compared, different))
+    }
+}
+
+/// Whether the cluster has answered that there is no list for us, so that none is to be waited for.
+fn is_refused(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
+        _ => false,
     }
 }
 

@@ -8,7 +8,7 @@
 use super::{
     Shared,
     kind::{Id, Kind, SOURCE_ANNOTATION},
-    seen::{Entry, Refusal},
+    seen::{Entry, OWNED_BY_API, Refusal},
 };
 use crate::{
     model::{
@@ -79,7 +79,11 @@ impl Shared {
                 work.join_next().await;
                 self.liveness.alive(task);
             }
-            work.spawn(async move { shared.look(&id, &entry, &object).await });
+            work.spawn(async move {
+                if shared.look(&id, &entry, &object).await {
+                    shared.again.failed(&id, shared.clock.random());
+                }
+            });
         }
         while work.join_next().await.is_some() {
             self.liveness.alive(task);
@@ -118,38 +122,33 @@ impl Shared {
         news
     }
 
-    /// Looks at one object, and sees to what comes of it.
-    pub(super) async fn look(&self, id: &Id, entry: &Entry, object: &DynamicObject) {
-        if entry.mirrored {
-            self.queue.add(id);
-            return;
-        }
-        match self.take(id, entry, object).await {
+    /// Looks at one object, and sees to what comes of it. Answers whether it has to be looked at once more, after a while.
+    pub(super) async fn look(&self, id: &Id, entry: &Entry, object: &DynamicObject) -> bool {
+        let taken = if entry.mirrored { Ok(Outcome::WaitsForHolder) } else { self.take(id, entry, object).await };
+        let again = match taken {
             Ok(Outcome::Settled) => {
                 self.seen.refuse(id, entry.uid, None);
-                self.queue.add(id);
+                false
             }
             Ok(Outcome::Refused(refusal, heals)) => {
                 if self.seen.refuse(id, entry.uid, Some(refusal.clone())) {
                     tracing::info!(object = %id, reason = refusal.reason, message = refusal.message, "a manifest is refused");
                     self.tell(id, entry.uid, refusal.reason, &refusal.message, true);
                 }
-                self.queue.add(id);
-                if heals == Heals::Perhaps {
-                    self.again.failed(id, self.clock.random());
-                }
+                heals == Heals::Perhaps
             }
-            Ok(Outcome::WaitsForHolder) => self.queue.add(id),
-            Ok(Outcome::WaitsForRecord) => {
-                self.queue.add(id);
-                self.again.failed(id, self.clock.random());
-            }
+            Ok(Outcome::WaitsForHolder) => false,
+            Ok(Outcome::WaitsForRecord) => true,
             Err(error) => {
                 tracing::debug!(object = %id, %error, "a manifest could not be taken over yet");
-                self.again.failed(id, self.clock.random());
-                self.queue.add(id); // a deletion is not held up for ever
+                if entry.deleting.is_some() {
+                    self.queue.add(id); // it is not held up for ever
+                }
+                return true;
             }
-        }
+        };
+        self.queue.add(id);
+        again
     }
 
     /// Takes over what a manifest says, or lets its record go.
@@ -184,7 +183,7 @@ impl Shared {
             }
             Err(WriteError::Store(error)) => Err(error),
             Err(WriteError::BeingDeleted) => Ok(Outcome::WaitsForRecord),
-            Err(error @ WriteError::OwnedByApi { .. }) => Ok(self.refused(entry, "OwnedByApi", error.to_string(), Heals::No)),
+            Err(error @ WriteError::OwnedByApi { .. }) => Ok(self.refused(entry, OWNED_BY_API, error.to_string(), Heals::No)),
             Err(WriteError::Invalid(faults)) => Ok(self.refused(entry, "InvalidSpec", Refusal::faults(&faults), Heals::Perhaps)),
             Err(error) => Ok(self.refused(entry, "InvalidSpec", error.to_string(), Heals::Perhaps)),
         }
@@ -297,7 +296,7 @@ impl Shared {
 }
 
 /// How many manifests are taken over at once.
-const CONCURRENCY: usize = 8;
+pub const CONCURRENCY: usize = 8;
 /// How many records are read at once.
 const PAGE: i64 = 1_000;
 

@@ -8,7 +8,7 @@
 use super::{
     Mirror, Shared,
     kind::{FINALIZER, Id, Kind},
-    seen::Entry,
+    seen::{Entry, OWNED_BY_API},
     shown,
     wanted::{Record, refused},
 };
@@ -22,7 +22,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Who owns the status of objects.
@@ -54,6 +54,14 @@ pub enum MirrorError {
         /// What it said.
         source: Box<kube::Error>,
     },
+    /// The Lease was lost before it was this request's turn.
+    #[error("{verb} {what}: this replica does not hold the Lease any more")]
+    Standby {
+        /// The verb.
+        verb: &'static str,
+        /// The resource, with its subresource.
+        what: String,
+    },
     /// The cluster took too long.
     #[error("{verb} {what}: no answer within {} s", REQUEST.as_secs())]
     Slow {
@@ -80,6 +88,7 @@ impl MirrorError {
         match self {
             Self::Store(_) => "database",
             Self::Slow { .. } => "slow",
+            Self::Standby { .. } => "standby",
             Self::Cluster { source, .. } => match &**source {
                 kube::Error::Api(status) => match status.code {
                     403 => "forbidden",
@@ -104,8 +113,8 @@ enum Next {
 }
 
 impl Shared {
-    /// Works off the queue until `stop`, while this replica may write. What is added meanwhile by those who may not is dropped:
-    /// whoever becomes the holder compares everything.
+    /// Works off the queue until `stop`, while this replica may write. Who may not puts everything off and drops nothing: `follow`
+    /// does, because it compares everything when this replica may write again. Only so is nothing lost when that is very soon.
     pub(super) async fn mirror(self, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONCURRENCY as usize));
         loop {
@@ -116,6 +125,7 @@ impl Shared {
             if !self.may_write() {
                 for id in &ids {
                     self.queue.done(id);
+                    self.queue.add_after(id, STANDBY);
                 }
                 continue;
             }
@@ -134,7 +144,10 @@ impl Shared {
                 let (shared, record) = (self.clone(), records.remove(&id));
                 tokio::spawn(async move {
                     match shared.settle(&id, entry, record).await {
-                        Ok(Next::Done) => shared.queue.done(&id),
+                        Ok(Next::Done) => {
+                            shared.waited.lock().expect("no holder of this lock panics").remove(&id);
+                            shared.queue.done(&id);
+                        }
                         Ok(Next::After(pause)) => {
                             shared.queue.done(&id);
                             shared.queue.add_after(&id, pause);
@@ -155,6 +168,8 @@ impl Shared {
             let failures = self.queue.failed(id, self.clock.random());
             if error.is_conflict() {
                 tracing::debug!(object = %id, %error, "somebody wrote it since it was seen");
+            } else if matches!(error, MirrorError::Standby { .. }) {
+                tracing::debug!(object = %id, %error, "it is left to the next holder");
             } else if failures.is_power_of_two() {
                 tracing::warn!(object = %id, %error, failures, "the cluster does not show it yet; it is tried again");
             }
@@ -221,8 +236,8 @@ impl Shared {
                 let status = || record.status(entry.generation).map_or(0, |status| shown::status(kind, &status)) == entry.status;
                 match (entry.mirrored, self.options.mirror) {
                     (_, Mirror::Off) => true,
-                    (true, _) => record.is_of_the_api() && record.has_spec(entry) && status(),
-                    (false, _) => record.is_of(entry.uid) && entry.refusal.is_none() && status(),
+                    (true, _) if !record.is_of(entry.uid) => record.is_of_the_api() && record.has_spec(entry) && status(),
+                    (true | false, _) => record.is_of(entry.uid) && entry.refusal.is_none() && status(),
                 }
             }
         }
@@ -235,6 +250,8 @@ impl Shared {
             (None, Some(record)) if !self.shows(&record) => Ok(Next::Done),
             (None, Some(record)) if record.is_in_motion() && !self.waited(id) => Ok(Next::After(MOTION)),
             (None, Some(record)) => self.make(id, &record).await,
+            // Whatever it calls itself: what a record was made from is a manifest.
+            (Some(entry), Some(record)) if record.is_of(entry.uid) => self.settle_manifest(id, entry, Some(record)).await,
             (Some(entry), record) if entry.mirrored => self.settle_own(id, entry, record).await,
             (Some(_), _) if id.kind == Kind::Snapshot => Ok(Next::Done), // somebody else's
             (Some(entry), record) => self.settle_manifest(id, entry, record).await,
@@ -256,8 +273,11 @@ impl Shared {
             if id.kind == Kind::Snapshot {
                 return self.remove(id, &entry).await; // it cannot be changed; it is made again
             }
-            self.respecify(id, &entry, &record).await?;
-            return Ok(Next::Done); // the answer has been noted, and with it what is left to be done
+            return match self.respecify(id, &entry, &record).await {
+                Ok(()) => Ok(Next::Done), // the answer has been noted, and with it what is left to be done
+                Err(error) if error.is_not_found() => Ok(self.is_gone(id, &entry)),
+                Err(error) => Err(error),
+            };
         }
         self.show(id, &entry, &record).await
     }
@@ -281,6 +301,11 @@ impl Shared {
             return Ok(Next::Done);
         }
         if let Some(refusal) = &entry.refusal {
+            // The record may have gone while nobody followed the log.
+            if refusal.reason == OWNED_BY_API && !record.as_ref().is_some_and(Record::was_never_a_manifests) {
+                self.again.add(id);
+                return Ok(Next::Done);
+            }
             let mut status = refused(refusal);
             if let Some(record) = record.filter(|record| record.is_of(entry.uid))
                 && let Some(mut shown) = record.status(entry.generation)
@@ -349,29 +374,48 @@ impl Shared {
                 self.written(id, &object);
                 Ok(Next::Done)
             }
-            Err(error) if error.is_not_found() => Ok(Next::Done), // the watch tells
+            Err(error) if error.is_not_found() => Ok(self.is_gone(id, entry)),
             Err(error) => Err(error),
         }
     }
 
     /// Makes an object of a record.
     async fn make(&self, id: &Id, record: &Record) -> Result<Next, MirrorError> {
+        if let Some(pause) = self.absent(&id.key.namespace) {
+            return Ok(Next::After(pause));
+        }
         let object: DynamicObject = serde_json::from_value(record.object()).expect("it has a kind, a name and a spec");
         let api = id.kind.api(&self.client, Some(&id.key.namespace));
         let params = PostParams { field_manager: Some(MIRROR.into()), dry_run: false };
         match self.request("create", id.kind.plural().to_owned(), api.create(&params, &object)).await {
-            Ok(object) => {
-                self.written(id, &object);
-                self.queue.add(id); // its status
+            // The watch brings it, and then its status is written.
+            Ok(_) => {
+                crate::metrics::METRICS.mirrored();
+                self.absent.lock().expect("no holder of this lock panics").remove(&id.key.namespace);
                 Ok(Next::Done)
             }
             Err(error) if error.is_conflict() => Ok(Next::Done), // there is one: the watch brings it
             Err(error) if error.is_not_found() => {
                 tracing::debug!(object = %id, "the cluster has no such namespace");
+                let mut absent = self.absent.lock().expect("no holder of this lock panics");
+                absent.insert(id.key.namespace.clone(), Instant::now() + NO_NAMESPACE);
                 Ok(Next::After(NO_NAMESPACE))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// How long a namespace is not asked for, because the cluster did not have it. The first who comes when that is over asks for
+    /// all who wait.
+    fn absent(&self, namespace: &str) -> Option<Duration> {
+        let mut absent = self.absent.lock().expect("no holder of this lock panics");
+        let now = Instant::now();
+        let until = absent.get_mut(namespace)?;
+        if *until > now {
+            return Some(*until - now);
+        }
+        *until = now + REQUEST;
+        None
     }
 
     /// Makes the spec of an object of ours what its record's is again.
@@ -402,7 +446,7 @@ impl Shared {
             DeleteParams::default().preconditions(Preconditions { uid, resource_version: Some(entry.version.to_string()) });
         match self.request("delete", id.kind.plural().to_owned(), api.delete(&id.key.name, &params)).await {
             Ok(_) => Ok(Next::Done),
-            Err(error) if error.is_not_found() => Ok(Next::Done),
+            Err(error) if error.is_not_found() => Ok(self.is_gone(id, entry)),
             Err(error) => Err(error),
         }
     }
@@ -424,13 +468,14 @@ impl Shared {
         };
         match self.request("patch", id.kind.plural().to_owned(), request).await {
             Ok(object) => {
-                self.written(id, &object);
-                if let Some(entry) = Entry::of(id.kind, &object).filter(|entry| entry.deleting.is_none()) {
-                    self.look(id, &entry, &object).await;
+                if let Some(entry) = self.written(id, &object).filter(|entry| entry.deleting.is_none()) {
+                    if self.look(id, &entry, &object).await {
+                        self.again.failed(id, self.clock.random());
+                    }
                 }
                 Ok(Next::Done)
             }
-            Err(error) if error.is_not_found() => Ok(Next::Done),
+            Err(error) if error.is_not_found() => Ok(self.is_gone(id, entry)),
             Err(error) => Err(error),
         }
     }
@@ -463,15 +508,19 @@ impl Shared {
         }
     }
 
-    /// Notes what a write of ours was answered, so that its echo is known.
-    fn written(&self, id: &Id, object: &DynamicObject) {
+    /// Notes what a write of ours was answered, so that its echo is known. Answers with what is there now, if it is.
+    fn written(&self, id: &Id, object: &DynamicObject) -> Option<Entry> {
         crate::metrics::METRICS.mirrored();
-        if let Some(entry) = Entry::of(id.kind, object) {
-            self.seen.note(id, entry);
-        }
+        Entry::of(id.kind, object).filter(|entry| self.seen.answered(id, entry.clone()))
     }
 
-    /// One request, within its time, when the bucket has a token for it.
+    /// There is no such object, whatever was seen.
+    fn is_gone(&self, id: &Id, entry: &Entry) -> Next {
+        self.seen.forget(id, entry.uid);
+        Next::After(GONE)
+    }
+
+    /// One request, within its time, when the bucket has a token for it and while this replica may write.
     async fn request<T>(
         &self,
         verb: &'static str,
@@ -479,6 +528,10 @@ impl Shared {
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, MirrorError> {
         self.bucket.take().await;
+        // Waiting for a turn may take longer than the Lease is held.
+        if !self.may_write() {
+            return Err(MirrorError::Standby { verb, what });
+        }
         match tokio::time::timeout(REQUEST, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(source)) => {
@@ -495,7 +548,11 @@ impl Shared {
     }
 }
 
+/// When an object is looked at again that is gone though it was seen.
+const GONE: Duration = Duration::from_millis(250);
+/// How long what cannot be written without the Lease is put off.
+const STANDBY: Duration = Duration::from_secs(1);
 /// How often a deletion is looked at while the database is away.
 const DELETION: Duration = Duration::from_secs(2);
-/// When an object whose namespace the cluster does not have is tried again.
+/// When a namespace that the cluster does not have is asked for again.
 const NO_NAMESPACE: Duration = Duration::from_mins(1);

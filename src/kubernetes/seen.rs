@@ -47,6 +47,9 @@ pub struct Entry {
     pub abandoned: bool,
 }
 
+/// The reason of a refusal for a record that was made through the API.
+pub const OWNED_BY_API: &str = "OwnedByApi";
+
 /// Why a manifest was not taken over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
@@ -75,6 +78,8 @@ impl Entry {
         let finalizers = meta.finalizers.as_deref().unwrap_or_default();
         let null = Value::Null;
         let spec = object.data.get("spec").unwrap_or(&null);
+        // The mirror's own objects never have it: with it an object is a manifest, whatever its annotation says.
+        let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
         let retain = spec.get("deletionPolicy").and_then(Value::as_str) == Some(DeletionPolicy::Retain.as_str());
         Some(Self {
             uid: meta.uid.as_deref()?.parse().ok()?,
@@ -83,14 +88,27 @@ impl Entry {
             texts: shown::texts(meta.labels.as_ref(), meta.annotations.as_ref()),
             spec: shown::spec(kind, spec),
             status: shown::status(kind, object.data.get("status").unwrap_or(&null)),
-            mirrored: annotation.is_some_and(|source| source == SOURCE_API),
-            held: finalizers.iter().any(|finalizer| finalizer == FINALIZER),
+            mirrored: !held && annotation.is_some_and(|source| source == SOURCE_API),
+            held,
             policy: if retain { DeletionPolicy::Retain } else { DeletionPolicy::Delete },
             deleting: meta.deletion_timestamp.as_ref().map(|at| at.0),
             orphans: finalizers.iter().any(|finalizer| finalizer == "orphan"),
             refusal: None,
             abandoned: false,
         })
+    }
+
+    /// Takes what was seen now, unless something newer is known. Answers whether that says anything new.
+    fn becomes(&mut self, entry: Self) -> bool {
+        let same_object = self.uid == entry.uid;
+        if same_object && self.version >= entry.version {
+            return false;
+        }
+        let refusal = self.refusal.clone().filter(|_| same_object);
+        let entry = Self { refusal, abandoned: self.abandoned && same_object, ..entry };
+        let same = Self { version: entry.version, ..self.clone() } == entry;
+        *self = entry;
+        !same
     }
 
     /// Of a manifest that is nowhere: all that is known is its uid.
@@ -131,19 +149,20 @@ impl Seen {
     /// Answers whether there is anything to look at: an echo of our own write has nothing new.
     pub fn note(&self, id: &Id, entry: Entry) -> bool {
         let mut all = self.lock();
-        let Some(known) = all.get_mut(id) else {
-            all.insert(id.clone(), entry);
-            return true;
-        };
-        if known.uid == entry.uid && known.version >= entry.version {
-            return false;
+        if let Some(known) = all.get_mut(id) {
+            return known.becomes(entry);
         }
-        let same_object = known.uid == entry.uid;
-        let refusal = known.refusal.clone().filter(|_| same_object);
-        let entry = Entry { refusal, abandoned: known.abandoned && same_object, ..entry };
-        let same = Entry { version: entry.version, ..known.clone() } == entry;
-        *known = entry;
-        !same
+        all.insert(id.clone(), entry);
+        true
+    }
+
+    /// Notes what a write of ours was answered. Of an object that is gone meanwhile, or is another one by now, nothing is noted: the
+    /// watch has told of it already, and does not tell again. Answers whether it is there.
+    pub fn answered(&self, id: &Id, entry: Entry) -> bool {
+        let mut all = self.lock();
+        let Some(known) = all.get_mut(id).filter(|known| known.uid == entry.uid) else { return false };
+        known.becomes(entry);
+        true
     }
 
     /// Notes why an object was not taken over, or that it was.

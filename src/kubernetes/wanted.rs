@@ -59,6 +59,11 @@ impl Record {
         self.origin().is_none_or(|origin| origin.source == Source::Api)
     }
 
+    /// Whether it was made through the API and stands before every manifest of its name.
+    pub fn was_never_a_manifests(&self) -> bool {
+        self.origin().is_some_and(|origin| origin.source == Source::Api && origin.manifest.is_none())
+    }
+
     fn origin(&self) -> Option<&Origin> {
         match self {
             Self::Chat(_, origin) | Self::Agent(_, origin) => Some(origin),

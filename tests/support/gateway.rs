@@ -37,6 +37,8 @@ pub enum Fault {
     Late(Duration),
     /// It comes there, and what comes back is lost on the way: the client cannot know whether it was done.
     AnswerLost,
+    /// It comes there, and what comes back is so much later.
+    AnswerLate(Duration),
 }
 
 type Rule = Arc<dyn Fn(&Parts) -> Option<Fault> + Send + Sync>;
@@ -117,7 +119,7 @@ async fn pass(State(passing): State<Arc<Passing>>, request: Request) -> Response
         }
         Some(Fault::Status(status)) => return Response::builder().status(status).body(Body::empty()).unwrap(),
         Some(Fault::Late(by)) => sleep(by).await,
-        Some(Fault::AnswerLost) | None => {}
+        Some(Fault::AnswerLost | Fault::AnswerLate(_)) | None => {}
     }
     let answer = match passing.send(parts, body).await {
         Ok(answer) => answer,
@@ -127,6 +129,9 @@ async fn pass(State(passing): State<Arc<Passing>>, request: Request) -> Response
     if fault == Some(Fault::AnswerLost) {
         let lost = futures::stream::iter([Err::<Bytes, _>(io::Error::other("lost on the way"))]);
         return Response::new(Body::from_stream(lost));
+    }
+    if let Some(Fault::AnswerLate(by)) = fault {
+        sleep(by).await;
     }
     answer
 }
