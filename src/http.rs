@@ -233,7 +233,7 @@ async fn expect_json_for_writes(request: Request, next: Next) -> Response {
 
 /// Nobody unknown gets past this, whatever the path.
 async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    match state.0.authentication.identify(request.headers()) {
+    match state.0.authentication.identify(request.headers()).await {
         Ok(identity) => {
             request.extensions_mut().insert(identity);
             next.run(request).await

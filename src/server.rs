@@ -75,6 +75,16 @@ impl Server {
     /// Listens. Nothing is asked of the database yet.
     pub async fn bind(config: config::Server, options: PgConnectOptions, clock: Clock) -> Result<Self, ServerError> {
         let authentication = Authentication::from_config(&config)?;
+        Self::bind_for(config, authentication, options, clock).await
+    }
+
+    /// The same for callers who are known in this way.
+    pub async fn bind_for(
+        config: config::Server,
+        authentication: Authentication,
+        options: PgConnectOptions,
+        clock: Clock,
+    ) -> Result<Self, ServerError> {
         let address = config.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
         let pool = store::pool(options.clone(), config.database_connections);

@@ -233,6 +233,26 @@ impl ApiError {
         error
     }
 
+    /// 503: the cluster cannot be asked who sends the token.
+    pub fn no_authentication(why: &str) -> Self {
+        tracing::debug!(why, "a caller could not be known");
+        Self::unavailable("the cluster, which knows who sends this token, does not answer: nothing was done; try again")
+    }
+
+    /// 503: the cluster cannot be asked what the caller may do.
+    pub fn no_authorization(why: &str) -> Self {
+        tracing::debug!(why, "it could not be known what a caller may do");
+        Self::unavailable("the cluster, which knows what you may do, does not answer: nothing was done; try again")
+    }
+
+    /// 429: the caller sends more than its share.
+    pub fn too_fast(rate: u32, retry_after: u32) -> Self {
+        let message = format!("you may send {rate} requests a second on average: try again after the time in Retry-After");
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+        error.0.retry_after = Some(retry_after);
+        error
+    }
+
     /// 500: a fault of ours. What it is stands in the log.
     pub fn internal() -> Self {
         let message = "an internal error occurred; the server's log has more, under this response's x-request-id";
