@@ -3,6 +3,7 @@
 use super::{
     AppState,
     address::{Path, Query},
+    audit,
     auth::Identity,
     lists::Listed,
     negotiate::{self, Json, NulAllowed},
@@ -202,7 +203,7 @@ pub async fn delete(
         })
         .await?;
     }
-    Ok(axum::Json(wire(&view)).into_response())
+    Ok(audit::written(axum::Json(wire(&view)).into_response(), &view.agent.meta))
 }
 
 /// Registers a run: the fencing epoch of this process.
@@ -218,10 +219,11 @@ pub async fn register_run(
     let rehearsal = query.rehearsal()?;
     negotiate::expect_json(&headers)?;
     negotiate::read_body(&headers, body, negotiate::BODY_MAX).await.and_then(|bytes| Json::parse(&bytes, NulAllowed::Nowhere))?;
-    find_allowed::<AgentView>(&state, &identity, &asked::<AgentView>("create", Some("runs"), &key), &key).await?;
+    let old: AgentView = find_allowed(&state, &identity, &asked::<AgentView>("create", Some("runs"), &key), &key).await?;
     let registered = write(&state, rehearsal, &RegisterRun { clock: state.clock(), key: &key }).await;
     let run = registered.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
-    Ok((StatusCode::CREATED, axum::Json(RunResponse::new(run.id, run.epoch))).into_response())
+    let answer = (StatusCode::CREATED, axum::Json(RunResponse::new(run.id, run.epoch))).into_response();
+    Ok(audit::written(answer, &old.agent.meta))
 }
 
 /// Takes a push.
@@ -261,7 +263,7 @@ async fn take_push(
     drop(bytes);
     let (request, warnings) = json.into_type::<PushRequest>(validation).map_err(refused)?;
     let asked = asked::<AgentView>("update", Some("snapshot"), key);
-    find_allowed::<AgentView>(state, identity, &asked, key).await.map_err(|error| {
+    let old: AgentView = find_allowed(state, identity, &asked, key).await.map_err(|error| {
         let label = if error.code().is_server_error() || error.code() == StatusCode::NOT_FOUND { "failed" } else { "refused" };
         (error, label)
     })?;
@@ -305,5 +307,6 @@ async fn take_push(
             Err(_) => None,
         },
     };
-    Ok((answer(StatusCode::OK, &PushResponse::accepted(answered.changed, snapshot), warnings, applied), label))
+    let answer = answer(StatusCode::OK, &PushResponse::accepted(answered.changed, snapshot), warnings, applied);
+    Ok((audit::written(answer, &old.agent.meta), label))
 }

@@ -3,6 +3,7 @@
 use super::{
     AppState,
     address::{Path, Query},
+    audit,
     auth::{Asked, Identity},
     lists::Listed,
     negotiate::Warnings,
@@ -314,5 +315,5 @@ pub async fn delete(
     let delete = DeleteChat { key: &key, known, propagation, asks: Source::Api };
     let deleted = write(&state, deletion.rehearsal, &delete).await;
     let last = deleted.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
-    Ok(objects::deleted(RESOURCE, &key.name, &last.chat.meta.id.to_string()))
+    Ok(audit::written(objects::deleted(RESOURCE, &key.name, &last.chat.meta.id.to_string()), &last.chat.meta))
 }

@@ -9,6 +9,7 @@
 use super::{
     AppState,
     address::{Path, Query},
+    audit,
     auth::{Asked, Identity},
     negotiate::Warnings,
     objects::{self, PATCH_TRIES, WriteQuery},
@@ -207,10 +208,10 @@ pub async fn answer<R: Record>(
     if how.rehearsal {
         let mut object = shown(state, &record).await;
         kube::Resource::meta_mut(&mut object).resource_version = before.map(object_version);
-        return Ok(objects::answer(code, &object, warnings, None));
+        return Ok(audit::written(objects::answer(code, &object, warnings, None), record.meta()));
     }
     let (record, applied) = settle(state, how, record).await?;
-    Ok(objects::answer(code, &shown(state, &record).await, warnings, applied))
+    Ok(audit::written(objects::answer(code, &shown(state, &record).await, warnings, applied), record.meta()))
 }
 
 /// One record.

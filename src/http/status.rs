@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// The resources of the API group, by their plural.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,10 +247,10 @@ impl ApiError {
     }
 
     /// 429: the caller sends more than its share.
-    pub fn too_fast(rate: u32, retry_after: u32) -> Self {
+    pub fn too_fast(rate: u32, wait: Duration) -> Self {
         let message = format!("you may send {rate} requests a second on average: try again after the time in Retry-After");
         let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
-        error.0.retry_after = Some(retry_after);
+        error.0.retry_after = Some(u32::try_from(wait.as_secs()).map_or(u32::MAX, |whole| whole.saturating_add(1)));
         error
     }
 
