@@ -53,6 +53,7 @@ mod retention_events;
 mod rules;
 mod scan;
 mod schema;
+mod security;
 mod selectors;
 mod store_smoke;
 mod support;
