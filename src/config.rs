@@ -29,6 +29,8 @@ pub enum Auth {
     None,
     /// By the tokens of `--token-auth-file`.
     Token,
+    /// By the tokens of a cluster, which is asked who sends them (TokenReview) and what they may do (SubjectAccessReview).
+    Kubernetes,
 }
 
 /// What the API server and the loop are told.
@@ -58,6 +60,73 @@ pub struct Server {
     /// How long events are kept, 1h to 3650d; whole days (UTC) are dropped. Whoever reads the log from before begins anew.
     #[arg(long, env = "MOORLINE_EVENT_RETENTION", default_value = "7d", value_parser = event_retention, value_name = "TIME")]
     pub event_retention: Duration,
+    /// What access is decided by, counted in and written down to.
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// How access is decided, limited and written down.
+#[derive(Clone, Debug, Args)]
+pub struct Access {
+    /// With `--auth kubernetes`: the audience that a token must be made for.
+    #[arg(long, env = "MOORLINE_AUTH_AUDIENCE", default_value = AUDIENCE, value_name = "AUDIENCE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub auth_audience: String,
+    /// With `--auth kubernetes`: how long it is remembered who sends a token, 1s to 1h; never longer than the token lasts.
+    #[arg(long, env = "MOORLINE_AUTH_TOKEN_TTL", default_value = "60s", value_parser = remembered, value_name = "TIME")]
+    pub auth_token_ttl: Duration,
+    /// With `--auth kubernetes`: how long it is remembered that somebody may do something, 1s to 1h. A right that is taken away
+    /// ends, and so do watches, after this time at the latest.
+    #[arg(long, env = "MOORLINE_AUTH_ALLOW_TTL", default_value = "5m", value_parser = remembered, value_name = "TIME")]
+    pub auth_allow_ttl: Duration,
+    /// With `--auth kubernetes`: how long it is remembered that somebody may not do something, 1s to 1h.
+    #[arg(long, env = "MOORLINE_AUTH_DENY_TTL", default_value = "30s", value_parser = remembered, value_name = "TIME")]
+    pub auth_deny_ttl: Duration,
+    /// How many requests a second each caller may send on average, 1 to 100,000; more are answered with 429 and a Retry-After.
+    /// Without it there is no limit, but with `--auth kubernetes` 100.
+    #[arg(long, env = "MOORLINE_RATE_LIMIT", value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
+    pub rate_limit: Option<u32>,
+    /// How many requests each caller may send at once after a pause, 1 to 1,000,000. Without it, twice the rate.
+    #[arg(long, env = "MOORLINE_RATE_BURST", value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
+    pub rate_burst: Option<u32>,
+    /// A file to which every write is added as one line of JSON: who did what to which object, and how it was answered. Without
+    /// it these lines are log lines, of the target `moorline::audit`.
+    #[arg(long, env = "MOORLINE_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            auth_audience: AUDIENCE.into(),
+            auth_token_ttl: Duration::from_mins(1),
+            auth_allow_ttl: Duration::from_mins(5),
+            auth_deny_ttl: Duration::from_secs(30),
+            rate_limit: None,
+            rate_burst: None,
+            audit_log: None,
+        }
+    }
+}
+
+/// The default of `--auth-audience`.
+const AUDIENCE: &str = "moorline";
+/// The rate limit with `--auth kubernetes`, when nothing else is said.
+const KUBERNETES_RATE: u32 = 100;
+
+impl Server {
+    /// How many requests a second, and how many at once, each caller may send; none when there is no limit.
+    pub fn rate(&self) -> Option<(u32, u32)> {
+        let default = match self.auth {
+            Auth::None | Auth::Token => None,
+            Auth::Kubernetes => Some(KUBERNETES_RATE),
+        };
+        let rate = self.access.rate_limit.or(default)?;
+        Some((rate, self.access.rate_burst.unwrap_or(rate.saturating_mul(2))))
+    }
+}
+
+fn remembered(text: &str) -> Result<Duration, String> {
+    duration(text, Duration::from_secs(1), Duration::from_hours(1))
 }
 
 /// The default of `--retention-interval`.

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod agents;
+pub mod audit;
 pub mod auth;
 pub mod chats;
 pub mod context;
@@ -12,6 +13,7 @@ pub mod contextevents;
 pub mod diff;
 pub mod discovery;
 pub mod health;
+pub mod limit;
 pub mod lists;
 pub mod negotiate;
 pub mod objects;
@@ -78,6 +80,8 @@ struct Shared {
     watch_reads: Semaphore,
     stopping: CancellationToken,
     liveness: Liveness,
+    limits: Option<limit::Limits>,
+    audit: audit::Audit,
 }
 
 impl AppState {
@@ -96,6 +100,8 @@ impl AppState {
             watch_reads: Semaphore::new(WATCH_READS_MAX),
             stopping: CancellationToken::new(),
             liveness: Liveness::default(),
+            limits: None,
+            audit: audit::Audit::Off,
         }))
     }
 
@@ -104,6 +110,24 @@ impl AppState {
     pub fn until(self, stopping: CancellationToken) -> Self {
         let shared = Arc::into_inner(self.0).expect("it is not shared yet");
         Self(Arc::new(Shared { stopping, ..shared }))
+    }
+
+    /// The same, with so many requests a second for each caller, and so many at once.
+    #[must_use]
+    pub fn limited(self, rate: Option<(u32, u32)>) -> Self {
+        let shared = Arc::into_inner(self.0).expect("it is not shared yet");
+        Self(Arc::new(Shared { limits: rate.map(|(rate, burst)| limit::Limits::new(rate, burst)), ..shared }))
+    }
+
+    /// The same, with writes written down there.
+    #[must_use]
+    pub fn audited(self, audit: audit::Audit) -> Self {
+        let shared = Arc::into_inner(self.0).expect("it is not shared yet");
+        Self(Arc::new(Shared { audit, ..shared }))
+    }
+
+    fn audit(&self) -> &audit::Audit {
+        &self.0.audit
     }
 
     /// The signs of life of background tasks, which `/livez` looks at.
@@ -206,7 +230,8 @@ pub fn router(state: AppState) -> Router {
 pub fn router_of(state: AppState, known: Router<AppState>) -> Router {
     let api = known
         .layer(middleware::from_fn(expect_json_for_writes))
-        .layer(middleware::from_fn_with_state(state.clone(), authenticate));
+        .layer(middleware::from_fn_with_state(state.clone(), authenticate))
+        .layer(middleware::from_fn_with_state(state.clone(), audit::write_down));
     Router::new()
         .route("/livez", axum::routing::get(health::livez))
         .route("/readyz", axum::routing::get(health::readyz))
@@ -231,12 +256,21 @@ async fn expect_json_for_writes(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Nobody unknown gets past this, whatever the path.
+/// Nobody unknown gets past this, whatever the path, and nobody who sends too much.
 async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    match state.0.authentication.identify(request.headers()) {
+    match state.0.authentication.identify(request.headers()).await {
         Ok(identity) => {
-            request.extensions_mut().insert(identity);
-            next.run(request).await
+            let limits = state.0.limits.as_ref();
+            let taken = limits.map_or(Ok(()), |limits| limits.take(&identity.user).map_err(|wait| (limits.rate(), wait)));
+            let mut response = match taken {
+                Ok(()) => {
+                    request.extensions_mut().insert(identity.clone());
+                    next.run(request).await
+                }
+                Err((rate, wait)) => ApiError::too_fast(rate, wait).into_response(),
+            };
+            audit::asked_by(&mut response, identity);
+            response
         }
         Err(error) => error.into_response(),
     }

@@ -7,7 +7,7 @@
 use crate::{
     clock::Clock,
     config, horizon,
-    http::{self, auth::Authentication},
+    http::{self, audit::Audit, auth::Authentication},
     kubernetes::{self, Front, connect::Cluster},
     reconcile::Reconciler,
     retention::Retention,
@@ -21,7 +21,7 @@ use crate::{
     worker::{LaneFailed, Worker},
 };
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -48,6 +48,14 @@ pub enum ServerError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The audit log cannot be written.
+    #[error("opening the audit log {path}: {source}")]
+    Audit {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// Callers cannot be known as asked.
     #[error(transparent)]
     Auth(#[from] http::auth::AuthError),
@@ -63,6 +71,7 @@ pub enum ServerError {
 pub struct Server {
     listener: TcpListener,
     authentication: Authentication,
+    audit: Audit,
     config: config::Server,
     options: PgConnectOptions,
     pool: PgPool,
@@ -75,10 +84,25 @@ impl Server {
     /// Listens. Nothing is asked of the database yet.
     pub async fn bind(config: config::Server, options: PgConnectOptions, clock: Clock) -> Result<Self, ServerError> {
         let authentication = Authentication::from_config(&config)?;
+        Self::bind_for(config, authentication, options, clock).await
+    }
+
+    /// The same for callers who are known in this way.
+    pub async fn bind_for(
+        config: config::Server,
+        authentication: Authentication,
+        options: PgConnectOptions,
+        clock: Clock,
+    ) -> Result<Self, ServerError> {
         let address = config.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
         let pool = store::pool(options.clone(), config.database_connections);
-        Ok(Self { listener, authentication, config, options, pool, clock, wake: Wake::default(), front: None })
+        let audit = match (&config.access.audit_log, config.auth) {
+            (Some(path), _) => Audit::to_file(path).map_err(|source| ServerError::Audit { path: path.clone(), source })?,
+            (None, config::Auth::Kubernetes) => Audit::Log,
+            (None, config::Auth::None | config::Auth::Token) => Audit::Off,
+        };
+        Ok(Self { listener, authentication, audit, config, options, pool, clock, wake: Wake::default(), front: None })
     }
 
     /// The same, with this cluster in front.
@@ -104,10 +128,11 @@ impl Server {
 
     /// Serves until `shutdown`. The API answers from the start: `/livez` lives, `/readyz` waits for the database.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { listener, authentication, config, options, pool, clock, wake, front } = self;
+        let Self { listener, authentication, audit, config, options, pool, clock, wake, front } = self;
         // What goes on in the background ends with this token, whether asked for or because serving failed.
         let stop = shutdown.child_token();
         let state = http::AppState::new(pool.clone(), clock.clone(), wake.clone(), authentication).until(stop.clone());
+        let state = state.limited(config.rate()).audited(audit);
         let tasks = TaskTracker::new();
         let router = http::router(state.clone());
         let graceful = stop.clone();

@@ -54,6 +54,7 @@ mod retention_events;
 mod rules;
 mod scan;
 mod schema;
+mod security;
 mod selectors;
 mod store_smoke;
 mod support;

@@ -1,8 +1,16 @@
 //! `moorline serve`: the API and the loop, on a database that is already migrated.
 
-use crate::{clock, config, kubernetes, server::Server};
+use crate::{
+    clock, config,
+    http::auth::{
+        Authentication,
+        cluster::{Reviews, Times},
+    },
+    kubernetes,
+    server::Server,
+};
 use clap::Args;
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 /// Serve the API and run the loop.
@@ -10,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 #[command(after_help = "Examples:
   moorline serve --database-url postgres://moorline@db/moorline
   moorline serve --database-url postgres://moorline@db/moorline --auth token --token-auth-file tokens.csv --listen 0.0.0.0:8460
-  moorline serve --database-url postgres://moorline@db/moorline --kubernetes on --mirror all")]
+  moorline serve --database-url postgres://moorline@db/moorline --kubernetes on --mirror all
+  moorline serve --database-url postgres://moorline@db/moorline --auth kubernetes --listen 0.0.0.0:8460")]
 pub struct ServeArgs {
     #[command(flatten)]
     database: config::Database,
@@ -24,7 +33,21 @@ pub struct ServeArgs {
 pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     args.front.lease.check()?;
     let cluster = kubernetes::connect::connect(&args.front.connect).await?;
-    let server = Server::bind(args.server, args.database.options()?, clock::system()).await?;
+    let (options, clock) = (args.database.options()?, clock::system());
+    let server = match args.server.auth {
+        config::Auth::None | config::Auth::Token => Server::bind(args.server, options, clock).await?,
+        config::Auth::Kubernetes => {
+            // Also where there is no front: who calls is another question than whose manifests are taken over.
+            let asked = match &cluster {
+                Some(cluster) => cluster.client.clone(),
+                None => kubernetes::connect::connect_to(&args.front.connect.place).await?.client,
+            };
+            let config::Access { auth_audience, auth_token_ttl, auth_allow_ttl, auth_deny_ttl, .. } = args.server.access.clone();
+            let times = Times { token: auth_token_ttl, allow: auth_allow_ttl, deny: auth_deny_ttl };
+            let reviews = Reviews::new(asked, clock.clone(), auth_audience, times);
+            Server::bind_for(args.server, Authentication::Cluster(Arc::new(reviews)), options, clock).await?
+        }
+    };
     let server = match cluster {
         Some(cluster) => server.in_cluster(args.front, cluster),
         None => server,

@@ -3,12 +3,13 @@
 use super::{
     AppState,
     address::{Path, Query},
+    audit,
     auth::Identity,
     lists::Listed,
     negotiate::{self, Json, NulAllowed},
     objects::{self, WriteQuery, answer},
     page::{Order, Place, object_version},
-    records::{self, How, Record, Update, asked, find_now, settle, write},
+    records::{self, How, Record, Update, asked, find_allowed, find_now, settle, write},
     status::{ApiError, Resource},
     typed::Typed,
     wait::{self, Patience, Seen},
@@ -114,6 +115,10 @@ impl Record for AgentView {
         wanted.spec.service_account.as_deref()
     }
 
+    fn names_anew(&self, _: &Wanted) -> bool {
+        false
+    }
+
     fn update<'a>(
         update: &'a Update<'a>,
         known: Preconditions,
@@ -139,8 +144,10 @@ pub async fn create(
     let (key, of_name) = objects::new_name(RESOURCE, &namespace, &agent.metadata, state.clock())?;
     let mut faults: Vec<Fault> = of_name.into_iter().chain(faults).collect();
     // Whoever may only have agents of his own means one of his own, as the owner of a chat is whoever creates it.
-    if let (None, Some(user)) = (&agent.spec.service_account_name, identity.reach().user()) {
-        agent.spec.service_account_name = Some(user.to_owned());
+    let asked = asked::<AgentView>("create", None, &key);
+    let reach = identity.creates(&asked).await?;
+    if agent.spec.service_account_name.is_none() {
+        agent.spec.service_account_name = identity.default_owner(RESOURCE, &namespace, &reach);
     }
     let desired = match agent.desired() {
         Ok(desired) if faults.is_empty() => desired,
@@ -150,14 +157,16 @@ pub async fn create(
             return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults));
         }
     };
-    identity.check(&asked::<AgentView>("create", None, &key), desired.spec.service_account.as_deref())?;
+    if !reach.covers(desired.spec.service_account.as_deref()) {
+        return Err(identity.forbidden(&asked));
+    }
     let create = CreateAgent {
         clock: state.clock(),
         key: &key,
         spec: &desired.spec,
         labels: &desired.labels,
         annotations: &desired.annotations,
-        reach: &identity.reach(),
+        reach: &reach,
         source: Source::Api,
     };
     let view = write(&state, rehearsal, &create).await.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
@@ -176,8 +185,7 @@ pub async fn delete(
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
     let deletion = objects::read_deletion(RESOURCE, &key.name, &query, &headers, body).await?;
-    let old: AgentView = find_now(&state, &key).await?;
-    identity.check(&asked::<AgentView>("delete", None, &key), old.user())?;
+    let old: AgentView = find_allowed(&state, &identity, &asked::<AgentView>("delete", None, &key), &key).await?;
     let known = deletion.known.or_the_same(old.agent.meta.id);
     let delete = DeleteAgent { clock: state.clock(), key: &key, known, asks: Source::Api };
     let deleted = write(&state, deletion.rehearsal, &delete).await;
@@ -195,7 +203,7 @@ pub async fn delete(
         })
         .await?;
     }
-    Ok(axum::Json(wire(&view)).into_response())
+    Ok(audit::written(axum::Json(wire(&view)).into_response(), &view.agent.meta))
 }
 
 /// Registers a run: the fencing epoch of this process.
@@ -211,11 +219,11 @@ pub async fn register_run(
     let rehearsal = query.rehearsal()?;
     negotiate::expect_json(&headers)?;
     negotiate::read_body(&headers, body, negotiate::BODY_MAX).await.and_then(|bytes| Json::parse(&bytes, NulAllowed::Nowhere))?;
-    let old: AgentView = find_now(&state, &key).await?;
-    identity.check(&asked::<AgentView>("create", Some("runs"), &key), old.user())?;
+    let old: AgentView = find_allowed(&state, &identity, &asked::<AgentView>("create", Some("runs"), &key), &key).await?;
     let registered = write(&state, rehearsal, &RegisterRun { clock: state.clock(), key: &key }).await;
     let run = registered.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
-    Ok((StatusCode::CREATED, axum::Json(RunResponse::new(run.id, run.epoch))).into_response())
+    let answer = (StatusCode::CREATED, axum::Json(RunResponse::new(run.id, run.epoch))).into_response();
+    Ok(audit::written(answer, &old.agent.meta))
 }
 
 /// Takes a push.
@@ -254,8 +262,11 @@ async fn take_push(
     let json = Json::parse(&bytes, NulAllowed::InResourceBodies).map_err(refused)?;
     drop(bytes);
     let (request, warnings) = json.into_type::<PushRequest>(validation).map_err(refused)?;
-    let old: AgentView = find_now(state, key).await.map_err(|error| (error, "failed"))?;
-    identity.check(&asked::<AgentView>("update", Some("snapshot"), key), old.user()).map_err(refused)?;
+    let asked = asked::<AgentView>("update", Some("snapshot"), key);
+    let old: AgentView = find_allowed(state, identity, &asked, key).await.map_err(|error| {
+        let label = if error.code().is_server_error() || error.code() == StatusCode::NOT_FOUND { "failed" } else { "refused" };
+        (error, label)
+    })?;
     let push = Push::try_from(request).map_err(|faults| refused(ApiError::invalid(RESOURCE.kind(), &key.name, &faults)))?;
     let accept = AcceptPush { clock: state.clock(), key, push: &push };
     let answered =
@@ -296,5 +307,6 @@ async fn take_push(
             Err(_) => None,
         },
     };
-    Ok((answer(StatusCode::OK, &PushResponse::accepted(answered.changed, snapshot), warnings, applied), label))
+    let answer = answer(StatusCode::OK, &PushResponse::accepted(answered.changed, snapshot), warnings, applied);
+    Ok((audit::written(answer, &old.agent.meta), label))
 }

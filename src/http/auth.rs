@@ -1,87 +1,43 @@
 //! Who calls, and what they may do.
 //!
-//! Two ways of knowing callers: not at all (`none`, loopback only), and by a file of tokens (`token`), in the format of
-//! kube-apiserver's `--token-auth-file`. Three rules of what callers may: members of `system:masters` everything; others their
-//! own chats (`spec.owner`) and the agents whose `spec.serviceAccountName` is their user name. For lists the same rules are a
-//! [`Reach`], which the store turns into SQL.
+//! Three ways of knowing callers: not at all (`none`, loopback only), by a file of tokens (`token`), in the format of
+//! kube-apiserver's `--token-auth-file`, and by asking a cluster (`kubernetes`). Under the first two, members of
+//! `system:masters` may do everything, and others reach their own chats (`spec.owner`) and the agents whose
+//! `spec.serviceAccountName` is their user name. Under the third RBAC decides, and owning ([`identity`]). For lists the same
+//! rules are a [`Reach`](crate::model::access::Reach), which the store turns into SQL.
 
-use super::status::{ApiError, GROUP, Resource};
-use crate::{config, model::access::Reach};
+mod browser;
+mod cache;
+pub mod cluster;
+mod identity;
+mod tokens;
+
+use super::status::ApiError;
+use crate::config;
 use axum::http::{HeaderMap, header};
-use sha2::{Digest as _, Sha256};
-use std::{
-    collections::HashMap,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::{Arc, RwLock},
-    time::SystemTime,
-};
+use browser::is_of_another_site;
+use cluster::Reviews;
+pub use identity::{Asked, EventList, Identity, Scope};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+pub use tokens::TokenFile;
 
 /// The group whose members may do everything.
 pub const MASTERS: &str = "system:masters";
-
-/// Who calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The user name.
-    pub user: String,
-    /// The groups.
-    pub groups: Vec<String>,
-}
-
-impl Identity {
-    /// Whose records it reaches.
-    pub fn reach(&self) -> Reach {
-        if self.groups.iter().any(|group| group == MASTERS) { Reach::Everything } else { Reach::Own(self.user.clone()) }
-    }
-
-    /// Refuses what is not within reach. `owner` is the chat's owner, or the agent's service account.
-    pub fn check(&self, request: &Asked<'_>, owner: Option<&str>) -> Result<(), ApiError> {
-        if self.reach().covers(owner) { Ok(()) } else { Err(self.forbidden(request)) }
-    }
-
-    fn forbidden(&self, asked: &Asked<'_>) -> ApiError {
-        let Asked { verb, resource, subresource, namespace, name } = asked;
-        let resource_path = match subresource {
-            Some(subresource) => format!("{}/{subresource}", resource.plural()),
-            None => resource.plural().to_owned(),
-        };
-        let message = format!(
-            "{}.{GROUP} {name:?} is forbidden: User {:?} cannot {verb} resource {resource_path:?} in API group {GROUP:?} in the namespace {namespace:?}",
-            resource.plural(),
-            self.user
-        );
-        ApiError::forbidden(*resource, name, message)
-    }
-}
-
-/// What is asked, for the refusal.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// `get`, `update` and so on.
-    pub verb: &'static str,
-    /// Of which resource.
-    pub resource: Resource,
-    /// Of which subresource.
-    pub subresource: Option<&'static str>,
-    /// Where.
-    pub namespace: &'a str,
-    /// The object's name.
-    pub name: &'a str,
-}
 
 /// Why callers cannot be known as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// Everybody may do everything, on an address that others reach.
     #[error(
-        "--auth none lets everybody do everything, so it is refused on {0}, which is not a loopback address: use --auth token, or listen on 127.0.0.1"
+        "--auth none lets everybody do everything, so it is refused on {0}, which is not a loopback address: use --auth token or kubernetes, or listen on 127.0.0.1"
     )]
     OpenToOthers(SocketAddr),
     /// `--auth token` without a file.
     #[error("--auth token needs --token-auth-file")]
     NoFile,
+    /// `--auth kubernetes` without a cluster.
+    #[error("--auth kubernetes needs a cluster to ask")]
+    NoCluster,
     /// The file cannot be read.
     #[error("reading the token file {path}: {source}")]
     Read {
@@ -109,10 +65,12 @@ pub enum Authentication {
     None,
     /// By a file of tokens.
     Token(TokenFile),
+    /// By asking a cluster.
+    Cluster(Arc<Reviews>),
 }
 
 impl Authentication {
-    /// As configured; refuses `none` on an address that others reach.
+    /// As configured, without a cluster; refuses `none` on an address that others reach.
     pub fn from_config(config: &config::Server) -> Result<Self, AuthError> {
         match config.auth {
             config::Auth::None if config.listen.ip().is_loopback() => Ok(Self::None),
@@ -121,11 +79,12 @@ impl Authentication {
                 let path = config.token_auth_file.as_deref().ok_or(AuthError::NoFile)?;
                 Ok(Self::Token(TokenFile::open(path)?))
             }
+            config::Auth::Kubernetes => Err(AuthError::NoCluster),
         }
     }
 
     /// Who sends these headers.
-    pub fn identify(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
+    pub async fn identify(&self, headers: &HeaderMap) -> Result<Identity, ApiError> {
         if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
             return Err(ApiError::denied("impersonation is not served here: send the token of the user that you mean"));
         }
@@ -133,122 +92,29 @@ impl Authentication {
             Self::None if is_of_another_site(headers) => Err(ApiError::denied(
                 "this server takes everybody for its owner, so it answers only requests made to a loopback name, and none from web pages of other sites",
             )),
-            Self::None => Ok(Identity { user: "system:anonymous".into(), groups: vec![MASTERS.into()] }),
-            Self::Token(file) => {
-                let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-                let token =
-                    value.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-                token.and_then(|(_, token)| file.find(token.trim())).ok_or_else(ApiError::unauthorized)
+            Self::None => Ok(Identity::by_rules("system:anonymous".into(), vec![MASTERS.into()])),
+            Self::Token(file) => bearer(headers).and_then(|token| file.find(token)).ok_or_else(ApiError::unauthorized),
+            Self::Cluster(reviews) => {
+                let token = bearer(headers).ok_or_else(ApiError::unauthorized)?;
+                identity::identify(reviews, token.into()).await
             }
         }
     }
 }
 
-/// Whether a browser sends this for a page of somebody else. A page may make a browser ask any address of this machine, by its
-/// own origin or by a name that resolves to 127.0.0.1; where nobody is known, both must be refused by what the browser says.
-fn is_of_another_site(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = text(header::HOST).is_some_and(|host| !is_loopback_name(host));
-    let origin =
-        text(header::ORIGIN).is_some_and(|origin| !is_loopback_name(origin.split_once("://").map_or(origin, |(_, host)| host)));
-    host || origin
-}
-
-/// Whether an authority, with or without a port, names this machine to itself.
-fn is_loopback_name(authority: &str) -> bool {
-    let host = authority
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
-        .map_or(authority, |(host, _)| host);
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// A file of tokens, read again when it changes. Tokens are looked up by their sha256, so that no comparison of them takes a
-/// time that tells anything.
-#[derive(Clone, Debug)]
-pub struct TokenFile {
-    path: Arc<PathBuf>,
-    known: Arc<RwLock<Known>>,
-}
-
-#[derive(Debug)]
-struct Known {
-    modified: Option<SystemTime>,
-    users: HashMap<[u8; 32], Identity>,
-}
-
-impl TokenFile {
-    /// Reads a file.
-    pub fn open(path: &Path) -> Result<Self, AuthError> {
-        let known = Known { modified: modified(path), users: read(path)? };
-        Ok(Self { path: Arc::new(path.to_owned()), known: Arc::new(RwLock::new(known)) })
-    }
-
-    fn find(&self, token: &str) -> Option<Identity> {
-        self.read_again();
-        let known = self.known.read().expect("no holder of this lock panics");
-        known.users.get(&<[u8; 32]>::from(Sha256::digest(token))).cloned()
-    }
-
-    /// A file that changed and cannot be read keeps what was known; that is logged once a change.
-    fn read_again(&self) {
-        let now = modified(&self.path);
-        if self.known.read().expect("no holder of this lock panics").modified == now {
-            return;
-        }
-        let mut known = self.known.write().expect("no holder of this lock panics");
-        if known.modified == now {
-            return;
-        }
-        known.modified = now;
-        match read(&self.path) {
-            Ok(users) => {
-                tracing::info!(users = users.len(), "the token file has changed and was read again");
-                known.users = users;
-            }
-            Err(error) => tracing::error!(%error, "the token file has changed and cannot be read; the tokens known before stay"),
-        }
-    }
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
-}
-
-fn read(path: &Path) -> Result<HashMap<[u8; 32], Identity>, AuthError> {
-    let text = fs::read_to_string(path).map_err(|source| AuthError::Read { path: path.to_owned(), source })?;
-    let mut lines = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .comment(Some(b'#'))
-        .trim(csv::Trim::All)
-        .from_reader(text.as_bytes());
-    let mut users = HashMap::new();
-    for record in lines.records() {
-        let bad = |line: u64, message| AuthError::Line { path: path.to_owned(), line, message };
-        let form = "must be token,user,uid and optionally \"group1,group2\" in quotes";
-        let record = record.map_err(|error| bad(error.position().map_or(0, csv::Position::line), form))?;
-        let bad = |message| bad(record.position().map_or(0, csv::Position::line), message);
-        let (Some(token), Some(user), Some(_), 3 | 4) = (record.get(0), record.get(1), record.get(2), record.len()) else {
-            return Err(bad(form));
-        };
-        if token.is_empty() || user.is_empty() {
-            return Err(bad("token and user must not be empty"));
-        }
-        let groups = record.get(3).unwrap_or_default().split(',').map(str::trim).filter(|group| !group.is_empty());
-        let identity = Identity { user: user.to_owned(), groups: groups.map(str::to_owned).collect() };
-        if users.insert(Sha256::digest(token).into(), identity).is_some() {
-            return Err(bad("this token stands in the file twice"));
-        }
-    }
-    Ok(users)
+/// The token that these headers hold.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{tokens::read, *};
+    use crate::{http::status::Resource, model::access::Reach};
     use axum::http::HeaderValue;
+    use std::{fs, time::SystemTime};
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().expect("a file");
@@ -260,20 +126,24 @@ mod tests {
         HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).expect("a header"))])
     }
 
-    #[test]
-    fn callers_are_known_by_their_token_and_others_are_not() {
+    async fn reach_of(identity: &Identity) -> Reach {
+        identity.scope("list", Resource::Chats, None).await.expect("rules").reach
+    }
+
+    #[tokio::test]
+    async fn callers_are_known_by_their_token_and_others_are_not() {
         let file = file("# people\ns3cret,alice,1\nroot,admin,2,\"system:masters,ops\"\n");
         let auth = Authentication::Token(TokenFile::open(file.path()).expect("the file"));
-        let alice = auth.identify(&bearer("s3cret")).expect("alice");
-        assert_eq!(alice.reach(), Reach::Own("alice".into()));
-        assert_eq!(auth.identify(&bearer("root")).expect("admin").reach(), Reach::Everything);
+        let alice = auth.identify(&bearer("s3cret")).await.expect("alice");
+        assert_eq!(reach_of(&alice).await, Reach::Own("alice".into()));
+        assert_eq!(reach_of(&auth.identify(&bearer("root")).await.expect("admin")).await, Reach::Everything);
         for headers in [bearer("s3cre"), bearer(""), HeaderMap::new()] {
-            assert_eq!(auth.identify(&headers).expect_err("unknown").code().as_u16(), 401);
+            assert_eq!(auth.identify(&headers).await.expect_err("unknown").code().as_u16(), 401);
         }
     }
 
-    #[test]
-    fn a_changed_file_is_read_again_and_a_broken_one_keeps_what_was_known() {
+    #[tokio::test]
+    async fn a_changed_file_is_read_again_and_a_broken_one_keeps_what_was_known() {
         let file = file("one,alice,1\n");
         let auth = Authentication::Token(TokenFile::open(file.path()).expect("the file"));
         let later = |seconds| {
@@ -282,14 +152,14 @@ mod tests {
         };
         fs::write(&file, "two,alice,1\n").expect("writing it");
         later(1_000);
-        assert!(auth.identify(&bearer("one")).is_err() && auth.identify(&bearer("two")).is_ok());
+        assert!(auth.identify(&bearer("one")).await.is_err() && auth.identify(&bearer("two")).await.is_ok());
         fs::write(&file, "broken\n").expect("writing it");
         later(2_000);
-        assert!(auth.identify(&bearer("two")).is_ok());
+        assert!(auth.identify(&bearer("two")).await.is_ok());
     }
 
-    #[test]
-    fn where_nobody_is_known_web_pages_of_other_sites_and_borrowed_names_are_refused() {
+    #[tokio::test]
+    async fn where_nobody_is_known_web_pages_of_other_sites_and_borrowed_names_are_refused() {
         let with =
             |name: header::HeaderName, value: &'static str| HeaderMap::from_iter([(name, HeaderValue::from_static(value))]);
         for (name, value, ok) in [
@@ -302,15 +172,15 @@ mod tests {
             (header::ORIGIN, "null", false),
             (header::HeaderName::from_static("impersonate-user"), "bob", false),
         ] {
-            assert_eq!(Authentication::None.identify(&with(name.clone(), value)).is_ok(), ok, "{name}: {value}");
+            assert_eq!(Authentication::None.identify(&with(name.clone(), value)).await.is_ok(), ok, "{name}: {value}");
         }
     }
 
-    #[test]
-    fn a_name_with_a_comma_stands_in_quotes_and_loose_groups_are_refused() {
+    #[tokio::test]
+    async fn a_name_with_a_comma_stands_in_quotes_and_loose_groups_are_refused() {
         let file = file("t,\"Smith, J\",1,\"dev, ops\"\n");
         let auth = Authentication::Token(TokenFile::open(file.path()).expect("the file"));
-        let smith = auth.identify(&bearer("t")).expect("smith");
+        let smith = auth.identify(&bearer("t")).await.expect("smith");
         assert_eq!((smith.user.as_str(), smith.groups), ("Smith, J", vec!["dev".to_owned(), "ops".to_owned()]));
         assert!(read(self::file("t,u,1,dev,ops\n").path()).is_err());
     }
@@ -332,6 +202,7 @@ mod tests {
             database_connections: 4,
             retention_interval: crate::config::RETENTION_INTERVAL,
             event_retention: crate::config::EVENT_RETENTION,
+            access: config::Access::default(),
         };
         assert!(Authentication::from_config(&none("127.0.0.1:0")).is_ok());
         assert!(Authentication::from_config(&none("[::1]:0")).is_ok());
@@ -339,15 +210,15 @@ mod tests {
         assert!(refused.to_string().contains("loopback"), "{refused}");
     }
 
-    #[test]
-    fn a_refusal_reads_as_a_kube_apiservers() {
-        let bob = Identity { user: "bob".into(), groups: vec![] };
+    #[tokio::test]
+    async fn a_refusal_reads_as_a_kube_apiservers() {
+        let bob = Identity::by_rules("bob".into(), vec![]);
         let asked = Asked { verb: "get", resource: Resource::Chats, subresource: None, namespace: "team-a", name: "x" };
-        let error = bob.check(&asked, Some("alice")).expect_err("not his");
+        let error = bob.check(&asked, Some("alice")).await.expect_err("not his");
         assert_eq!(
             error.message(),
             "chats.moorline.dev \"x\" is forbidden: User \"bob\" cannot get resource \"chats\" in API group \"moorline.dev\" in the namespace \"team-a\""
         );
-        assert!(bob.check(&asked, Some("bob")).is_ok());
+        assert!(bob.check(&asked, Some("bob")).await.is_ok());
     }
 }

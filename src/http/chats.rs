@@ -3,13 +3,14 @@
 use super::{
     AppState,
     address::{Path, Query},
-    auth::Identity,
+    audit,
+    auth::{Asked, Identity},
     lists::Listed,
     negotiate::Warnings,
     objects::{self, PATCH_TRIES, WriteQuery},
     page::{Order, Place, object_version},
     patch::Patch,
-    records::{self, How, Record, Update, asked, find_now, find_shown, write},
+    records::{self, How, Record, Update, asked, find_allowed, find_shown, write},
     status::{ApiError, Resource},
     typed::{self, Typed},
     wait,
@@ -127,6 +128,10 @@ impl Record for ChatView {
         self.user()
     }
 
+    fn names_anew(&self, wanted: &Wanted) -> bool {
+        wanted.spec.reference != Reference::Unbound && wanted.spec.reference != self.chat.spec.reference
+    }
+
     fn update<'a>(
         update: &'a Update<'a>,
         known: Preconditions,
@@ -170,6 +175,11 @@ pub async fn create(
     let how = How { rehearsal, headers: &headers, unasked: Some(wait::UNASKED) };
     let Typed { object: chat, warnings, faults } = objects::read_object::<Chat>(RESOURCE, &headers, body, validation).await?;
     objects::check_namespace(RESOURCE, &namespace)?;
+    let of_namespace = Asked { verb: "create", resource: RESOURCE, subresource: None, namespace: &namespace, name: "" };
+    let reach = identity.creates(&of_namespace).await?;
+    // A child is given its parent's pin, and so all that may be read of the parent's context.
+    let contexts = Asked { verb: "get", subresource: Some("context"), ..of_namespace };
+    let parents = if chat.spec.parent_ref.is_some() { identity.reach(&contexts).await } else { reach.clone() };
     let generated = chat.metadata.name.as_deref().is_none_or(str::is_empty);
     for last in [false, false, true] {
         let (key, of_name) = objects::new_name(RESOURCE, &namespace, &chat.metadata, state.clock())?;
@@ -182,7 +192,9 @@ pub async fn create(
                 return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults));
             }
         };
-        identity.check(&asked::<ChatView>("create", None, &key), Some(&desired.spec.owner))?;
+        if !reach.covers(Some(&desired.spec.owner)) {
+            return Err(identity.forbidden(&asked::<ChatView>("create", None, &key)));
+        }
         let create = CreateChat {
             clock: state.clock(),
             key: &key,
@@ -190,7 +202,7 @@ pub async fn create(
             labels: &desired.labels,
             annotations: &desired.annotations,
             created_by: &identity.user,
-            reach: &identity.reach(),
+            reach: &parents,
             source: Source::Api,
         };
         match write(&state, rehearsal, &create).await {
@@ -297,12 +309,11 @@ pub async fn delete(
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
     let deletion = objects::read_deletion(RESOURCE, &key.name, &query, &headers, body).await?;
-    let old: ChatView = find_now(&state, &key).await?;
-    identity.check(&asked::<ChatView>("delete", None, &key), old.user())?;
+    let old: ChatView = find_allowed(&state, &identity, &asked::<ChatView>("delete", None, &key), &key).await?;
     let propagation = if deletion.orphan { Propagation::Orphan } else { Propagation::Background };
     let known = deletion.known.or_the_same(old.chat.meta.id);
     let delete = DeleteChat { key: &key, known, propagation, asks: Source::Api };
     let deleted = write(&state, deletion.rehearsal, &delete).await;
     let last = deleted.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;
-    Ok(objects::deleted(RESOURCE, &key.name, &last.chat.meta.id.to_string()))
+    Ok(audit::written(objects::deleted(RESOURCE, &key.name, &last.chat.meta.id.to_string()), &last.chat.meta))
 }

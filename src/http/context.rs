@@ -14,7 +14,7 @@ use super::{
     negotiate::{self, FieldValidation, Json, NulAllowed, Warnings},
     objects::WriteQuery,
     page::object_version,
-    records::{self, How, Record as _, find_now},
+    records::{self, How, find_allowed},
     status::{ApiError, Resource},
     wait,
 };
@@ -95,8 +95,8 @@ pub async fn get(
     let key = Key::new(namespace, name);
     let form = query.form()?;
     let found = state.moorings().find(&key).await?;
-    let mooring = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
-    identity.check(&asked("get", &key), Some(&mooring.owner))?;
+    let Some(mooring) = found else { return Err(identity.missing(&asked("get", &key)).await) };
+    identity.check(&asked("get", &key), Some(&mooring.owner)).await?;
     let Some((pin, rv)) = mooring.pin else { return Err(ApiError::not_pinned(&key.name)) };
     let cached = Name { namespace: key.namespace.clone(), id: pin.snapshot, rv, hash: pin.hash };
     let bodies = match form {
@@ -116,8 +116,8 @@ pub async fn get(
     let mut connection = store::acquire(state.pool()).await?;
     let found = store::chats::context(&mut connection, &key, bodies).await?;
     drop(connection);
-    let context = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
-    identity.check(&asked("get", &key), Some(&context.owner))?;
+    let Some(context) = found else { return Err(identity.missing(&asked("get", &key)).await) };
+    identity.check(&asked("get", &key), Some(&context.owner)).await?;
     let Some(pin) = context.pin else { return Err(ApiError::not_pinned(&key.name)) };
     if form == Form::Prompt {
         return prompt_answer(&headers, pin).await;
@@ -249,8 +249,7 @@ pub async fn refresh(
     if !faults.is_empty() {
         return Err(ApiError::invalid(RESOURCE.kind(), &key.name, &faults));
     }
-    let old: ChatView = find_now(&state, &key).await?;
-    identity.check(&asked("update", &key), old.user())?;
+    let old: ChatView = find_allowed(&state, &identity, &asked("update", &key), &key).await?;
     let token = request.token.unwrap_or_else(|| state.clock().new_id().to_string());
     let refresh = RefreshChat { key: &key, id: old.chat.meta.id, token: &token };
     let refreshed = records::write(&state, rehearsal, &refresh).await;

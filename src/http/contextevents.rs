@@ -7,7 +7,7 @@ mod stream;
 use super::{
     AppState,
     address::{Path, Query},
-    auth::Identity,
+    auth::{EventList, Identity},
     objects,
     page::list_version,
     status::{ApiError, Resource},
@@ -110,7 +110,11 @@ async fn answer(
     let cursor = query.cursor()?;
     let filter = Wanted { namespace, chat: query.chat.clone(), agent: query.agent.clone(), about: None };
     match watch {
-        None => page(&state, &identity.reach(), &filter, cursor, query.limit()?).await,
+        None => {
+            let limit = query.limit()?;
+            let scope = identity.event_scope("list", EventList::ContextEvents, filter.namespace.as_deref()).await?;
+            page(&state, &scope.reach, &filter, cursor, limit).await
+        }
         Some(asked) => {
             let last = asked.last_event_id().map(|id| {
                 read_cursor(id)
@@ -120,7 +124,7 @@ async fn answer(
                 Some(cursor) => Some(cursor),
                 None => asked.after()?,
             };
-            stream::serve(state, identity.reach(), filter, cursor, Shape::ContextEvent, &asked).await
+            stream::serve(state, identity, filter, cursor, Shape::ContextEvent, &asked).await
         }
     }
 }

@@ -6,7 +6,7 @@
 use super::{
     AppState,
     address::{Path, Query},
-    auth::Identity,
+    auth::{Identity, Scope},
     objects,
     page::{self, Continue, ListQuery, Order, Place},
     status::{ApiError, Resource},
@@ -85,15 +85,15 @@ async fn page<K: Listed>(
 ) -> Result<Response, ApiError> {
     let wanted = query.read(K::RESOURCE, namespace)?;
     wanted.wait(state).await?;
+    let Scope { reach, namespace, until: _ } = identity.scope("list", K::RESOURCE, namespace).await?;
     let mut connection = store::acquire(state.pool()).await?;
     let mut moment = lists::moment(&mut connection).await?;
     let version = wanted.version(&mut moment).await?; // before the rows
-    let reach = identity.reach();
     let mut items = Vec::new();
     let mut after = wanted.continued.as_ref().map(|token| token.after.clone());
     let more = loop {
         let limit = wanted.next(items.len());
-        let slice = Slice { namespace, labels: &wanted.labels, fields: &wanted.fields, limit: limit + 1 };
+        let slice = Slice { namespace: namespace.as_deref(), labels: &wanted.labels, fields: &wanted.fields, limit: limit + 1 };
         let mut rows = K::rows(&mut moment, &reach, &slice, wanted.order, after.as_ref()).await?;
         let more = page::cut(&mut rows, limit);
         after = rows.last().map(|row| K::place(row, wanted.order)).or(after);

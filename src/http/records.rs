@@ -9,6 +9,7 @@
 use super::{
     AppState,
     address::{Path, Query},
+    audit,
     auth::{Asked, Identity},
     negotiate::Warnings,
     objects::{self, PATCH_TRIES, WriteQuery},
@@ -73,6 +74,8 @@ pub trait Record: Sized + Send + Sync + 'static {
     fn wanted(&self, object: &Self::Wire) -> Result<Self::Wanted, Vec<Fault>>;
     /// The user whose it would be: the caller must reach it as it is and as it would be.
     fn user_after<'a>(&'a self, wanted: &'a Self::Wanted) -> Option<&'a str>;
+    /// Whether it would get to the context of an agent that it does not name now.
+    fn names_anew(&self, wanted: &Self::Wanted) -> bool;
     /// The write that makes it so.
     fn update<'a>(
         update: &'a Update<'a>,
@@ -118,6 +121,23 @@ pub async fn find_now<R: Record>(state: &AppState, key: &Key) -> Result<R, ApiEr
     find(&mut *store::acquire(state.pool()).await?, key).await
 }
 
+/// One that must be there and with which the caller may do what it asks.
+pub async fn find_allowed<R: Record>(
+    state: &AppState,
+    identity: &Identity,
+    asked: &Asked<'_>,
+    key: &Key,
+) -> Result<R, ApiError> {
+    let found = R::read(&mut *store::acquire(state.pool()).await?, key).await?; // the connection goes back before anybody is asked
+    match found {
+        Some(record) => {
+            identity.check(asked, record.user()).await?;
+            Ok(record)
+        }
+        None => Err(identity.missing(asked).await),
+    }
+}
+
 /// One that must be there and be the caller's, and how it is shown, as of one moment.
 pub async fn find_shown<R: Record>(
     state: &AppState,
@@ -125,11 +145,21 @@ pub async fn find_shown<R: Record>(
     asked: &Asked<'_>,
     key: &Key,
 ) -> Result<(R, R::Wire), ApiError> {
-    let mut tx = store::one_moment(state.pool()).await?;
-    let record: R = find(&mut tx, key).await?;
-    identity.check(asked, record.user())?;
-    let shown = record.detailed(&mut tx).await?;
-    Ok((record, shown))
+    let mut granted = false;
+    loop {
+        let mut tx = store::one_moment(state.pool()).await?;
+        let Some(record) = R::read(&mut tx, key).await? else {
+            drop(tx);
+            return Err(identity.missing(asked).await);
+        };
+        if granted || identity.known(asked, record.user()) == Some(true) {
+            let shown = record.detailed(&mut tx).await?;
+            return Ok((record, shown));
+        }
+        drop(tx); // nobody is asked while it is open
+        identity.check(asked, record.user()).await?;
+        granted = true;
+    }
 }
 
 /// Does a write and tells the loop, or rehearses it.
@@ -178,10 +208,10 @@ pub async fn answer<R: Record>(
     if how.rehearsal {
         let mut object = shown(state, &record).await;
         kube::Resource::meta_mut(&mut object).resource_version = before.map(object_version);
-        return Ok(objects::answer(code, &object, warnings, None));
+        return Ok(audit::written(objects::answer(code, &object, warnings, None), record.meta()));
     }
     let (record, applied) = settle(state, how, record).await?;
-    Ok(objects::answer(code, &shown(state, &record).await, warnings, applied))
+    Ok(audit::written(objects::answer(code, &shown(state, &record).await, warnings, applied), record.meta()))
 }
 
 /// One record.
@@ -208,11 +238,10 @@ pub async fn update<R: Record>(
     let key = Key::new(namespace, name);
     let (validation, how) = (query.validation()?, How { rehearsal: query.rehearsal()?, headers: &headers, unasked: None });
     let read = objects::read_object::<R::Wire>(R::RESOURCE, &headers, body, validation).await?;
-    let old: R = find_now(&state, &key).await?;
     let asked = asked::<R>("update", None, &key);
-    identity.check(&asked, old.user())?;
-    let (wanted, known) = read_update(&identity, &asked, &key, &old, &read)?;
-    let update = Update { clock: state.clock(), key: &key, reach: &identity.reach() };
+    let old: R = find_allowed(&state, &identity, &asked, &key).await?;
+    let (wanted, known) = read_update(&identity, &asked, &key, &old, &read).await?;
+    let update = Update { clock: state.clock(), key: &key, reach: &identity.reach(&asked).await };
     let written = write(&state, how.rehearsal, &R::update(&update, known.or_the_same(old.meta().id), &wanted)).await;
     let record = written.map_err(|error| ApiError::from_write(R::RESOURCE, &key.name, error))?;
     answer(&state, how, StatusCode::OK, record, Some(old.meta().rv), read.warnings).await
@@ -236,9 +265,9 @@ pub async fn patch<R: Record>(
     loop {
         let (old, shown) = find_shown::<R>(&state, &identity, &asked, &key).await?;
         let read = patch.apply(R::RESOURCE, &key.name, &shown, validation)?;
-        let (wanted, known) = read_update(&identity, &asked, &key, &old, &read)?;
+        let (wanted, known) = read_update(&identity, &asked, &key, &old, &read).await?;
         let known = known.or_as_seen(old.meta().id, old.meta().rv);
-        let update = Update { clock: state.clock(), key: &key, reach: &identity.reach() };
+        let update = Update { clock: state.clock(), key: &key, reach: &identity.reach(&asked).await };
         tries += 1;
         match write(&state, how.rehearsal, &R::update(&update, known, &wanted)).await {
             Err(WriteError::Changed) if !patch.versioned && tries < PATCH_TRIES => {}
@@ -249,7 +278,7 @@ pub async fn patch<R: Record>(
 }
 
 /// What an object asks of a record that exists; all faults of it.
-fn read_update<R: Record>(
+async fn read_update<R: Record>(
     identity: &Identity,
     asked: &Asked<'_>,
     key: &Key,
@@ -259,7 +288,10 @@ fn read_update<R: Record>(
     let known = objects::known(key, kube::Resource::meta(&read.object))?;
     match (old.wanted(&read.object), known) {
         (Ok(wanted), Ok(known)) if read.faults.is_empty() => {
-            identity.check(asked, old.user_after(&wanted))?;
+            identity.check(asked, old.user_after(&wanted)).await?;
+            if old.names_anew(&wanted) {
+                identity.check_naming(&key.namespace).await?;
+            }
             Ok((wanted, known))
         }
         (wanted, known) => {

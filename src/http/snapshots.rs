@@ -74,9 +74,13 @@ pub async fn get(
     let key = Key::new(namespace, name);
     let mut connection = store::acquire(state.pool()).await?;
     let found = store::snapshots::get(&mut connection, &key).await?;
-    let found = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
-    let account = store::snapshots::service_account(&mut connection, &key.namespace, found.snapshot.agent_id).await?;
     let asked = Asked { verb: "get", resource: RESOURCE, subresource: None, namespace: &key.namespace, name: &key.name };
-    identity.check(&asked, account.as_deref())?;
+    let Some(found) = found else {
+        drop(connection);
+        return Err(identity.missing(&asked).await);
+    };
+    let account = store::snapshots::service_account(&mut connection, &key.namespace, found.snapshot.agent_id).await?;
+    drop(connection); // nobody is asked while it is held
+    identity.check(&asked, account.as_deref()).await?;
     form.answer(RESOURCE, &wire(&found), state.clock().now())
 }

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// The resources of the API group, by their plural.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +231,26 @@ impl ApiError {
     pub fn unavailable(message: impl Into<String>) -> Self {
         let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message);
         error.0.retry_after = Some(RETRY_AFTER);
+        error
+    }
+
+    /// 503: the cluster cannot be asked who sends the token.
+    pub fn no_authentication(why: &str) -> Self {
+        tracing::debug!(why, "a caller could not be known");
+        Self::unavailable("the cluster, which knows who sends this token, does not answer: nothing was done; try again")
+    }
+
+    /// 503: the cluster cannot be asked what the caller may do.
+    pub fn no_authorization(why: &str) -> Self {
+        tracing::debug!(why, "it could not be known what a caller may do");
+        Self::unavailable("the cluster, which knows what you may do, does not answer: nothing was done; try again")
+    }
+
+    /// 429: the caller sends more than its share.
+    pub fn too_fast(rate: u32, wait: Duration) -> Self {
+        let message = format!("you may send {rate} requests a second on average: try again after the time in Retry-After");
+        let mut error = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message);
+        error.0.retry_after = Some(u32::try_from(wait.as_secs()).map_or(u32::MAX, |whole| whole.saturating_add(1)));
         error
     }
 

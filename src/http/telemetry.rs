@@ -15,8 +15,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from a client, in bytes.
 const ID_MAX: usize = 64;
 
+/// What a request is called in the log.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
 /// Observes a request.
-pub async fn observe(request: Request, next: Next) -> Response {
+pub async fn observe(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = known(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
@@ -25,6 +29,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let id = given.map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned);
     let path = request.uri().path().to_owned();
     let span = tracing::info_span!("http", request_id = %id);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).instrument(span.clone()).await;
     let (code, took) = (response.status().as_u16(), began.elapsed());
     METRICS.request(method, &route, code, took);

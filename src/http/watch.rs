@@ -9,6 +9,7 @@ mod asked;
 mod first;
 mod frame;
 mod kinds;
+mod leave;
 
 use super::{
     AppState,
@@ -26,6 +27,7 @@ use crate::{
     store::{self, StoreError, events::Cursor, log},
 };
 pub use asked::{Asked, IfWatch, Style, place};
+pub use leave::{Leave, Watched};
 use asked::{Selection, Start};
 use axum::{
     body::{Body, Bytes},
@@ -59,7 +61,9 @@ pub async fn serve(
     namespace: Option<&str>,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    let selection = asked.selection(resource, namespace)?;
+    asked.selection(resource, namespace)?; // whether it can be read comes before who reads it
+    let leave = Leave::take(identity.clone(), Watched::Objects(resource), namespace.map(str::to_owned)).await?;
+    let selection = asked.selection(resource, leave.scope().namespace.as_deref())?;
     let start = asked.start()?;
     let frames = Frames::new(resource, asked.style);
     let watching = state.tail().watch(); // before it looks, so that the tail does not begin after what it sees
@@ -73,11 +77,12 @@ pub async fn serve(
     };
     let now = Instant::now();
     let patience = asked.timeout.unwrap_or_else(|| TIMEOUT.mul_f64(1.0 + state.clock().random()));
-    let reach = identity.reach();
+    let reach = leave.scope().reach.clone();
     let watcher = Watcher {
         state: state.clone(),
         sees_all: reach == Reach::Everything && selection.is_everything(),
         reach,
+        leave,
         resource,
         selection,
         frames,
@@ -128,6 +133,7 @@ enum Done {
 struct Watcher {
     state: AppState,
     reach: Reach,
+    leave: Leave,
     resource: Resource,
     selection: Selection,
     /// Neither its reach nor its selection leaves anything out of its namespace.
@@ -152,6 +158,9 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if Instant::now() >= self.deadline {
+                self.phase = Phase::Over;
+            }
+            if self.leave.is_over() && !self.leave.renew().await {
                 self.phase = Phase::Over;
             }
             let piece = match &self.phase {
@@ -366,7 +375,7 @@ impl Watcher {
                 return Some(piece.into());
             }
         }
-        let until = self.deadline.min(self.bookmark_at.max(Instant::now() + Duration::from_secs(1)));
+        let until = self.leave.earlier(self.deadline.min(self.bookmark_at.max(Instant::now() + Duration::from_secs(1))));
         let stopping = self.state.stopping();
         let stopped = tokio::select! {
             () = stopping.cancelled() => true,

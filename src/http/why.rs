@@ -27,9 +27,9 @@ pub async fn get(
 ) -> Result<Json<ChatWhy>, ApiError> {
     let key = Key::new(namespace, name);
     let found = store::why::read(state.pool(), &key).await?;
-    let (view, loaded) = found.ok_or_else(|| ApiError::not_found(RESOURCE, &key.name))?;
     let asked = Asked { verb: "get", resource: RESOURCE, subresource: Some("why"), namespace: &key.namespace, name: &key.name };
-    identity.check(&asked, Some(&view.chat.spec.owner))?;
+    let Some((view, loaded)) = found else { return Err(identity.missing(&asked).await) };
+    identity.check(&asked, Some(&view.chat.spec.owner)).await?;
     let chat = &view.chat;
     let pin = loaded.pin.as_ref().zip(chat.pin.as_ref()).map(|((pin, _), record)| SeenPin {
         pin: *pin,

@@ -238,11 +238,12 @@ pub async fn newest(
                       WHERE e.chat_id IS NULL AND a.namespace = e.namespace AND a.id = e.agent_id),
                      (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
                       WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.agent_id = e.agent_id AND d.kind = 'AgentDeleted')
-                 ) = $3) AND ($4::uuid IS NULL OR e.subject = $4) AND " + $which + " ORDER BY e.rv DESC, e.seq DESC LIMIT $2",
+                 ) = $3) AND ($4::uuid IS NULL OR e.subject = $4) AND (e.chat_id IS NOT NULL OR NOT $5::boolean) AND " + $which + " ORDER BY e.rv DESC, e.seq DESC LIMIT $2",
                 horizon,
                 limit,
                 reach.user(),
-                *subject
+                *subject,
+                reach.is_of_chats_only()
                 $(, $more)*
             )
             .fetch_all(&mut *connection)
@@ -251,9 +252,9 @@ pub async fn newest(
         };
     }
     let mut rows = match (namespace, name) {
-        (Some(namespace), Some(name)) => about_some!("e.namespace = $5 AND e.name = $6", namespace, name),
-        (Some(namespace), None) => about_some!("e.namespace = $5", namespace),
-        (None, Some(name)) => about_some!("e.name = $5", name),
+        (Some(namespace), Some(name)) => about_some!("e.namespace = $6 AND e.name = $7", namespace, name),
+        (Some(namespace), None) => about_some!("e.namespace = $6", namespace),
+        (None, Some(name)) => about_some!("e.name = $6", name),
         (None, None) => about_some!("true"),
     };
     rows.reverse();

@@ -6,7 +6,7 @@ use super::{
     super::{
         AppState,
         address::{Path, Query},
-        auth::Identity,
+        auth::{EventList, Identity},
         objects,
         page::{list_version, object_version},
         status::{ApiError, Resource},
@@ -149,13 +149,14 @@ async fn answer(
             None => Cursor::through(log::list_version(&mut *store::acquire(state.pool()).await?).await?),
         };
         let wanted = Wanted { namespace, about: Some(involved), ..Wanted::default() };
-        return stream::serve(state, identity.reach(), wanted, Some(after), Shape::CoreEvent, &asked).await;
+        return stream::serve(state, identity, wanted, Some(after), Shape::CoreEvent, &asked).await;
     }
     let form = form?;
+    let scope = identity.event_scope("list", EventList::CoreEvents, namespace.as_deref()).await?;
     let mut connection = store::acquire(state.pool()).await?;
     let version = log::list_version(&mut connection).await?; // before the rows
     let about = About { namespace: namespace.as_deref(), name: involved.name.as_deref(), subject: involved.uid };
-    let found = events::newest(&mut connection, &about, &identity.reach(), MAX).await?;
+    let found = events::newest(&mut connection, &about, &scope.reach, MAX).await?;
     let items: Vec<Value> = found
         .iter()
         .filter(|event| involved.takes(event))

@@ -4,6 +4,7 @@
 use super::{
     super::{
         AppState,
+        auth::{EventList, Identity},
         page::{list_version, object_version},
         status::ApiError,
         table::{self, Form},
@@ -12,7 +13,7 @@ use super::{
             change::Told,
             ring::{Entry, Place, Progress, Taken},
         },
-        watch::{Asked, Style, bookmark},
+        watch::{Asked, Leave, Style, Watched, bookmark},
     },
     PAGE, Wanted, core_v1, start,
 };
@@ -73,6 +74,7 @@ enum Phase {
 struct Watcher {
     state: AppState,
     reach: Reach,
+    leave: Leave,
     wanted: Wanted,
     agents: HashSet<Uuid>,
     frames: Frames,
@@ -88,13 +90,18 @@ struct Watcher {
 /// Answers with the stream of what is wanted after a cursor; without one, from the beginning of what is kept.
 pub async fn serve(
     state: AppState,
-    reach: Reach,
+    identity: Identity,
     wanted: Wanted,
     cursor: Option<Cursor>,
     shape: Shape,
     asked: &Asked,
 ) -> Result<Response, ApiError> {
     let frames = Frames { style: asked.style, shape };
+    let list = match shape {
+        Shape::ContextEvent => EventList::ContextEvents,
+        Shape::CoreEvent => EventList::CoreEvents,
+    };
+    let leave = Leave::take(identity, Watched::Events(list), wanted.namespace.clone()).await?;
     let watching = state.tail().watch(); // before it looks
     let mut connection = store::acquire(state.pool()).await?;
     let bounds = log::bounds(&mut connection).await?;
@@ -107,7 +114,8 @@ pub async fn serve(
     let fits = (bounds.floor..=bounds.newest).contains(&cursor.rv);
     let now = Instant::now();
     let watcher = Watcher {
-        reach,
+        reach: leave.scope().reach.clone(),
+        leave,
         wanted,
         agents: agents.into_iter().collect(),
         frames,
@@ -134,6 +142,9 @@ impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if Instant::now() >= self.deadline {
+                self.phase = Phase::Over;
+            }
+            if self.leave.is_over() && !self.leave.renew().await {
                 self.phase = Phase::Over;
             }
             let piece = match &self.phase {
@@ -248,7 +259,7 @@ impl Watcher {
                 return Some(piece.into());
             }
         }
-        let until = self.deadline.min(self.bookmark_at.max(Instant::now() + Duration::from_secs(1)));
+        let until = self.leave.earlier(self.deadline.min(self.bookmark_at.max(Instant::now() + Duration::from_secs(1))));
         let stopping = self.state.stopping();
         let stopped = tokio::select! {
             () = stopping.cancelled() => true,
@@ -262,7 +273,7 @@ impl Watcher {
     }
 
     fn may_see(&self, entry: &Entry) -> bool {
-        self.reach.covers(entry.owner.as_deref())
+        (entry.event.chat.is_some() || !self.reach.is_of_chats_only()) && self.reach.covers(entry.owner.as_deref())
     }
 }
 

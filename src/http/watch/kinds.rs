@@ -34,7 +34,7 @@ pub fn kinds(resource: Resource, reach: &Reach) -> &'static [EventKind] {
         (Resource::Chats, _) => CHATS,
         (Resource::Agents, _) => AGENTS,
         (Resource::AgentSnapshots, Reach::Everything) => SNAPSHOTS,
-        (Resource::AgentSnapshots, Reach::Own(_)) => SNAPSHOTS_OF_ONES_OWN,
+        (Resource::AgentSnapshots, Reach::Own(_) | Reach::OwnChats(_)) => SNAPSHOTS_OF_ONES_OWN,
     }
 }
 

@@ -97,14 +97,15 @@ pub async fn read_some_after(
                       WHERE e.chat_id IS NULL AND a.namespace = e.namespace AND a.id = e.agent_id),
                      (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
                       WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.agent_id = e.agent_id AND d.kind = 'AgentDeleted')
-                 ) = $5) AND " + $which + " ORDER BY e.rv, e.seq LIMIT $4",
+                 ) = $5) AND (e.chat_id IS NOT NULL OR NOT $8::boolean) AND " + $which + " ORDER BY e.rv, e.seq LIMIT $4",
                 cursor.rv,
                 cursor.seq,
                 horizon,
                 limit,
                 reach.user(),
                 end.rv,
-                end.seq
+                end.seq,
+                reach.is_of_chats_only()
                 $(, $more)*
             )
             .fetch(&mut *connection), limit)
@@ -114,18 +115,18 @@ pub async fn read_some_after(
     }
     let (rows, all) = match (namespace, chat, agent) {
         (None, None, None) => of_some!("true"),
-        (Some(namespace), None, None) => of_some!("e.namespace = $8", namespace),
+        (Some(namespace), None, None) => of_some!("e.namespace = $9", namespace),
         (Some(namespace), Some(chat), None) => {
-            of_some!("e.namespace = $8 AND e.name = $9 AND e.chat_id IS NOT NULL", namespace, chat)
+            of_some!("e.namespace = $9 AND e.name = $10 AND e.chat_id IS NOT NULL", namespace, chat)
         }
-        (None, Some(chat), None) => of_some!("e.name = $8 AND e.chat_id IS NOT NULL", chat),
+        (None, Some(chat), None) => of_some!("e.name = $9 AND e.chat_id IS NOT NULL", chat),
         (namespace, chat, Some(agent)) => of_some!(
-            "($8::text IS NULL OR e.namespace = $8) AND ($9::text IS NULL OR (e.name = $9 AND e.chat_id IS NOT NULL))
+            "($9::text IS NULL OR e.namespace = $9) AND ($10::text IS NULL OR (e.name = $10 AND e.chat_id IS NOT NULL))
              AND (e.namespace, e.agent_id) IN (
-                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $10 AND ($8::text IS NULL OR a.namespace = $8)
+                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $11 AND ($9::text IS NULL OR a.namespace = $9)
                  UNION
                  SELECT d.namespace, d.agent_id FROM events d
-                 WHERE d.name = $10 AND d.kind = 'AgentDeleted' AND ($8::text IS NULL OR d.namespace = $8))",
+                 WHERE d.name = $11 AND d.kind = 'AgentDeleted' AND ($9::text IS NULL OR d.namespace = $9))",
             *namespace,
             *chat,
             agent

@@ -103,6 +103,11 @@ impl Layout {
         self.certs().join("apiserver.key")
     }
 
+    /// What it signs the tokens of service accounts with.
+    pub fn token_key(&self) -> PathBuf {
+        self.certs().join("sa.key")
+    }
+
     /// What the apiserver was asked and did.
     pub fn audit(&self) -> PathBuf {
         self.home().join("audit.log")

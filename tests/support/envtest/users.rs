@@ -1,7 +1,9 @@
 //! Users with rights of their own: service accounts, whose tokens the apiserver gives, as a deployed Moorline's.
 
 use super::ControlPlane;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use std::{fs, process::Command};
 
 /// Somebody whom the apiserver knows.
 #[derive(Clone, Debug)]
@@ -56,5 +58,44 @@ impl ControlPlane {
 impl User {
     fn role(&self) -> String {
         format!("{}:{}", self.namespace, self.short)
+    }
+}
+
+/// Tokens that are made for somebody, and those that are good for nothing.
+impl ControlPlane {
+    /// A token of a user for an audience, as a pod's projected volume has it.
+    pub async fn token_for(&self, user: &User, audience: &str) -> String {
+        let path = format!("/api/v1/namespaces/{}/serviceaccounts/{}/token", user.namespace, user.short);
+        let asked = json!({"spec": {"audiences": [audience], "expirationSeconds": 600}});
+        let made = self.send("POST", &path, Some(&asked)).await.unwrap();
+        made["status"]["token"].as_str().unwrap().to_owned()
+    }
+
+    /// The same token as the apiserver would have made it an hour earlier, signed with its key: it is over since.
+    pub fn expired(&self, token: &str) -> String {
+        let mut parts = token.split('.');
+        let (header, claims) = (parts.next().unwrap(), parts.next().unwrap());
+        let mut claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        for time in ["iat", "nbf", "exp"] {
+            claims[time] = json!(claims[time].as_i64().unwrap() - 3_600);
+        }
+        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let input = self.layout.home().join("signed");
+        fs::write(&input, &signed).unwrap();
+        let openssl = Command::new("openssl").args(["dgst", "-sha256", "-sign"]).arg(self.layout.token_key()).arg(&input).output();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(openssl.unwrap().stdout))
+    }
+
+    /// Gives a user these rights in one namespace, besides those it has.
+    pub async fn allow_in(&self, namespace: &str, user: &User, rules: &Value) {
+        let name = format!("{}-{}", user.namespace, user.short);
+        let of = format!("{RBAC}/namespaces/{namespace}");
+        self.send("POST", &format!("{of}/roles"), Some(&json!({"metadata": {"name": name}, "rules": rules}))).await.unwrap();
+        let body = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": user.short, "namespace": user.namespace}],
+        });
+        self.send("POST", &format!("{of}/rolebindings"), Some(&body)).await.unwrap();
     }
 }
