@@ -4,7 +4,7 @@
 use super::{
     Listed, Shared,
     connect::Cluster,
-    ingest::CONCURRENCY,
+    ingest::{CONCURRENCY, READ},
     kind::{Id, Kind},
     seen::Entry,
 };
@@ -36,8 +36,6 @@ const TAKE: usize = 512;
 const COMPARE: i64 = 500;
 /// How often to look whether this replica still holds the Lease, and to try a comparison again that failed.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long reading one manifest may take.
-const READ: Duration = Duration::from_secs(20);
 
 impl Shared {
     /// Follows one kind of object in the cluster until `stop`. What goes wrong with the watch is logged once a minute at most.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::{
-        manifest::Manifest,
+        manifest::{Manifest, News},
         object::{DeletionPolicy, Key, Source, TextMap},
     },
     store::{self, StoreError, manifests, transact},
@@ -20,11 +20,11 @@ use crate::{
     writes::{
         WriteError,
         chats::Propagation,
-        manifests::{LetAgentGo, LetChatGo, LetGo, MANIFESTS, TakeAgent, TakeChat, annotations},
+        manifests::{LetAgentGo, LetChatGo, LetGo, MANIFESTS, TakeAgent, TakeChat, Taken, annotations},
     },
 };
 use kube::core::{DynamicObject, ObjectMeta, Resource as _};
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 /// What came of looking at a manifest.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub enum Outcome {
     WaitsForHolder,
     /// The record is on its way out.
     WaitsForRecord,
+    /// A later state of it, of this version, was taken over before: the cluster is to be asked.
+    Doubtful(u64),
 }
 
 /// Whether a refusal may end without a change of the manifest or an event of a record of its name.
@@ -110,7 +112,7 @@ impl Shared {
             let known = origins.get(&id.key).is_some_and(|origin| {
                 let said = remembered(object, entry, false);
                 let last = origin.manifest.as_ref().filter(|_| origin.source == Source::Manifest);
-                last.is_some_and(|last| Manifest { bound: last.bound, ..said }.is_no_news_after(last))
+                last.is_some_and(|last| Manifest { bound: last.bound, ..said }.after(last, false) == News::None)
             });
             let settled = known && entry.deleting.is_none() && entry.held == (entry.policy == DeletionPolicy::Delete);
             if settled {
@@ -124,7 +126,10 @@ impl Shared {
 
     /// Looks at one object, and sees to what comes of it. Answers whether it has to be looked at once more, after a while.
     pub(super) async fn look(&self, id: &Id, entry: &Entry, object: &DynamicObject) -> bool {
-        let taken = if entry.mirrored { Ok(Outcome::WaitsForHolder) } else { self.take(id, entry, object).await };
+        let mut taken = if entry.mirrored { Ok(Outcome::WaitsForHolder) } else { self.take(id, entry, object, None).await };
+        if let Ok(Outcome::Doubtful(version)) = taken {
+            taken = self.take_anew(id, version).await;
+        }
         let again = match taken {
             Ok(Outcome::Settled) => {
                 self.seen.refuse(id, entry.uid, None);
@@ -139,6 +144,7 @@ impl Shared {
             }
             Ok(Outcome::WaitsForHolder) => false,
             Ok(Outcome::WaitsForRecord) => true,
+            Ok(Outcome::Doubtful(_)) => return true,
             Err(error) => {
                 tracing::debug!(object = %id, %error, "a manifest could not be taken over yet");
                 if entry.deleting.is_some() {
@@ -151,8 +157,29 @@ impl Shared {
         again
     }
 
+    /// Takes over what the cluster says now, which is what counts, whatever version was taken over before.
+    async fn take_anew(&self, id: &Id, version: u64) -> Result<Outcome, StoreError> {
+        let api = id.kind.api(&self.client, Some(&id.key.namespace));
+        let read = tokio::time::timeout(READ, api.get_opt(&id.key.name)).await;
+        let there = read.ok().and_then(Result::ok).flatten();
+        let Some((object, entry)) = there.and_then(|object| Entry::of(id.kind, &object).map(|entry| (object, entry))) else {
+            return Ok(Outcome::Doubtful(version));
+        };
+        if entry.mirrored {
+            return Ok(Outcome::WaitsForHolder);
+        }
+        self.seen.note(id, entry.clone());
+        self.take(id, &entry, &object, Some(version)).await
+    }
+
     /// Takes over what a manifest says, or lets its record go.
-    async fn take(&self, id: &Id, entry: &Entry, object: &DynamicObject) -> Result<Outcome, StoreError> {
+    async fn take(
+        &self,
+        id: &Id,
+        entry: &Entry,
+        object: &DynamicObject,
+        asked_after: Option<u64>,
+    ) -> Result<Outcome, StoreError> {
         if entry.deleting.is_some() {
             return self.let_go(id, entry, entry.policy).await;
         }
@@ -165,22 +192,22 @@ impl Shared {
         };
         let taken = match &said {
             Said::Chat(manifest, desired) => {
-                let take = TakeChat { clock: &self.clock, key: &id.key, manifest, spec: &desired.spec };
+                let take = TakeChat { clock: &self.clock, key: &id.key, manifest, asked_after, spec: &desired.spec };
                 transact(&self.pool, &self.clock, &take).await
             }
             Said::Agent(manifest, desired) => {
-                let take = TakeAgent { clock: &self.clock, key: &id.key, manifest, spec: &desired.spec };
+                let take = TakeAgent { clock: &self.clock, key: &id.key, manifest, asked_after, spec: &desired.spec };
                 transact(&self.pool, &self.clock, &take).await
             }
         };
         match taken {
-            Ok(taken) => {
-                if taken != crate::writes::manifests::Taken::Unchanged {
-                    self.wake.work();
-                    self.wake.events();
-                }
+            Ok(Taken::Created | Taken::Changed) => {
+                self.wake.work();
+                self.wake.events();
                 Ok(Outcome::Settled)
             }
+            Ok(Taken::Unchanged) => Ok(Outcome::Settled),
+            Ok(Taken::Doubtful(version)) => Ok(Outcome::Doubtful(version)),
             Err(WriteError::Store(error)) => Err(error),
             Err(WriteError::BeingDeleted) => Ok(Outcome::WaitsForRecord),
             Err(error @ WriteError::OwnedByApi { .. }) => Ok(self.refused(entry, OWNED_BY_API, error.to_string(), Heals::No)),
@@ -297,6 +324,8 @@ impl Shared {
 
 /// How many manifests are taken over at once.
 pub const CONCURRENCY: usize = 8;
+/// How long reading one manifest may take.
+pub const READ: Duration = Duration::from_secs(20);
 /// How many records are read at once.
 const PAGE: i64 = 1_000;
 
