@@ -93,7 +93,7 @@ impl Shared {
     }
 
     /// Leaves out what says nothing that was not taken over already, in one statement for all. When the database is away,
-    /// each is tried by itself later.
+    /// each is tried by itself, later.
     async fn unless_known(
         &self,
         kind: Kind,
@@ -107,7 +107,16 @@ impl Shared {
                 Kind::Agent | Kind::Snapshot => manifests::of_agents_named(&mut connection, &keys).await,
             }
         };
-        let Ok(origins) = origins.await else { return news };
+        let Ok(origins) = origins.await else {
+            // The database is away, and would be for each of them.
+            for (id, (entry, _)) in news {
+                self.again.failed(&id, self.clock.random());
+                if entry.deleting.is_some() {
+                    self.queue.add(&id);
+                }
+            }
+            return HashMap::new();
+        };
         news.retain(|id, (entry, object)| {
             let known = origins.get(&id.key).is_some_and(|origin| {
                 let said = remembered(object, entry, false);
@@ -264,59 +273,49 @@ impl Shared {
         }
     }
 
-    /// The cluster has no object of this name. The record of that name, if a manifest made it, loses its manifest, and stays.
-    pub(super) async fn nowhere(&self, id: &Id) -> Result<(), StoreError> {
+    /// The cluster was asked, and has no object of this name. The record of that name, if a manifest made it, loses its manifest, and
+    /// stays. Answers whether that has to be looked at once more.
+    pub(super) async fn nowhere(&self, id: &Id) -> Result<bool, StoreError> {
         let keys = [id.key.clone()];
         let mut connection = store::acquire(&self.pool).await?;
         let origins = match id.kind {
             Kind::Chat => manifests::of_chats_named(&mut connection, &keys).await?,
             Kind::Agent => manifests::of_agents_named(&mut connection, &keys).await?,
-            Kind::Snapshot => return Ok(()),
+            Kind::Snapshot => return Ok(false),
         };
         drop(connection);
         let made = origins.get(&id.key).filter(|origin| origin.source == Source::Manifest);
-        if let Some(manifest) = made.and_then(|origin| origin.manifest.as_ref()) {
-            self.let_go(id, &Entry::vanished(manifest.uid), DeletionPolicy::Retain).await?;
+        let Some(manifest) = made.and_then(|origin| origin.manifest.as_ref()) else { return Ok(false) };
+        // It may have been made and taken over since the cluster was asked.
+        let api = id.kind.api(&self.client, Some(&id.key.namespace));
+        match tokio::time::timeout(READ, api.get_metadata_opt(&id.key.name)).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(_))) => return Ok(false), // the watch brings it
+            Ok(Err(_)) | Err(_) => return Ok(true),
         }
-        Ok(())
+        self.let_go(id, &Entry::vanished(manifest.uid), DeletionPolicy::Retain).await?;
+        tracing::info!(object = %id, "its manifest is nowhere; the record stays, and the API may change it");
+        Ok(false)
     }
 
-    /// A list has ended: the records of manifests that are nowhere lose their manifest, and stay.
-    pub(super) async fn listed(
-        &self,
-        kind: Kind,
-        namespace: Option<&str>,
-        there: &std::collections::HashSet<Id>,
-    ) -> Result<(), StoreError> {
-        for (id, _) in self.seen.keep_only(kind, namespace, there) {
-            self.queue.add(&id);
-        }
-        if kind == Kind::Snapshot {
-            return Ok(());
-        }
+    /// A list has ended: records whose manifests were in none are looked for, and the cluster is asked for each.
+    pub(super) async fn look_for_vanished(&self, kind: Kind, namespace: Option<&str>) -> Result<(), StoreError> {
         let mut after = Key::new("", "");
         loop {
             let mut connection = store::acquire(&self.pool).await?;
             let page = match kind {
                 Kind::Chat => manifests::chats_made(&mut connection, &after, PAGE).await?,
-                Kind::Agent | Kind::Snapshot => manifests::agents_made(&mut connection, &after, PAGE).await?,
+                Kind::Agent => manifests::agents_made(&mut connection, &after, PAGE).await?,
+                Kind::Snapshot => return Ok(()),
             };
             drop(connection);
             let Some(last) = page.last() else { return Ok(()) };
             after = last.key.clone();
-            for made in page {
+            for made in page.into_iter().filter(|made| namespace.is_none_or(|namespace| namespace == made.key.namespace)) {
                 let id = Id { kind, key: made.key };
-                if namespace.is_some_and(|namespace| namespace != id.key.namespace) || self.seen.get(&id).is_some() {
-                    continue;
+                if self.seen.get(&id).is_none() {
+                    self.again.add(&id);
                 }
-                // It may have been made and taken over since the list was: the cluster knows.
-                match kind.api(&self.client, Some(&id.key.namespace)).get_metadata_opt(&id.key.name).await {
-                    Ok(None) => {}
-                    Ok(Some(_)) | Err(_) => continue,
-                }
-                let entry = Entry::vanished(made.uid);
-                self.let_go(&id, &entry, DeletionPolicy::Retain).await?;
-                tracing::info!(object = %id, "its manifest was deleted while nobody looked; the record stays, and the API may change it");
             }
         }
     }
