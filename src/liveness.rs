@@ -25,6 +25,11 @@ impl Liveness {
         }
     }
 
+    /// How long a task has shown no sign of life.
+    pub fn silence(&self, task: &str) -> Duration {
+        self.0.lock().expect("no holder of this lock panics").get(task).map_or(Duration::ZERO, Instant::elapsed)
+    }
+
     /// A task has ended as it should.
     pub fn ended(&self, task: &str) {
         self.0.lock().expect("no holder of this lock panics").remove(task);
@@ -54,6 +59,8 @@ mod tests {
         liveness.alive("watch of agents");
         liveness.ended("mirror");
         tokio::time::advance(Duration::from_mins(6)).await;
+        assert_eq!(liveness.silence("watch of agents"), Duration::from_mins(6));
+        assert_eq!(liveness.silence("mirror"), Duration::ZERO);
         let silent: Vec<String> = liveness.silent().into_iter().map(|(task, _)| task).collect();
         assert_eq!(silent, ["watch of chats"]);
     }

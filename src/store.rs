@@ -27,7 +27,7 @@ pub mod why;
 
 pub use error::{Retry, StoreError};
 pub use rows::deleted::Deleted;
-pub use transaction::{Write, one_moment, rehearse, transact};
+pub use transaction::{Write, end, moment_on, one_moment, rehearse, transact};
 
 use sqlx::{
     Connection as _,

@@ -245,3 +245,31 @@ async fn a_manifest_that_was_restored_from_an_earlier_day_says_what_counts() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_record_whose_manifest_vanished_while_the_database_was_away_belongs_to_the_api() {
+    let control_plane = ControlPlane::start().await;
+    let front = Front::start(&control_plane, &[]).await;
+    front.apply(&chat("fix", json!({}))).await;
+    front.until_shown("chat/fix", "Ready", "True", "Unbound").await;
+    let mark = control_plane.mark();
+    front.db.lock_out().await;
+    control_plane.lose_all_data().await;
+    control_plane.namespace(&front.namespace).await;
+    until_within(PATIENCE, "chats are listed anew, and watched", || async {
+        let requests = control_plane.requests_since(mark).await;
+        let ours = |verb: &str| {
+            let of = |it: &crate::support::envtest::Audit| {
+                it.verb == verb && it.resource == "chats" && it.code == 200 && it.user_agent.starts_with("moorline")
+            };
+            requests.iter().filter(|it| of(it)).count()
+        };
+        (ours("list") > 0 && ours("watch") > 1).then_some(())
+    })
+    .await;
+    front.db.let_in().await;
+    until_within(PATIENCE, "the API owns it", || async {
+        (front.send("PATCH", "chats/fix", Some(json!({"spec": {"title": "mine"}}))).await.0 == 200).then_some(())
+    })
+    .await;
+}

@@ -13,6 +13,8 @@ use uuid::Uuid;
 pub const ROOM: usize = 8_192;
 /// How long an Event waits at most for statuses that are to be written. So some are told even when those never end.
 const LAST: std::time::Duration = std::time::Duration::from_secs(1);
+/// Longest note of an Event, in bytes.
+const NOTE: usize = 1_024;
 /// How long telling one may take.
 const REQUEST: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -67,7 +69,7 @@ impl Shared {
                 type_: if warning { EventType::Warning } else { EventType::Normal },
                 action: reason.clone(),
                 reason,
-                note: Some(message.chars().take(1_000).collect()),
+                note: Some(message[..message.floor_char_boundary(NOTE)].to_owned()),
                 secondary: None,
             };
             tokio::time::timeout(LAST, self.queue.worked_off()).await.ok();

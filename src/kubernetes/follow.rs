@@ -4,7 +4,7 @@
 use super::{
     Listed, Shared,
     connect::Cluster,
-    ingest::CONCURRENCY,
+    ingest::{CONCURRENCY, READ},
     kind::{Id, Kind},
     seen::Entry,
 };
@@ -25,7 +25,11 @@ use kube::{
     },
 };
 use std::{collections::HashSet, time::Duration};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Objects in one page of a list, and at most in one look at a watch.
@@ -36,8 +40,15 @@ const TAKE: usize = 512;
 const COMPARE: i64 = 500;
 /// How often to look whether this replica still holds the Lease, and to try a comparison again that failed.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long reading one manifest may take.
-const READ: Duration = Duration::from_secs(20);
+/// How the task is named that reads manifests again.
+const READER: &str = "reader of manifests";
+/// When records without a manifest are looked for again, after that failed.
+const OWED: Duration = Duration::from_secs(2);
+/// How often a watch that says nothing is looked after, and a task that has nothing to do says that it is there.
+pub(super) const CHECK: Duration = Duration::from_mins(1);
+/// How long a watch may ask nothing of the cluster: it is ended, and asked for again, within five minutes. After that the request
+/// has got lost.
+const SILENCE: Duration = Duration::from_mins(6);
 
 impl Shared {
     /// Follows one kind of object in the cluster until `stop`. What goes wrong with the watch is logged once a minute at most.
@@ -66,11 +77,27 @@ impl Shared {
         let mut histories = self.lease.histories();
         let mut history = *histories.borrow_and_update();
         let mut listing: Option<HashSet<Id>> = None;
-        let mut quiet_until = tokio::time::Instant::now();
+        let mut quiet_until = Instant::now();
+        // When the records of manifests that no list had are looked for.
+        let mut owed: Option<Instant> = None;
+        self.liveness.alive(&task);
         loop {
-            self.liveness.alive(&task);
             let events = tokio::select! {
                 () = stop.cancelled() => break,
+                () = sleep_until(owed.unwrap_or_else(Instant::now)), if owed.is_some() => {
+                    owed = self.look_for_vanished(kind, namespace.as_deref()).await.err().map(|error| {
+                        tracing::debug!(%error, kind = kind.plural(), "records without a manifest could not be looked for yet");
+                        Instant::now() + OWED
+                    });
+                    continue;
+                }
+                () = sleep(CHECK) => {
+                    if self.liveness.silence(&task) > SILENCE {
+                        tracing::warn!("the {task} was not answered for {} s; it begins anew", SILENCE.as_secs());
+                        stream = begin();
+                    }
+                    continue;
+                }
                 Ok(()) = histories.changed() => {
                     history = *histories.borrow_and_update();
                     // What was seen says nothing of what there is.
@@ -80,6 +107,7 @@ impl Shared {
                 }
                 events = stream.next() => events,
             };
+            self.liveness.alive(&task);
             let Some(events) = events else { break };
             let mut objects = Vec::new();
             for event in events {
@@ -99,9 +127,10 @@ impl Shared {
                     Ok(watcher::Event::InitDone) => {
                         self.saw(kind, std::mem::take(&mut objects), &task).await;
                         if let Some(there) = listing.take() {
-                            if let Err(error) = self.listed(kind, namespace.as_deref(), &there).await {
-                                tracing::warn!(%error, kind = kind.plural(), "records without a manifest could not be looked for; the next list does it");
+                            for (id, _) in self.seen.keep_only(kind, namespace.as_deref(), &there) {
+                                self.queue.add(&id);
                             }
+                            owed = Some(Instant::now());
                             self.listed.send_modify(|listed| _ = listed.of(history).map(|listed| listed.has(&task)));
                         }
                     }
@@ -110,8 +139,8 @@ impl Shared {
                         if is_refused(&error) {
                             self.listed.send_modify(|listed| _ = listed.of(history).map(|listed| listed.has_refused(&task)));
                         }
-                        if tokio::time::Instant::now() >= quiet_until {
-                            quiet_until = tokio::time::Instant::now() + Duration::from_mins(1);
+                        if Instant::now() >= quiet_until {
+                            quiet_until = Instant::now() + Duration::from_mins(1);
                             tracing::warn!(%error, "the {task} failed; it is tried again");
                         }
                     }
@@ -129,9 +158,11 @@ impl Shared {
             while work.len() >= CONCURRENCY {
                 work.join_next().await;
             }
+            self.liveness.alive(READER);
             let ids = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 ids = self.again.take(1) => ids,
+                () = sleep(CHECK) => continue,
             };
             for id in ids {
                 let shared = self.clone();
@@ -144,6 +175,7 @@ impl Shared {
                 });
             }
         }
+        self.liveness.ended(READER);
     }
 
     /// Reads one manifest again. Answers whether that has to be done once more.
@@ -156,7 +188,7 @@ impl Shared {
                 self.look(id, &entry, &object).await
             }
             Ok(Ok(None)) => match self.nowhere(id).await {
-                Ok(()) => false,
+                Ok(again) => again,
                 Err(error) => {
                     tracing::debug!(object = %id, %error, "a manifest is gone, and its record could not be released yet");
                     true

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     model::{
-        manifest::Manifest,
+        manifest::{Manifest, News},
         object::{DeletionPolicy, Key, Source, TextMap},
     },
     store::{self, StoreError, manifests, transact},
@@ -20,11 +20,11 @@ use crate::{
     writes::{
         WriteError,
         chats::Propagation,
-        manifests::{LetAgentGo, LetChatGo, LetGo, MANIFESTS, TakeAgent, TakeChat, annotations},
+        manifests::{LetAgentGo, LetChatGo, LetGo, MANIFESTS, TakeAgent, TakeChat, Taken, annotations},
     },
 };
 use kube::core::{DynamicObject, ObjectMeta, Resource as _};
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 /// What came of looking at a manifest.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub enum Outcome {
     WaitsForHolder,
     /// The record is on its way out.
     WaitsForRecord,
+    /// A later state of it, of this version, was taken over before: the cluster is to be asked.
+    Doubtful(u64),
 }
 
 /// Whether a refusal may end without a change of the manifest or an event of a record of its name.
@@ -91,7 +93,7 @@ impl Shared {
     }
 
     /// Leaves out what says nothing that was not taken over already, in one statement for all. When the database is away,
-    /// each is tried by itself later.
+    /// each is tried by itself, later.
     async fn unless_known(
         &self,
         kind: Kind,
@@ -105,12 +107,21 @@ impl Shared {
                 Kind::Agent | Kind::Snapshot => manifests::of_agents_named(&mut connection, &keys).await,
             }
         };
-        let Ok(origins) = origins.await else { return news };
+        let Ok(origins) = origins.await else {
+            // The database is away, and would be for each of them.
+            for (id, (entry, _)) in news {
+                self.again.failed(&id, self.clock.random());
+                if entry.deleting.is_some() {
+                    self.queue.add(&id);
+                }
+            }
+            return HashMap::new();
+        };
         news.retain(|id, (entry, object)| {
             let known = origins.get(&id.key).is_some_and(|origin| {
                 let said = remembered(object, entry, false);
                 let last = origin.manifest.as_ref().filter(|_| origin.source == Source::Manifest);
-                last.is_some_and(|last| Manifest { bound: last.bound, ..said }.is_no_news_after(last))
+                last.is_some_and(|last| Manifest { bound: last.bound, ..said }.after(last, false) == News::None)
             });
             let settled = known && entry.deleting.is_none() && entry.held == (entry.policy == DeletionPolicy::Delete);
             if settled {
@@ -124,7 +135,10 @@ impl Shared {
 
     /// Looks at one object, and sees to what comes of it. Answers whether it has to be looked at once more, after a while.
     pub(super) async fn look(&self, id: &Id, entry: &Entry, object: &DynamicObject) -> bool {
-        let taken = if entry.mirrored { Ok(Outcome::WaitsForHolder) } else { self.take(id, entry, object).await };
+        let mut taken = if entry.mirrored { Ok(Outcome::WaitsForHolder) } else { self.take(id, entry, object, None).await };
+        if let Ok(Outcome::Doubtful(version)) = taken {
+            taken = self.take_anew(id, version).await;
+        }
         let again = match taken {
             Ok(Outcome::Settled) => {
                 self.seen.refuse(id, entry.uid, None);
@@ -139,6 +153,7 @@ impl Shared {
             }
             Ok(Outcome::WaitsForHolder) => false,
             Ok(Outcome::WaitsForRecord) => true,
+            Ok(Outcome::Doubtful(_)) => return true,
             Err(error) => {
                 tracing::debug!(object = %id, %error, "a manifest could not be taken over yet");
                 if entry.deleting.is_some() {
@@ -151,8 +166,29 @@ impl Shared {
         again
     }
 
+    /// Takes over what the cluster says now, which is what counts, whatever version was taken over before.
+    async fn take_anew(&self, id: &Id, version: u64) -> Result<Outcome, StoreError> {
+        let api = id.kind.api(&self.client, Some(&id.key.namespace));
+        let read = tokio::time::timeout(READ, api.get_opt(&id.key.name)).await;
+        let there = read.ok().and_then(Result::ok).flatten();
+        let Some((object, entry)) = there.and_then(|object| Entry::of(id.kind, &object).map(|entry| (object, entry))) else {
+            return Ok(Outcome::Doubtful(version));
+        };
+        if entry.mirrored {
+            return Ok(Outcome::WaitsForHolder);
+        }
+        self.seen.note(id, entry.clone());
+        self.take(id, &entry, &object, Some(version)).await
+    }
+
     /// Takes over what a manifest says, or lets its record go.
-    async fn take(&self, id: &Id, entry: &Entry, object: &DynamicObject) -> Result<Outcome, StoreError> {
+    async fn take(
+        &self,
+        id: &Id,
+        entry: &Entry,
+        object: &DynamicObject,
+        asked_after: Option<u64>,
+    ) -> Result<Outcome, StoreError> {
         if entry.deleting.is_some() {
             return self.let_go(id, entry, entry.policy).await;
         }
@@ -165,22 +201,22 @@ impl Shared {
         };
         let taken = match &said {
             Said::Chat(manifest, desired) => {
-                let take = TakeChat { clock: &self.clock, key: &id.key, manifest, spec: &desired.spec };
+                let take = TakeChat { clock: &self.clock, key: &id.key, manifest, asked_after, spec: &desired.spec };
                 transact(&self.pool, &self.clock, &take).await
             }
             Said::Agent(manifest, desired) => {
-                let take = TakeAgent { clock: &self.clock, key: &id.key, manifest, spec: &desired.spec };
+                let take = TakeAgent { clock: &self.clock, key: &id.key, manifest, asked_after, spec: &desired.spec };
                 transact(&self.pool, &self.clock, &take).await
             }
         };
         match taken {
-            Ok(taken) => {
-                if taken != crate::writes::manifests::Taken::Unchanged {
-                    self.wake.work();
-                    self.wake.events();
-                }
+            Ok(Taken::Created | Taken::Changed) => {
+                self.wake.work();
+                self.wake.events();
                 Ok(Outcome::Settled)
             }
+            Ok(Taken::Unchanged) => Ok(Outcome::Settled),
+            Ok(Taken::Doubtful(version)) => Ok(Outcome::Doubtful(version)),
             Err(WriteError::Store(error)) => Err(error),
             Err(WriteError::BeingDeleted) => Ok(Outcome::WaitsForRecord),
             Err(error @ WriteError::OwnedByApi { .. }) => Ok(self.refused(entry, OWNED_BY_API, error.to_string(), Heals::No)),
@@ -237,59 +273,49 @@ impl Shared {
         }
     }
 
-    /// The cluster has no object of this name. The record of that name, if a manifest made it, loses its manifest, and stays.
-    pub(super) async fn nowhere(&self, id: &Id) -> Result<(), StoreError> {
+    /// The cluster was asked, and has no object of this name. The record of that name, if a manifest made it, loses its manifest, and
+    /// stays. Answers whether that has to be looked at once more.
+    pub(super) async fn nowhere(&self, id: &Id) -> Result<bool, StoreError> {
         let keys = [id.key.clone()];
         let mut connection = store::acquire(&self.pool).await?;
         let origins = match id.kind {
             Kind::Chat => manifests::of_chats_named(&mut connection, &keys).await?,
             Kind::Agent => manifests::of_agents_named(&mut connection, &keys).await?,
-            Kind::Snapshot => return Ok(()),
+            Kind::Snapshot => return Ok(false),
         };
         drop(connection);
         let made = origins.get(&id.key).filter(|origin| origin.source == Source::Manifest);
-        if let Some(manifest) = made.and_then(|origin| origin.manifest.as_ref()) {
-            self.let_go(id, &Entry::vanished(manifest.uid), DeletionPolicy::Retain).await?;
+        let Some(manifest) = made.and_then(|origin| origin.manifest.as_ref()) else { return Ok(false) };
+        // It may have been made and taken over since the cluster was asked.
+        let api = id.kind.api(&self.client, Some(&id.key.namespace));
+        match tokio::time::timeout(READ, api.get_metadata_opt(&id.key.name)).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(_))) => return Ok(false), // the watch brings it
+            Ok(Err(_)) | Err(_) => return Ok(true),
         }
-        Ok(())
+        self.let_go(id, &Entry::vanished(manifest.uid), DeletionPolicy::Retain).await?;
+        tracing::info!(object = %id, "its manifest is nowhere; the record stays, and the API may change it");
+        Ok(false)
     }
 
-    /// A list has ended: the records of manifests that are nowhere lose their manifest, and stay.
-    pub(super) async fn listed(
-        &self,
-        kind: Kind,
-        namespace: Option<&str>,
-        there: &std::collections::HashSet<Id>,
-    ) -> Result<(), StoreError> {
-        for (id, _) in self.seen.keep_only(kind, namespace, there) {
-            self.queue.add(&id);
-        }
-        if kind == Kind::Snapshot {
-            return Ok(());
-        }
+    /// A list has ended: records whose manifests were in none are looked for, and the cluster is asked for each.
+    pub(super) async fn look_for_vanished(&self, kind: Kind, namespace: Option<&str>) -> Result<(), StoreError> {
         let mut after = Key::new("", "");
         loop {
             let mut connection = store::acquire(&self.pool).await?;
             let page = match kind {
                 Kind::Chat => manifests::chats_made(&mut connection, &after, PAGE).await?,
-                Kind::Agent | Kind::Snapshot => manifests::agents_made(&mut connection, &after, PAGE).await?,
+                Kind::Agent => manifests::agents_made(&mut connection, &after, PAGE).await?,
+                Kind::Snapshot => return Ok(()),
             };
             drop(connection);
             let Some(last) = page.last() else { return Ok(()) };
             after = last.key.clone();
-            for made in page {
+            for made in page.into_iter().filter(|made| namespace.is_none_or(|namespace| namespace == made.key.namespace)) {
                 let id = Id { kind, key: made.key };
-                if namespace.is_some_and(|namespace| namespace != id.key.namespace) || self.seen.get(&id).is_some() {
-                    continue;
+                if self.seen.get(&id).is_none() {
+                    self.again.add(&id);
                 }
-                // It may have been made and taken over since the list was: the cluster knows.
-                match kind.api(&self.client, Some(&id.key.namespace)).get_metadata_opt(&id.key.name).await {
-                    Ok(None) => {}
-                    Ok(Some(_)) | Err(_) => continue,
-                }
-                let entry = Entry::vanished(made.uid);
-                self.let_go(&id, &entry, DeletionPolicy::Retain).await?;
-                tracing::info!(object = %id, "its manifest was deleted while nobody looked; the record stays, and the API may change it");
             }
         }
     }
@@ -297,6 +323,8 @@ impl Shared {
 
 /// How many manifests are taken over at once.
 pub const CONCURRENCY: usize = 8;
+/// How long reading one manifest may take.
+pub const READ: Duration = Duration::from_secs(20);
 /// How many records are read at once.
 const PAGE: i64 = 1_000;
 

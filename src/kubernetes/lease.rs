@@ -252,7 +252,11 @@ impl Lease {
     async fn write(&self, seen: &Seen) -> Result<Option<Look>, LookError> {
         let Inner { api, options, identity, clock, .. } = &*self.0;
         let lease = record::renewed(&seen.lease, identity, options.lease_duration, clock.now());
-        self.won(api.replace(&options.lease_name, &PostParams::default(), &lease)).await
+        match self.won(api.replace(&options.lease_name, &PostParams::default(), &lease)).await {
+            // Deleted by somebody else. Of one that cannot be made it says that its namespace is not there.
+            Err(LookError::Cluster(kube::Error::Api(status))) if status.is_not_found() => Ok(None),
+            written => written,
+        }
     }
 
     /// Makes it, and it is ours. None when somebody else has made it.
@@ -270,9 +274,9 @@ impl Lease {
                 self.note_history(&lease);
                 Ok(Some(Look::Ours { seen: Seen::first(lease, Instant::now()), until }))
             }
-            // Changed, made, or deleted by somebody else.
+            // Changed or made by somebody else.
             Err(LookError::Cluster(kube::Error::Api(status)))
-                if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
+                if status.is_conflict() || status.is_already_exists() =>
             {
                 Ok(None)
             }

@@ -7,6 +7,7 @@
 
 use super::{
     Mirror, Shared,
+    follow::CHECK,
     kind::{FINALIZER, Id, Kind},
     seen::{Entry, OWNED_BY_API},
     shown,
@@ -21,6 +22,7 @@ use kube::{
     core::DynamicObject,
 };
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +37,8 @@ const CONCURRENCY: u32 = 16;
 const BATCH: usize = 64;
 /// How long the loop is given to end what it is about to change, before an object shows the state in between.
 const MOTION: Duration = Duration::from_millis(500);
+/// How the task is named that writes.
+const TASK: &str = "mirror";
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(20);
 
@@ -118,9 +122,11 @@ impl Shared {
     pub(super) async fn mirror(self, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONCURRENCY as usize));
         loop {
+            self.liveness.alive(TASK);
             let ids = tokio::select! {
                 () = stop.cancelled() => break,
                 ids = self.queue.take(BATCH) => ids,
+                () = tokio::time::sleep(CHECK) => continue,
             };
             if !self.may_write() {
                 for id in &ids {
@@ -160,26 +166,39 @@ impl Shared {
         }
         // What is in hand is one request each.
         tokio::time::timeout(REQUEST, room.acquire_many(CONCURRENCY)).await.ok();
+        self.liveness.ended(TASK);
     }
 
     fn failed<'a>(&self, ids: impl Iterator<Item = &'a Id>, error: &MirrorError) {
         crate::metrics::METRICS.mirror_failed(error.word());
-        for id in ids {
+        for (index, id) in ids.enumerate() {
             let failures = self.queue.failed(id, self.clock.random());
             if error.is_conflict() {
                 tracing::debug!(object = %id, %error, "somebody wrote it since it was seen");
             } else if matches!(error, MirrorError::Standby { .. }) {
                 tracing::debug!(object = %id, %error, "it is left to the next holder");
-            } else if failures.is_power_of_two() {
+            } else if failures.is_power_of_two() && (index == 0 || !matches!(error, MirrorError::Store(_))) {
                 tracing::warn!(object = %id, %error, failures, "the cluster does not show it yet; it is tried again");
             }
         }
     }
 
-    /// The records of these objects.
+    /// The records of these objects, as they stand at one moment: what they show must fit together.
     pub(super) async fn records(&self, entries: &[(Id, Option<Entry>)]) -> Result<HashMap<Id, Record>, StoreError> {
-        let keys = |kind| entries.iter().filter(|(id, _)| id.kind == kind).map(|(id, _)| id.key.clone()).collect::<Vec<Key>>();
         let mut connection = store::acquire(&self.pool).await?;
+        let read = store::patiently(store::PATIENCE, Self::read(&mut connection, entries)).await;
+        if read.is_err() {
+            drop(connection.detach()); // it may never answer
+        }
+        read
+    }
+
+    async fn read(
+        connection: &mut PgConnection,
+        entries: &[(Id, Option<Entry>)],
+    ) -> Result<HashMap<Id, Record>, StoreError> {
+        let keys = |kind| entries.iter().filter(|(id, _)| id.kind == kind).map(|(id, _)| id.key.clone()).collect::<Vec<Key>>();
+        let mut connection = store::moment_on(connection).await?;
         let mut found = Vec::new();
         let (chats, agents, snapshots) = (keys(Kind::Chat), keys(Kind::Agent), keys(Kind::Snapshot));
         if !chats.is_empty() {
@@ -208,6 +227,7 @@ impl Shared {
                 Record::Snapshot(Box::new(owned.found), from_manifest)
             }));
         }
+        store::end(connection).await?;
         Ok(found.into_iter().map(|record| (record.id(), record)).collect())
     }
 

@@ -25,10 +25,31 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Whether this is the other, or an earlier state of it, so that there is nothing to be taken over.
-    pub fn is_no_news_after(&self, last: &Self) -> bool {
-        self.uid == last.uid && (self.version <= last.version || Self { version: last.version, ..self.clone() } == *last)
+    /// What this says after the other was taken over.
+    ///
+    /// Versions of one cluster only grow, for all its objects. So what has a lower one was seen late; or the cluster has a new history,
+    /// because its data were restored or lost. Only the cluster can tell: what it still says when it is asked after the other
+    /// was remembered is `sure`.
+    pub fn after(&self, last: &Self, sure: bool) -> News {
+        if self.uid == last.uid && (self.version == last.version || Self { version: last.version, ..self.clone() } == *last) {
+            News::None
+        } else if self.version < last.version && !sure {
+            News::Doubtful
+        } else {
+            News::Some
+        }
     }
+}
+
+/// Whether a manifest says anything new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// It does.
+    Some,
+    /// It does not.
+    None,
+    /// It is an earlier state of it or of its predecessor, unless the cluster has another history by now.
+    Doubtful,
 }
 
 /// What `record` becomes when what a manifest says goes from `last` to `now`: its own keys, and no others.
@@ -82,11 +103,18 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_state_or_the_same_at_a_later_version_is_no_news_and_another_object_always_is() {
+    fn the_same_is_no_news_and_what_is_earlier_is_only_when_the_cluster_says_it_still() {
         let last = manifest(7, "b");
-        assert!(manifest(5, "a").is_no_news_after(&last));
-        assert!(manifest(9, "b").is_no_news_after(&last), "only its status changed");
-        assert!(!manifest(9, "c").is_no_news_after(&last));
-        assert!(!Manifest { uid: Uuid::from_u128(2), ..manifest(1, "b") }.is_no_news_after(&last));
+        for sure in [false, true] {
+            assert_eq!(manifest(7, "b").after(&last, sure), News::None);
+            assert_eq!(manifest(9, "b").after(&last, sure), News::None, "only its status changed");
+            assert_eq!(manifest(5, "b").after(&last, sure), News::None);
+            assert_eq!(manifest(9, "c").after(&last, sure), News::Some);
+            assert_eq!(Manifest { uid: Uuid::from_u128(2), ..manifest(9, "b") }.after(&last, sure), News::Some);
+        }
+        for earlier in [manifest(5, "a"), Manifest { uid: Uuid::from_u128(2), ..manifest(5, "b") }] {
+            assert_eq!(earlier.after(&last, false), News::Doubtful);
+            assert_eq!(earlier.after(&last, true), News::Some);
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::error::{Named, Retry, StoreError, full_jitter};
 use crate::clock::Clock;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use std::{future::Future, time::Duration};
 
 /// How often one transaction is tried.
@@ -77,5 +77,17 @@ async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error>
 /// A transaction that reads, and whose statements all see one moment: for reads of more than one statement whose answers
 /// must fit together. Dropping it ends it.
 pub async fn one_moment(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
-    pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").named("db.begin_one_moment").await
+    pool.begin_with(ONE_MOMENT).named("db.begin_one_moment").await
 }
+
+/// The same on a connection of the caller's.
+pub async fn moment_on(connection: &mut PgConnection) -> Result<sqlx::Transaction<'_, sqlx::Postgres>, StoreError> {
+    connection.begin_with(ONE_MOMENT).named("db.begin_one_moment").await
+}
+
+/// Ends it, so that the connection is as it was.
+pub async fn end(moment: sqlx::Transaction<'_, sqlx::Postgres>) -> Result<(), StoreError> {
+    moment.commit().named("db.end_one_moment").await
+}
+
+const ONE_MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";

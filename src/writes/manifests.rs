@@ -16,7 +16,7 @@ use crate::{
         agent::AgentSpec,
         chat::{ChatSpec, Reference},
         event::EventKind,
-        manifest::{Manifest, merge},
+        manifest::{Manifest, News, merge},
         object::{DeletionPolicy, Key, Source, TextMap},
     },
     store::{self, StoreError, Write, log::TxLog, manifests},
@@ -38,6 +38,9 @@ pub enum Taken {
     Changed,
     /// There was nothing new in it.
     Unchanged,
+    /// It has a lower version than the one that was taken over last, which is this: ask the cluster what it says now, and then
+    /// again.
+    Doubtful(u64),
 }
 
 /// What stands before a manifest, if it may be taken over at all.
@@ -50,8 +53,15 @@ fn standing(origin: Option<manifests::Origin>, kind: &str, key: &Key) -> Result<
     }
 }
 
-fn is_no_news(origin: &manifests::Origin, manifest: &Manifest) -> bool {
-    origin.source == Source::Manifest && origin.manifest.as_ref().is_some_and(|last| manifest.is_no_news_after(last))
+/// What there is to be done about a manifest, if not to take it over.
+fn nothing(origin: &manifests::Origin, manifest: &Manifest, asked_after: Option<u64>) -> Option<Taken> {
+    let last = origin.manifest.as_ref()?;
+    match manifest.after(last, asked_after == Some(last.version)) {
+        News::Some => None,
+        News::None if origin.source == Source::Api => None, // its manifest was gone, and is back
+        News::None => Some(Taken::Unchanged),
+        News::Doubtful => Some(Taken::Doubtful(last.version)),
+    }
 }
 
 /// Makes a chat what its manifest says.
@@ -62,6 +72,8 @@ pub struct TakeChat<'a> {
     pub key: &'a Key,
     /// What is remembered of the manifest.
     pub manifest: &'a Manifest,
+    /// The version that was remembered before the cluster was asked for this one, if it was asked because of that.
+    pub asked_after: Option<u64>,
     /// What it asks for; the owner is [`MANIFESTS`] when it names none.
     pub spec: &'a ChatSpec,
 }
@@ -71,7 +83,7 @@ impl Write for TakeChat<'_> {
     type Error = WriteError;
 
     async fn run(&self, tx: &mut PgConnection) -> Result<Taken, WriteError> {
-        let Self { clock, key, manifest, spec } = self;
+        let Self { clock, key, manifest, asked_after, spec } = self;
         let Some(seen) = standing(manifests::of_chat(tx, key).await?, "Chat", key)? else {
             let create = CreateChat {
                 clock,
@@ -90,15 +102,15 @@ impl Write for TakeChat<'_> {
             manifests::remember_chat(tx, &key.namespace, made.chat.meta.id, manifest).await?;
             return Ok(Taken::Created);
         };
-        if is_no_news(&seen, manifest) {
-            return Ok(Taken::Unchanged);
+        if let Some(nothing) = nothing(&seen, manifest, *asked_after) {
+            return Ok(nothing);
         }
         let old = chats::locked_for(tx, key, spec.archived).await?; // locks, then reads
         let Some(origin) = standing(manifests::of_chat(tx, key).await?, "Chat", key)? else {
             return Err(came_first("db.manifests.of_chat"));
         };
-        if is_no_news(&origin, manifest) {
-            return Ok(Taken::Unchanged);
+        if let Some(nothing) = nothing(&origin, manifest, *asked_after) {
+            return Ok(nothing);
         }
         let last = origin.manifest.as_ref();
         let mut wanted = chats::Wanted {
@@ -135,6 +147,8 @@ pub struct TakeAgent<'a> {
     pub key: &'a Key,
     /// What is remembered of the manifest.
     pub manifest: &'a Manifest,
+    /// The version that was remembered before the cluster was asked for this one, if it was asked because of that.
+    pub asked_after: Option<u64>,
     /// What it asks for.
     pub spec: &'a AgentSpec,
 }
@@ -144,7 +158,7 @@ impl Write for TakeAgent<'_> {
     type Error = WriteError;
 
     async fn run(&self, tx: &mut PgConnection) -> Result<Taken, WriteError> {
-        let Self { clock, key, manifest, spec } = self;
+        let Self { clock, key, manifest, asked_after, spec } = self;
         let Some(seen) = standing(manifests::of_agent(tx, key).await?, "Agent", key)? else {
             let create = CreateAgent {
                 clock,
@@ -162,15 +176,15 @@ impl Write for TakeAgent<'_> {
             manifests::remember_agent(tx, &key.namespace, made.agent.meta.id, manifest).await?;
             return Ok(Taken::Created);
         };
-        if is_no_news(&seen, manifest) {
-            return Ok(Taken::Unchanged);
+        if let Some(nothing) = nothing(&seen, manifest, *asked_after) {
+            return Ok(nothing);
         }
         let old = agents::locked(tx, key).await?; // locks, then reads
         let Some(origin) = standing(manifests::of_agent(tx, key).await?, "Agent", key)? else {
             return Err(came_first("db.manifests.of_agent"));
         };
-        if is_no_news(&origin, manifest) {
-            return Ok(Taken::Unchanged);
+        if let Some(nothing) = nothing(&origin, manifest, *asked_after) {
+            return Ok(nothing);
         }
         if origin.deleting {
             return Err(WriteError::BeingDeleted);
