@@ -141,7 +141,8 @@ async fn whole_days_older_than_the_limit_go_and_readers_from_before_are_told() {
 async fn whoever_has_read_the_whole_log_is_not_sent_away_when_all_of_it_goes() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let (chats, events) = (format!("{BASE}/namespaces/{NAMESPACE}/chats"), format!("{BASE}/namespaces/{NAMESPACE}/contextevents"));
+    let (chats, events) =
+        (format!("{BASE}/namespaces/{NAMESPACE}/chats"), format!("{BASE}/namespaces/{NAMESPACE}/contextevents"));
     let mut watches = [Watch::open(&api, &chats, "").await, Watch::open(&api, &events, "").await];
     let of = |name: &'static str| move |event: &Value| event["object"].to_string().contains(name);
     api.create_chat("one", json!({})).await;

@@ -86,7 +86,10 @@ async fn a_watch_of_core_events_begins_with_what_a_list_has() {
     assert_eq!((&next["object"]["reason"], &next["object"]["involvedObject"]["name"]), (&json!("ChatUpdated"), &json!("one")));
     // Whoever has a list's version is told what came after it only.
     let after = format!("{selector}&resourceVersion={}", version(&list));
-    assert_eq!(Watch::open(&api, &core_events(), &after).await.next().await.expect("an event")["object"]["reason"], "ChatUpdated");
+    assert_eq!(
+        Watch::open(&api, &core_events(), &after).await.next().await.expect("an event")["object"]["reason"],
+        "ChatUpdated"
+    );
 }
 
 #[tokio::test]
@@ -170,7 +173,6 @@ async fn an_agent_that_is_created_while_a_watch_waits_for_its_turn_is_known_to_i
     let turns = all_turns(&api, &db).await;
     let mut watch = Watch::open(&api, &events(), "chat=fix&agent=late").await;
     api.create_agent("late", json!({})).await;
-    all_readable(&db).await; // what it reads when its turn comes ends after this
     chats.rollback().await.expect("the table is free");
     drop(turns);
     let run = api.register_run("late").await;
@@ -208,7 +210,7 @@ async fn a_page_of_events_has_nothing_that_is_newer_than_its_version() {
     let api = roomy(&db).await;
     api.create_chat("one", json!({})).await;
     all_readable(&db).await;
-    for path in [events(), core_events()] {
+    for (path, name) in [(events(), "later"), (core_events(), "even-later")] {
         let mut log = held(&db, "events").await;
         let page = tokio::spawn({
             let (caller, path) = (api.clone(), path.clone());
@@ -217,16 +219,16 @@ async fn a_page_of_events_has_nothing_that_is_newer_than_its_version() {
         // It knows how far it may read, and not yet what was logged.
         waiting(&db, "SELECT greatest(s.floor", 1).await;
         let event = "INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
-             SELECT $1, log_rv(), 1, 'AgentUpdated', id, 'later', id, '{}' FROM (SELECT gen_random_uuid() AS id) a";
-        sqlx::query(event).bind(NAMESPACE).execute(&mut *log).await.expect("an event");
+             SELECT $1, log_rv(), 1, 'AgentUpdated', id, $2, id, '{}' FROM (SELECT gen_random_uuid() AS id) a";
+        sqlx::query(event).bind(NAMESPACE).bind(name).execute(&mut *log).await.expect("an event");
         log.commit().await.expect("it is logged");
         let page = page.await.expect("a page");
         assert!(!page["items"].as_array().unwrap().is_empty());
-        let later = |event: &&Value| event.to_string().contains("later");
+        let later = |event: &&Value| event.to_string().contains(name);
         assert_eq!(page["items"].as_array().unwrap().iter().find(later), None, "{path}");
         all_readable(&db).await;
         // Whoever watches from there is told of it, once.
         let mut watch = Watch::open(&api, &path, &format!("resourceVersion={}", version(&page))).await;
-        assert!(watch.next().await.expect("an event").to_string().contains("later"));
+        assert!(watch.next().await.expect("an event").to_string().contains(name), "{path}");
     }
 }

@@ -39,8 +39,8 @@ pub use frame::bookmark;
 use futures::stream;
 use kinds::{changes_the_list, kinds};
 use std::time::Duration;
-pub use turn::turn;
 use tokio::{sync::watch, time::Instant};
+pub use turn::turn;
 
 /// How many entries of the tail are taken at once.
 const TAKE: usize = 256;

@@ -179,7 +179,8 @@ impl<S: Send + Sync> FromRequestParts<S> for IfWatch {
             return Err(ApiError::bad_request("continue: is for lists; watch from a list's resourceVersion"));
         }
         if let Some(order) = query.order_by.as_deref().filter(|order| !order.is_empty()) {
-            let message = format!("orderBy: is for lists; a watch tells of changes in the order in which they are made, got {order:?}");
+            let message =
+                format!("orderBy: is for lists; a watch tells of changes in the order in which they are made, got {order:?}");
             return Err(ApiError::bad_request(message));
         }
         let initial = flag("sendInitialEvents", query.send_initial_events.as_deref())?;
