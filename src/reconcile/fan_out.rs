@@ -27,6 +27,8 @@ pub struct Told {
 enum Turn {
     /// A page of its lap is done.
     Told(Told),
+    /// The same, but for chats that the database refuses to have written at all, and why: the agent has to come back to them.
+    Refused(Told, Vec<(Uuid, StoreError)>),
     /// It has to wait: another agent's lap has chats of its workspace in hand.
     Busy(Uuid),
     /// No further agent is due.
@@ -40,7 +42,7 @@ impl Reconciler {
         let (mut from, mut first_round) = (after, !after.is_nil());
         loop {
             match self.fan_out_after(namespace, from).await? {
-                Turn::Told(told) => return Ok(Some(told)),
+                Turn::Told(told) | Turn::Refused(told, _) => return Ok(Some(told)),
                 Turn::Busy(agent) => from = agent,
                 Turn::Nobody if first_round => (from, first_round) = (Uuid::nil(), false),
                 Turn::Nobody => return Ok(None),
@@ -57,11 +59,20 @@ impl Reconciler {
                 // which touches no version: the chat lane takes them, one by one if need be.
                 let second = FanOut { reconciler: self, namespace, after, how: HowToTell::MakeDue };
                 match transact(&self.pool, &self.clock, &second).await {
+                    Ok(Turn::Refused(mut told, refused)) => {
+                        for (id, error) in &refused {
+                            tracing::error!(namespace, %id, %error, "an agent's news cannot be told to this chat; its agent comes back to it");
+                        }
+                        if let Some((_, error)) = refused.first() {
+                            self.set_agent_aside(namespace, told.agent, error).await?;
+                        }
+                        told.batch.poisoned += refused.len();
+                        Ok(Turn::Told(told))
+                    }
                     Ok(done) => Ok(done),
                     Err(failure) if failure.error.retry() == Retry::Poison => {
                         let Some(agent) = failure.ids.first().copied() else { return Err(failure.into()) };
-                        let aside = poison::agent(&self.pool, &self.clock, namespace, agent, &failure.error).await;
-                        aside.map_err(|error| NotTold { agent: Some(agent), error })?;
+                        self.set_agent_aside(namespace, agent, &failure.error).await?;
                         Ok(Turn::Told(Told { agent, batch: Batch { seen: 1, poisoned: 1, ..Batch::default() } }))
                     }
                     Err(failure) => Err(failure.into()),
@@ -69,6 +80,11 @@ impl Reconciler {
             }
             Err(failure) => Err(failure.into()),
         }
+    }
+
+    async fn set_agent_aside(&self, namespace: &str, agent: Uuid, error: &StoreError) -> Result<(), NotTold> {
+        let aside = poison::agent(&self.pool, &self.clock, namespace, agent, error).await;
+        aside.map_err(|error| NotTold { agent: Some(agent), error })
     }
 }
 
@@ -154,7 +170,7 @@ impl Write for FanOut<'_> {
         wanted.extend(chats.iter().filter(|chat| chat.due).map(|chat| chat.id));
         wanted.sort_unstable();
         wanted.dedup();
-        let mut log = Log::Unopened;
+        let (mut log, mut refused) = (Log::Unopened, Vec::new());
         let mut batch = Batch { seen: seen + 1, ..Batch::default() };
         let mut due: Vec<Uuid> = ids.drain(..).map(|(id, _)| id).collect();
         match how {
@@ -183,9 +199,20 @@ impl Write for FanOut<'_> {
             due.sort_unstable();
             due.dedup();
             let due = chats::lock_all(tx, namespace, &due).await.map_err(fail())?; // locks
-            converge::make_due(tx, namespace, &due, agent.refresh_pending().map(|token| (id, token))).await.map_err(fail())?; // writes
+            let token = agent.refresh_pending().map(|token| (id, token));
+            match how {
+                HowToTell::Write => converge::make_due(tx, namespace, &due, token).await.map_err(fail())?, // writes
+                HowToTell::MakeDue => {
+                    refused = converge::make_due_each(tx, namespace, &due, token).await.map_err(fail())?; // writes what goes
+                }
+            }
         }
         match last {
+            // Whoever could not be told is told by a lap to come, which this page keeps from being the last.
+            Some(last) if !refused.is_empty() => {
+                let whole = seen as u64 >= reconciler.batch.unsigned_abs();
+                fanout::pass_over(tx, namespace, id, &agent.lap, whole.then_some(last)).await.map_err(fail())?; // writes
+            }
             Some(last) if seen as u64 >= reconciler.batch.unsigned_abs() => {
                 fanout::advance(tx, namespace, id, &agent.lap, last).await.map_err(fail())?; // writes
             }
@@ -194,7 +221,8 @@ impl Write for FanOut<'_> {
                 end_lap(tx, namespace, &agent, now, log).await.map_err(fail())?; // writes, and the event
             }
         }
-        Ok(Turn::Told(Told { agent: id, batch }))
+        let told = Told { agent: id, batch };
+        Ok(if refused.is_empty() { Turn::Told(told) } else { Turn::Refused(told, refused) })
     }
 
     fn store_error(failure: &BatchFailure) -> Option<&StoreError> {

@@ -6,7 +6,7 @@ mod load;
 mod record;
 
 use super::error::{Named, StoreError};
-pub use aside::{Poison, lock_poisoned, make_due, set_aside};
+pub use aside::{Poison, lock_poisoned, make_due, make_due_each, set_aside};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 pub use load::{Concerned, Loaded, Row, SnapshotFacts, load, load_concerned};
