@@ -12,21 +12,21 @@
 //! and nothing else. Sharing one outcome among many chats (`decide`) is speed; all else here is correctness.
 
 mod decide;
+mod fan_out;
 mod poison;
 
 use crate::{
     clock::Clock,
     model::{condition::Conditions, drift::Drift, hash::ContextHash},
-    plan::conditions::{AgentAfter, Health, of_agent},
     store::{
         Retry, StoreError, Write,
-        converge::{self, BATCH_MAX, Concerned, Lane, Row},
-        fanout::{self, DueAgent, LapEnd},
+        converge::{self, BATCH_MAX, Lane, Row},
         log::TxLog,
         transact,
     },
 };
 use decide::Decider;
+pub use fan_out::{NotTold, Told};
 use sqlx::{PgConnection, PgPool};
 use std::{
     collections::HashMap,
@@ -46,25 +46,6 @@ pub struct Batch {
     pub poisoned: usize,
     /// How long each chat that got its first pin had waited for it.
     pub hydrated: Vec<Duration>,
-}
-
-/// A page of an agent's lap.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// Whose.
-    pub agent: Uuid,
-    /// What it did.
-    pub batch: Batch,
-}
-
-/// What came of looking for an agent that is due.
-enum Turn {
-    /// A page of its lap is done.
-    Told(Told),
-    /// It has to wait: another agent's lap has chats of its workspace in hand.
-    Busy(Uuid),
-    /// No further agent is due.
-    Nobody,
 }
 
 /// Runs the loop's transactions on one database.
@@ -150,60 +131,6 @@ impl Reconciler {
         }
         Ok(batch)
     }
-
-    /// Tells up to a batch of chats the news of one agent of the namespace that is due: the first after the agent `after`,
-    /// or else the first, so that agents take turns. None when no agent is due that nobody else has in hand.
-    pub async fn fan_out(&self, namespace: &str, after: Uuid) -> Result<Option<Told>, NotTold> {
-        let (mut from, mut first_round) = (after, !after.is_nil());
-        loop {
-            match self.fan_out_after(namespace, from).await? {
-                Turn::Told(told) => return Ok(Some(told)),
-                Turn::Busy(agent) => from = agent,
-                Turn::Nobody if first_round => (from, first_round) = (Uuid::nil(), false),
-                Turn::Nobody => return Ok(None),
-            }
-        }
-    }
-
-    async fn fan_out_after(&self, namespace: &str, after: Uuid) -> Result<Turn, NotTold> {
-        let first = FanOut { reconciler: self, namespace, after, how: HowToTell::Write };
-        match transact(&self.pool, &self.clock, &first).await {
-            Ok(done) => Ok(done),
-            Err(failure) if matches!(failure.error.retry(), Retry::Poison | Retry::Transaction) => {
-                // One of the chats is the trouble, or they change faster than a page of them can be written. Make them due,
-                // which touches no version: the chat lane takes them, one by one if need be.
-                let second = FanOut { reconciler: self, namespace, after, how: HowToTell::MakeDue };
-                match transact(&self.pool, &self.clock, &second).await {
-                    Ok(done) => Ok(done),
-                    Err(failure) if failure.error.retry() == Retry::Poison => {
-                        let Some(agent) = failure.ids.first().copied() else { return Err(failure.into()) };
-                        let aside = poison::agent(&self.pool, &self.clock, namespace, agent, &failure.error).await;
-                        aside.map_err(|error| NotTold { agent: Some(agent), error })?;
-                        Ok(Turn::Told(Told { agent, batch: Batch { seen: 1, poisoned: 1, ..Batch::default() } }))
-                    }
-                    Err(failure) => Err(failure.into()),
-                }
-            }
-            Err(failure) => Err(failure.into()),
-        }
-    }
-}
-
-/// A page of an agent's lap that failed, and is tried again.
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct NotTold {
-    /// Whose, if one was claimed: the others' turns come first.
-    pub agent: Option<Uuid>,
-    /// Why.
-    #[source]
-    pub error: StoreError,
-}
-
-impl From<BatchFailure> for NotTold {
-    fn from(failure: BatchFailure) -> Self {
-        Self { agent: failure.ids.first().copied(), error: failure.error }
-    }
 }
 
 /// A batch that failed, with the records it had claimed.
@@ -285,165 +212,6 @@ fn sort_out(rows: Vec<Row>) -> (Vec<converge::Loaded>, Vec<(Uuid, StoreError)>) 
         }
     }
     (chats, bad)
-}
-
-/// What the chats of a lap name.
-struct Names<'a> {
-    agent: &'a str,
-    workspaces: &'a [&'a str],
-}
-
-impl Names<'_> {
-    fn has(&self, reference: Option<&str>) -> bool {
-        match reference.and_then(|reference| reference.split_once(' ')) {
-            Some(("agent", name)) => name == self.agent,
-            Some(("workspace", name)) => self.workspaces.contains(&name),
-            Some(_) | None => false,
-        }
-    }
-}
-
-/// How the chats of a page are told.
-#[derive(Clone, Copy)]
-enum HowToTell {
-    /// By converging them in the same transaction.
-    Write,
-    /// By making them due, since one of them cannot be written.
-    MakeDue,
-}
-
-struct FanOut<'a> {
-    reconciler: &'a Reconciler,
-    namespace: &'a str,
-    after: Uuid,
-    how: HowToTell,
-}
-
-impl Write for FanOut<'_> {
-    type Output = Turn;
-    type Error = BatchFailure;
-
-    async fn run(&self, tx: &mut PgConnection) -> Result<Turn, BatchFailure> {
-        let Self { reconciler, namespace, after, how } = self;
-        let now = reconciler.clock.now();
-        let Some(id) = fanout::claim(tx, namespace, *after, now).await? else { return Ok(Turn::Nobody) }; // locks the agent
-        let fail = || BatchFailure::of(&[id]);
-        let agent = fanout::load(tx, namespace, id).await.map_err(fail())?; // reads, after the lock
-        let workspaces: Vec<&str> = agent.workspace.iter().chain(&agent.former_workspaces).map(String::as_str).collect();
-        if !workspaces.is_empty() && !fanout::alone_in(tx, namespace, &workspaces).await.map_err(fail())? {
-            return Ok(Turn::Busy(id)); // another agent's lap has these chats in hand
-        }
-        let page = Concerned {
-            agent: &agent.name,
-            workspace: agent.workspace.as_deref(),
-            former: &agent.former_workspaces,
-            after: agent.cursor,
-            limit: reconciler.batch,
-        };
-        let rows = converge::load_concerned(tx, namespace, &page).await.map_err(fail())?; // reads, unlocked
-        let last = rows.iter().map(Row::id).max();
-        let seen = rows.len();
-        let (chats, mut ids) = sort_out(rows);
-        let mut decider = Decider::new(&reconciler.drifts, Lane::Fanout, agent.refresh_pending().map(|token| (id, token)));
-        decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads
-        // A chat that is due may be in another session's hands, read before this news: it is locked and read again too, however
-        // it looks from here.
-        let mut wanted: Vec<Uuid> = decider.decide(&chats, now).chats.into_iter().map(|(id, _)| id).collect(); // pure
-        wanted.extend(chats.iter().filter(|chat| chat.due).map(|chat| chat.id));
-        wanted.sort_unstable();
-        wanted.dedup();
-        let mut log = Log::Unopened;
-        let mut batch = Batch { seen: seen + 1, ..Batch::default() };
-        let mut due: Vec<Uuid> = ids.drain(..).map(|(id, _)| id).collect();
-        match how {
-            HowToTell::Write if !wanted.is_empty() => {
-                let locked = crate::store::chats::lock_all(tx, namespace, &wanted).await.map_err(fail())?; // locks
-                let rows = converge::load(tx, namespace, &locked).await.map_err(fail())?; // reads again, after the locks
-                let (mut chats, bad) = sort_out(rows);
-                due.extend(bad.into_iter().map(|(id, _)| id));
-                // One that names somebody else by now is not this lap's to decide; whoever changed that made it due.
-                let own = Names { agent: &agent.name, workspaces: &workspaces };
-                chats.retain(|chat| own.has(chat.reference.as_deref()));
-                decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads
-                let outcomes = decider.decide(&chats, now); // pure
-                if !outcomes.chats.is_empty() {
-                    let log = log.open(tx).await.map_err(fail())?; // takes the version
-                    // writes, and the events
-                    converge::record(tx, namespace, &outcomes, Lane::Fanout, now, log).await.map_err(fail())?;
-                    batch.changed = outcomes.shown();
-                    batch.hydrated = outcomes.hydrated(&chats, now);
-                }
-            }
-            HowToTell::Write => {}
-            HowToTell::MakeDue => due.extend(wanted),
-        }
-        if !due.is_empty() {
-            due.sort_unstable();
-            due.dedup();
-            let due = crate::store::chats::lock_all(tx, namespace, &due).await.map_err(fail())?; // locks
-            converge::make_due(tx, namespace, &due, agent.refresh_pending().map(|token| (id, token))).await.map_err(fail())?; // writes
-        }
-        match last {
-            Some(last) if seen as u64 >= reconciler.batch.unsigned_abs() => {
-                fanout::advance(tx, namespace, id, &agent.lap, last).await.map_err(fail())?; // writes
-            }
-            Some(_) | None => {
-                let log = log.open(tx).await.map_err(fail())?; // takes the version
-                end_lap(tx, namespace, &agent, now, log).await.map_err(fail())?; // writes, and the event
-            }
-        }
-        Ok(Turn::Told(Told { agent: id, batch }))
-    }
-
-    fn store_error(failure: &BatchFailure) -> Option<&StoreError> {
-        Some(&failure.error)
-    }
-}
-
-/// The version of a transaction, taken when the first write needs it.
-enum Log {
-    Unopened,
-    Open(TxLog),
-}
-
-impl Log {
-    async fn open(&mut self, tx: &mut PgConnection) -> Result<&mut TxLog, StoreError> {
-        if let Self::Unopened = self {
-            *self = Self::Open(TxLog::open(tx).await?);
-        }
-        match self {
-            Self::Open(log) => Ok(log),
-            Self::Unopened => unreachable!("it was opened in the statement before"),
-        }
-    }
-}
-
-/// Ends a lap: what has been seen and handled is what it began with. When nothing changed since, the agent is removed if
-/// that was asked for.
-async fn end_lap(
-    tx: &mut PgConnection,
-    namespace: &str,
-    agent: &DueAgent,
-    now: jiff::Timestamp,
-    log: &mut TxLog,
-) -> Result<(), StoreError> {
-    let whole = agent.lap.revision == agent.revision;
-    if whole && agent.deleting {
-        return fanout::remove(tx, namespace, agent.id, log).await; // writes, the event first
-    }
-    let after = AgentAfter {
-        deleting: agent.deleting,
-        suspended: agent.suspended,
-        phase: agent.phase,
-        latest: agent.latest.as_ref().map(|(degraded, resources, error)| Health {
-            degraded: *degraded,
-            resources: *resources,
-            error,
-        }),
-    };
-    let conditions = agent.conditions.patch(&of_agent(&after), now);
-    let end = LapEnd { whole, conditions: &conditions, shown: !conditions.is_empty() || agent.echoes() };
-    fanout::end_lap(tx, namespace, agent, &end, log).await // writes, and the event
 }
 
 impl Row {

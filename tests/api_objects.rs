@@ -400,7 +400,8 @@ async fn a_context_has_an_etag_and_is_not_found_before_there_is_a_pin() {
     let read = || async { Some(api.get("chats/fix/context").await).filter(|answer| answer.status == 200) };
     let first = until("the chat is moored", read).await;
     let etag = first.header("etag").expect("an entity tag").to_owned();
-    for known in [etag.clone(), format!("\"other\", {etag}"), "*".to_owned(), format!("W/{etag}")] {
+    let strong = etag.strip_prefix("W/").expect("it says nothing of the chat's version").to_owned();
+    for known in [etag.clone(), format!("\"other\", {etag}"), "*".to_owned(), strong] {
         let same = api.with("if-none-match", &known).get("chats/fix/context").await;
         assert_eq!((same.status, same.text.as_str(), same.header("etag")), (304, "", Some(etag.as_str())), "{known}");
     }

@@ -46,6 +46,35 @@ async fn an_answer_is_the_same_whether_it_was_read_before_or_not() {
 }
 
 #[tokio::test]
+async fn an_entity_tag_tells_the_agents_apart_that_say_the_same() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    for agent in ["one", "two"] {
+        let run = api.running_agent(agent).await;
+        api.pushed(&run, 1, json!([file("AGENTS.md", "the same")])).await;
+    }
+    api.create_chat("fix", json!({"agentRef": {"name": "one"}})).await;
+    api.create_chat("other", json!({"agentRef": {"name": "one"}})).await;
+    settled(&db).await;
+    let tagged = async |path: &str| {
+        let answer = api.get(path).await;
+        (answer.header("etag").expect("a tag").to_owned(), answer.expect(200)["pinned"].clone())
+    };
+    let (tag, pinned) = tagged("chats/fix/context").await;
+    assert_ne!(tagged("chats/other/context").await.0, tag, "another chat is another context");
+    // What the body says of the context is as it was.
+    api.patch("chats/fix", &json!({"metadata": {"labels": {"n": "1"}}})).await.expect(200);
+    assert_eq!(api.with("if-none-match", &tag).get("chats/fix/context").await.status, 304);
+    api.patch("chats/fix", &json!({"spec": {"agentRef": {"name": "two"}}})).await.expect(200);
+    settled(&db).await;
+    api.put("chats/fix/context", &json!({"token": "now"})).await.expect(200);
+    let (moved, now) = tagged("chats/fix/context").await;
+    assert_eq!((&now["agent"]["name"], &now["hash"]), (&json!("two"), &pinned["hash"]));
+    assert_ne!(moved, tag, "the body names another agent: {now}");
+    assert_eq!(api.with("if-none-match", &tag).get("chats/fix/context").await.status, 200);
+}
+
+#[tokio::test]
 async fn whoever_reads_after_a_refresh_reads_what_it_brought_however_many_read() {
     let db = database().await;
     let api = Api::start(&db).await;

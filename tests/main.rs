@@ -61,6 +61,7 @@ mod support;
 mod tables;
 mod uninstall;
 mod watch;
+mod watch_events;
 mod watch_garbled;
 mod watch_large;
 mod watch_reach;

@@ -123,6 +123,57 @@ async fn a_chat_that_its_agents_news_cannot_be_written_to_does_not_keep_them_fro
 }
 
 #[tokio::test]
+async fn a_chat_that_cannot_be_written_at_all_does_not_keep_its_agents_news_from_the_others_on_any_page() {
+    for page in [1, 2, 1_000] {
+        let db = database().await;
+        let mut world = World::new(db.pool.clone());
+        let ahead = with_clock(&mut world);
+        world.reconciler = world.reconciler.clone().with_batch(page);
+        let mut agent = world.agent("ws-1").running().await;
+        agent.push(vec![file("AGENTS.md", "one")]).await;
+        for chat in ["a", "bad", "c", "d"] {
+            world.chat(chat).of_agent("ws-1").create().await;
+        }
+        world.settle().await;
+        db.pool.execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (name <> 'bad') NOT VALID").await.expect("a constraint");
+        agent.push(vec![file("AGENTS.md", "two")]).await;
+        world.settle().await;
+        let dirty = async |chat| world.look(chat).await.chat.dirty_since.is_some();
+        // The lap goes on with its next page when the agent is tried again.
+        for later in [600, 1_200, 1_800] {
+            ahead.0.store(later, Ordering::SeqCst);
+            world.settle().await;
+        }
+        let told = (dirty("a").await, dirty("bad").await, dirty("c").await, dirty("d").await);
+        assert_eq!(told, (true, false, true, true), "pages of {page}");
+        let stuck = world.look_at_agent("ws-1").await.expect("the agent").agent;
+        assert!(stuck.progress.converged_revision < stuck.progress.revision && stuck.progress.retry_at.is_some());
+        let says = stuck.conditions.get(ConditionType::Stalled).or(stuck.conditions.get(ConditionType::Reconciling));
+        assert!(says.expect("it says so").verdict.message.contains("23514"), "pages of {page}");
+        // News that come meanwhile are told at once.
+        agent.push(vec![file("AGENTS.md", "one")]).await;
+        for later in [2_400, 3_000, 3_600] {
+            world.settle().await;
+            ahead.0.store(later, Ordering::SeqCst);
+        }
+        assert_eq!((dirty("a").await, dirty("c").await, dirty("d").await), (false, false, false), "pages of {page}");
+        agent.push(vec![file("AGENTS.md", "two")]).await;
+        world.settle().await;
+        db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
+        for later in [7_200, 10_800, 14_400] {
+            ahead.0.store(later, Ordering::SeqCst);
+            world.settle().await;
+        }
+        assert!(dirty("bad").await, "pages of {page}");
+        let agent = world.look_at_agent("ws-1").await.expect("the agent").agent;
+        assert_eq!(agent.progress.converged_revision, agent.progress.revision, "the lap has ended");
+        assert!(
+            agent.conditions.get(ConditionType::Stalled).is_none() && agent.conditions.get(ConditionType::Reconciling).is_none()
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_row_that_cannot_be_read_is_set_aside_alone() {
     let db = database().await;
     let world = World::new(db.pool.clone());

@@ -1,7 +1,9 @@
 //! Retention of events: whole days go, the floor first; a reader gets every event or is told `Expired`, never a hole.
 
 use crate::support::{
+    api::{Api, BASE, NAMESPACE},
     postgres::{TestDb, database},
+    stream::{Watch, all_readable},
     until::until,
     world::{World, file},
 };
@@ -15,6 +17,7 @@ use moorline::{
         log,
     },
 };
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -113,13 +116,17 @@ async fn whole_days_older_than_the_limit_go_and_readers_from_before_are_told() {
     assert_eq!(days(&db.pool).await, left, "seven days ago is not over for seven days yet");
     assert_eq!(floor(&db.pool).await, gone + 1);
     assert_eq!(read(&db.pool, start).await, Read::Expired);
-    assert_eq!(read(&db.pool, Cursor::through(gone)).await, Read::Expired);
+    assert_eq!(read(&db.pool, Cursor::through(gone - 1)).await, Read::Expired);
     assert_eq!(read(&db.pool, Cursor { rv: gone, seq: 1 }).await, Read::Expired, "not from the middle of what is gone either");
     let events = until("the rest is below the horizon", || async {
-        match read(&db.pool, Cursor::through(gone + 1)).await {
-            Read::Batch(batch) if batch.events.len() == 7 => Some(batch.events),
+        let from_the_floor = read(&db.pool, Cursor::through(gone + 1)).await;
+        match read(&db.pool, Cursor::through(gone)).await {
+            Read::Batch(batch) if batch.events.len() == 7 => {
+                assert_ne!(from_the_floor, Read::Expired, "the floor itself is a place to start from");
+                Some(batch.events)
+            }
             Read::Batch(_) => None,
-            Read::Expired => panic!("the floor itself is a place to start from"),
+            Read::Expired => panic!("who has read all that is gone has missed nothing"),
         }
     })
     .await;
@@ -128,6 +135,37 @@ async fn whole_days_older_than_the_limit_go_and_readers_from_before_are_told() {
     assert!(version > gone);
     assert_at_home(&db).await;
     assert_eq!(pass(&db.pool).await, Removed::default());
+}
+
+#[tokio::test]
+async fn whoever_has_read_the_whole_log_is_not_sent_away_when_all_of_it_goes() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let (chats, events) =
+        (format!("{BASE}/namespaces/{NAMESPACE}/chats"), format!("{BASE}/namespaces/{NAMESPACE}/contextevents"));
+    let mut watches = [Watch::open(&api, &chats, "").await, Watch::open(&api, &events, "").await];
+    let of = |name: &'static str| move |event: &Value| event["object"].to_string().contains(name);
+    api.create_chat("one", json!({})).await;
+    for watch in &mut watches {
+        watch.until(of("one")).await; // it follows the tail from here on
+    }
+    all_readable(&db).await;
+    // A quiet time: all of it was nine days ago.
+    write_day(&db.pool, 9, 0).await;
+    db.pool.execute("UPDATE events SET created_at = created_at - interval '9 days'").await.expect("time passes");
+    let list = api.get(&chats).await.expect(200);
+    let gone: i64 = sqlx::query_scalar("SELECT max(rv) FROM events").fetch_one(&db.pool).await.expect("a version");
+    assert_eq!(list["metadata"]["resourceVersion"], json!((2 * gone + 1).to_string()));
+    drop_days(&db.pool, 1).await;
+    assert_eq!(floor(&db.pool).await, gone + 1);
+    let mut again = Watch::open(&api, &chats, &format!("resourceVersion={}", 2 * gone + 1)).await;
+    let within = Watch::open(&api, &chats, &format!("resourceVersion={}", 2 * gone)).await.next().await.expect("an error");
+    assert_eq!(within["object"]["reason"], "Expired", "of the last transaction nothing need be there any more");
+    api.create_chat("two", json!({})).await;
+    for watch in watches.iter_mut().chain([&mut again]) {
+        let next = watch.until(|event| !of("one")(event)).await;
+        assert!(next["type"] == "ADDED" && of("two")(&next), "{next}");
+    }
 }
 
 #[tokio::test]

@@ -255,6 +255,7 @@ async fn what_cannot_be_watched_is_refused_with_the_parameter_and_what_was_got()
         ("fieldSelector=spec.title%3Dx", "fieldSelector"),
         ("allowWatchBookmarks=perhaps", "allowWatchBookmarks"),
         ("continue=abc", "continue"),
+        ("orderBy=-updated", "orderBy"),
     ] {
         let refused = api.get(&format!("{}?watch=true&{query}", chats())).await.refused(400, "BadRequest");
         assert!(refused.message.contains(names), "{query}: {}", refused.message);

@@ -101,7 +101,7 @@ pub async fn get(
     let cached = Name { namespace: key.namespace.clone(), id: pin.snapshot, rv, hash: pin.hash };
     let bodies = match form {
         Form::Json { bodies } => {
-            let tag = Tag::of(&pin)?;
+            let tag = Tag::of(mooring.chat_id, &pin)?;
             if tag.is_known(&headers) {
                 return Ok(tag.not_modified());
             }
@@ -132,12 +132,32 @@ pub async fn get(
     answer_json(&key, (context.chat_id, context.rv), head, bodies, resources)
 }
 
-/// The tag of a context as JSON: the pinned hash with the live revision.
+/// An entity tag: what is compared, and how it is sent.
 struct Tag(String, HeaderValue);
 
 impl Tag {
-    fn of(pin: &PinHead) -> Result<Self, ApiError> {
-        Self::new(format!("\"{}.{}\"", hex::encode(pin.hash.as_bytes()), pin.live_revision))
+    /// Of a context as JSON: the pinned hash with the live revision, and what tells this pin from others of the same hash, as of
+    /// another agent. Weak (RFC 9110 §8.8.1), because `metadata.resourceVersion`, which also moves when the context does not, is not
+    /// in it.
+    fn of(chat: Uuid, pin: &PinHead) -> Result<Self, ApiError> {
+        let PinHead {
+            snapshot,
+            snapshot_name,
+            hash,
+            resource_count: _, // of the snapshot, as what it holds
+            error,
+            agent_id,
+            agent_name: _, // of the agent, for good
+            cause,
+            at,
+            live: _, // counted by its revision
+            live_revision,
+        } = pin;
+        let pinned = format!("{chat}\n{}\n{snapshot_name}\n{agent_id}\n{cause}\n{at}\n{error}", snapshot.0);
+        let pinned = hex::encode(&ContentHash::of(pinned.as_bytes()).as_bytes()[..8]);
+        let tag = format!("\"{}.{live_revision}.{pinned}\"", hex::encode(hash.as_bytes()));
+        let value = HeaderValue::from_str(&format!("W/{tag}")).map_err(|_| ApiError::internal())?;
+        Ok(Self(tag, value))
     }
 
     fn new(tag: String) -> Result<Self, ApiError> {
@@ -157,7 +177,7 @@ impl Tag {
 /// A `ChatContext` around resources that are encoded already, in three pieces, so that the large one is not copied.
 fn answer_json(key: &Key, (id, rv): (Uuid, i64), pin: PinHead, bodies: bool, resources: Bytes) -> Result<Response, ApiError> {
     const HOLE: &str = "\"resources\":[]";
-    let tag = Tag::of(&pin)?;
+    let tag = Tag::of(id, &pin)?;
     let metadata = ObjectMeta {
         namespace: Some(key.namespace.clone()),
         name: Some(key.name.clone()),

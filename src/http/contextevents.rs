@@ -2,6 +2,7 @@
 //! are in `core_v1`, watches of both in `stream`.
 
 pub mod core_v1;
+mod frames;
 mod stream;
 
 use super::{
@@ -11,12 +12,12 @@ use super::{
     objects,
     page::list_version,
     status::{ApiError, Resource},
-    watch::IfWatch,
+    watch::{Asked, IfWatch, Start},
 };
 use crate::{
     model::{access::Reach, event::EventKind},
     store::{
-        self, StoreError,
+        self,
         events::{self, Cursor, Filter, Logged, Read},
         log,
     },
@@ -29,11 +30,11 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use frames::Shape;
 use serde::Deserialize;
 use serde_json::json;
-use sqlx::PgConnection;
 use std::collections::HashSet;
-use stream::Shape;
+
 use uuid::Uuid;
 
 /// How many events a page has when nothing else is asked for, and at most.
@@ -116,16 +117,21 @@ async fn answer(
             page(&state, &scope.reach, &filter, cursor, limit).await
         }
         Some(asked) => {
-            let last = asked.last_event_id().map(|id| {
-                read_cursor(id)
-                    .ok_or_else(|| ApiError::bad_request(format!("Last-Event-ID: is not a cursor of this server, got {id:?}")))
-            });
-            let cursor = match last.transpose()?.or(cursor) {
-                Some(cursor) => Some(cursor),
-                None => asked.after()?,
-            };
-            stream::serve(state, identity, filter, cursor, Shape::ContextEvent, &asked).await
+            let begin = begin(&asked, cursor)?;
+            stream::serve(state, identity, filter, begin, Shape::ContextEvent, &asked).await
         }
+    }
+}
+
+/// Where a watch begins: after what its client has heard of last, or after a cursor, or as any watch does.
+fn begin(asked: &Asked, cursor: Option<Cursor>) -> Result<Start, ApiError> {
+    if let Some(id) = asked.last_event_id().filter(|id| !id.is_empty()) {
+        let bad = || ApiError::bad_request(format!("Last-Event-ID: is not a cursor of this server, got {id:?}"));
+        return read_cursor(id).map(Start::After).ok_or_else(bad);
+    }
+    match cursor {
+        Some(cursor) => Ok(Start::After(cursor)),
+        None => asked.start(),
     }
 }
 
@@ -169,7 +175,10 @@ async fn page(
     let mut connection = store::acquire(state.pool()).await?;
     let version = log::list_version(&mut connection).await?; // before the rows
     let filter = Filter { through: Some(version), ..wanted.filter() };
-    let mut at = start(&mut connection, cursor).await?;
+    let mut at = match cursor {
+        Some(cursor) => cursor,
+        None => events::beginning(&mut connection).await?,
+    };
     let expired = || ApiError::expired("the cursor is too old: what came after it may be gone; start again without it");
     let mut metadata = json!({"resourceVersion": list_version(version)});
     let mut items: Vec<ContextEvent> = Vec::new();
@@ -191,11 +200,4 @@ async fn page(
     }
     let list = json!({"kind": "ContextEventList", "apiVersion": API_VERSION, "metadata": metadata, "items": items});
     Ok(axum::Json(list).into_response())
-}
-
-async fn start(connection: &mut PgConnection, cursor: Option<Cursor>) -> Result<Cursor, StoreError> {
-    match cursor {
-        Some(cursor) => Ok(cursor),
-        None => events::beginning(connection).await,
-    }
 }

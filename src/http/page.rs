@@ -19,7 +19,7 @@ use crate::{
         fault::{Fault, FaultKind},
         selector::{FieldSelector, LabelSelector},
     },
-    store::{self, log},
+    store::{self, events::Cursor, log},
 };
 use serde::Deserialize;
 use sqlx::PgConnection;
@@ -232,7 +232,7 @@ impl Wanted {
     pub async fn version(&self, moment: &mut PgConnection) -> Result<i64, ApiError> {
         if let Some(Continue { rv, .. }) = self.continued {
             let bounds = log::bounds(moment).await?;
-            return if (bounds.floor..=bounds.newest).contains(&rv) {
+            return if bounds.admit(Cursor::through(rv)) {
                 Ok(rv)
             } else {
                 Err(ApiError::expired("The provided continue parameter is too old; start the list again without it"))

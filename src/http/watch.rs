@@ -10,6 +10,7 @@ mod first;
 mod frame;
 mod kinds;
 mod leave;
+mod turn;
 
 use super::{
     AppState,
@@ -26,9 +27,9 @@ use crate::{
     model::{access::Reach, object::Key},
     store::{self, StoreError, events::Cursor, log},
 };
-pub use asked::{Asked, IfWatch, Style, place};
+use asked::Selection;
+pub use asked::{Asked, IfWatch, Start, Style, place};
 pub use leave::{Leave, Watched};
-use asked::{Selection, Start};
 use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, header},
@@ -41,6 +42,7 @@ use futures::stream;
 use kinds::{changes_the_list, kinds};
 use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
+pub use turn::turn;
 
 /// How many entries of the tail are taken at once.
 const TAKE: usize = 256;
@@ -72,7 +74,7 @@ pub async fn serve(
     drop(connection);
     let (phase, cursor) = match start {
         Start::Everything { since } if since.is_none_or(|since| since <= bounds.newest) => (Phase::Listing(None), None),
-        Start::After(cursor) if (bounds.floor..=bounds.newest).contains(&cursor.rv) => (Phase::Replaying, Some(cursor)),
+        Start::After(cursor) if bounds.admit(cursor) => (Phase::Replaying, Some(cursor)),
         Start::Everything { .. } | Start::After(_) => (Phase::Expired, None),
     };
     let now = Instant::now();
@@ -203,13 +205,7 @@ impl Watcher {
             }
             Phase::Live(_) | Phase::Expired | Phase::Over => return None,
         };
-        let turn = tokio::select! {
-            biased;
-            () = state.stopping().cancelled() => None,
-            () = tokio::time::sleep_until(self.deadline) => None,
-            turn = state.watch_reads().acquire() => turn.ok(),
-        };
-        let Some(turn) = turn else {
+        let Some(turn) = turn(&state, self.deadline).await else {
             self.phase = Phase::Over;
             return None;
         };

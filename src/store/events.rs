@@ -95,6 +95,12 @@ impl Cursor {
     pub fn through(rv: i64) -> Self {
         Self { rv, seq: i32::MAX }
     }
+
+    /// Whether what comes after it may be gone. Below the floor nothing need be there any more; who has read all of that has
+    /// missed nothing.
+    pub fn is_too_old(self, floor: i64) -> bool {
+        self < Self::through(floor - 1)
+    }
 }
 
 /// An event, read back.
@@ -149,7 +155,7 @@ impl Batch {
 pub enum Read {
     /// A part of it.
     Batch(Batch),
-    /// The cursor is from before the floor: what came after it may be gone. Begin again from a list.
+    /// What came after the cursor may be gone, as [`Cursor::is_too_old`] says. Begin again from a list.
     Expired,
 }
 
@@ -198,7 +204,7 @@ pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i6
         limit
     );
     let (rows, all) = within_room(rows.fetch(&mut *connection), limit).named(NAME).await?;
-    if cursor.rv < super::log::floor(connection).await? {
+    if cursor.is_too_old(super::log::floor(connection).await?) {
         return Ok(Read::Expired);
     }
     let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
@@ -214,6 +220,8 @@ pub struct About<'a> {
     pub name: Option<&'a str>,
     /// Of the object with this uid.
     pub subject: Option<Uuid>,
+    /// Of the transactions up to this version.
+    pub through: Option<i64>,
 }
 
 /// The newest events about some objects, the oldest of them first, of what is within `reach`. What is not yet below the horizon
@@ -226,7 +234,8 @@ pub async fn newest(
 ) -> Result<Vec<Logged>, StoreError> {
     const NAME: &str = "db.events.newest";
     let horizon = super::log::horizon(connection).await?;
-    let About { namespace, name, subject } = about;
+    let About { namespace, name, subject, through } = about;
+    let horizon = through.map_or(horizon, |through| horizon.min(through + 1));
     macro_rules! about_some {
         ($which:literal $(, $more:expr)*) => {
             event_query!(

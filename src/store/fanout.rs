@@ -188,6 +188,38 @@ pub async fn advance(tx: &mut PgConnection, namespace: &str, id: Uuid, lap: &Lap
     expect_rows(NAME, 1, done.rows_affected())
 }
 
+/// Goes on with a lap, a page of which could not be told to every chat: after this chat, or, when that was the last page, from the
+/// beginning. What the agent is due for counts up, so that another lap comes by when this one has ended.
+pub async fn pass_over(
+    tx: &mut PgConnection,
+    namespace: &str,
+    id: Uuid,
+    lap: &Lap,
+    cursor: Option<Uuid>,
+) -> Result<(), StoreError> {
+    const NAME: &str = "db.agents.pass_over";
+    let Lap { revision, refresh, reconcile, generation } = lap;
+    let done = sqlx::query!(
+        "UPDATE agents SET revision = CASE WHEN $4::uuid IS NULL THEN revision ELSE revision + 1 END, fanout_cursor = $4,
+                fanout_revision = CASE WHEN $4::uuid IS NULL THEN NULL ELSE $3::bigint END,
+                fanout_generation = CASE WHEN $4::uuid IS NULL THEN NULL ELSE $7::bigint END,
+                fanout_refresh = CASE WHEN $4::uuid IS NULL THEN NULL ELSE $5::text END,
+                fanout_reconcile = CASE WHEN $4::uuid IS NULL THEN NULL ELSE $6::text END
+         WHERE namespace = $1 AND id = $2",
+        namespace,
+        id,
+        revision,
+        cursor,
+        refresh.as_deref(),
+        reconcile.as_deref(),
+        generation
+    )
+    .execute(tx)
+    .named(NAME)
+    .await?;
+    expect_rows(NAME, 1, done.rows_affected())
+}
+
 /// How a lap ends.
 #[derive(Clone, Debug)]
 pub struct LapEnd<'a> {

@@ -1,6 +1,9 @@
 //! Versions, and how far the log may be read. The rules, each with the failure that forced it, are in docs/event-log.md.
 
-use super::error::{Named, StoreError};
+use super::{
+    error::{Named, StoreError},
+    events::Cursor,
+};
 use jiff::{Timestamp, civil::Date};
 use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
@@ -150,10 +153,17 @@ async fn logged_below(connection: &mut PgConnection, horizon: i64) -> Result<i64
 /// The versions that a reader may start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The lowest.
+    /// The lowest that is complete, as of a list: what is below it may be gone.
     pub floor: i64,
     /// No transaction has a later one yet. Beyond the horizon: a client may start from the object that it has just created.
     pub newest: i64,
+}
+
+impl Bounds {
+    /// Whether a reader may start after this place.
+    pub fn admit(&self, cursor: Cursor) -> bool {
+        !cursor.is_too_old(self.floor) && cursor.rv <= self.newest
+    }
 }
 
 /// The versions that a reader may start from.
@@ -168,7 +178,7 @@ pub async fn bounds(connection: &mut PgConnection) -> Result<Bounds, StoreError>
     .await
 }
 
-/// The lowest version a reader may start from. Check it *after* the rows are read.
+/// Below it nothing need be there any more. Look at it *after* the rows are read, with [`Cursor::is_too_old`].
 pub async fn floor(connection: &mut PgConnection) -> Result<i64, StoreError> {
     const NAME: &str = "db.log.floor";
     sqlx::query_scalar!("SELECT floor FROM log_state").fetch_one(connection).named(NAME).await
@@ -265,7 +275,7 @@ pub async fn last_between(connection: &mut PgConnection, from: Timestamp, to: Ti
     .await
 }
 
-/// Makes every version up to and with `above` too old to start from. False while one of them, or the next, is still open.
+/// Makes every version up to and with `above` too old to start from, but for whoever has read all of them. False while one of them, or the next, is still open.
 /// A transaction of its own: it must be committed before what it is about is dropped.
 pub async fn raise_floor(connection: &mut PgConnection, above: i64) -> Result<bool, StoreError> {
     const NAME: &str = "db.log.raise_floor";

@@ -13,14 +13,15 @@ use super::{
         table::{Form, Tabular, human},
         watch::IfWatch,
     },
-    EventQuery, Wanted,
-    stream::{self, Shape},
+    EventQuery, Wanted, begin,
+    frames::Shape,
+    stream,
 };
 use crate::{
-    model::event::EventKind,
+    model::{access::Reach, event::EventKind},
     store::{
-        self,
-        events::{self, About, Cursor, Logged},
+        self, StoreError,
+        events::{self, About, Logged},
         log,
     },
     v1alpha1::{API_VERSION, event::core_event},
@@ -31,6 +32,7 @@ use axum::{
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// How many are shown: the newest.
@@ -83,6 +85,20 @@ impl Involved {
             }
         }
         Ok(involved)
+    }
+
+    /// The newest events about that, as of a list of this version, the oldest of them first.
+    pub async fn newest(
+        &self,
+        connection: &mut PgConnection,
+        namespace: Option<&str>,
+        reach: &Reach,
+        version: i64,
+    ) -> Result<Vec<Logged>, StoreError> {
+        let about = About { namespace, name: self.name.as_deref(), subject: self.uid, through: Some(version) };
+        let mut found = events::newest(connection, &about, reach, MAX).await?;
+        found.retain(|event| self.takes(event));
+        Ok(found)
     }
 
     /// Whether an event is about that.
@@ -142,26 +158,16 @@ async fn answer(
 ) -> Result<Response, ApiError> {
     let involved = Involved::read(query.field_selector.as_deref().unwrap_or_default(), &mut namespace)?;
     if let Some(asked) = watch {
-        let after = asked.after()?;
-        let after = match after {
-            Some(after) => after,
-            // What is there already is a list's to tell.
-            None => Cursor::through(log::list_version(&mut *store::acquire(state.pool()).await?).await?),
-        };
+        let begin = begin(&asked, None)?;
         let wanted = Wanted { namespace, about: Some(involved), ..Wanted::default() };
-        return stream::serve(state, identity, wanted, Some(after), Shape::CoreEvent, &asked).await;
+        return stream::serve(state, identity, wanted, begin, Shape::CoreEvent, &asked).await;
     }
     let form = form?;
     let scope = identity.event_scope("list", EventList::CoreEvents, namespace.as_deref()).await?;
     let mut connection = store::acquire(state.pool()).await?;
     let version = log::list_version(&mut connection).await?; // before the rows
-    let about = About { namespace: namespace.as_deref(), name: involved.name.as_deref(), subject: involved.uid };
-    let found = events::newest(&mut connection, &about, &scope.reach, MAX).await?;
-    let items: Vec<Value> = found
-        .iter()
-        .filter(|event| involved.takes(event))
-        .map(|event| core_event(event, &object_version(event.cursor.rv)))
-        .collect();
+    let found = involved.newest(&mut connection, namespace.as_deref(), &scope.reach, version).await?;
+    let items: Vec<Value> = found.iter().map(|event| core_event(event, &object_version(event.cursor.rv))).collect();
     let metadata = json!({"resourceVersion": list_version(version)});
     let list = json!({"kind": "EventList", "apiVersion": "v1", "metadata": metadata, "items": items});
     Ok(axum::Json(form.list(&COLUMNS, list, state.clock().now())).into_response())

@@ -1,21 +1,20 @@
 //! A watch of events. It reads what its cursor has not seen from the database, by the filter, until there is no more; then it
-//! has its place in the process's one tail of the log, as the watches of objects have.
+//! has its place in the process's one tail of the log, as the watches of objects have. One of core/v1 Events that asks for no
+//! version is told what a list would tell first.
 
 use super::{
     super::{
         AppState,
         auth::{EventList, Identity},
-        page::{list_version, object_version},
         status::ApiError,
-        table::{self, Form},
         tail::{
             Watching,
-            change::Told,
             ring::{Entry, Place, Progress, Taken},
         },
-        watch::{Asked, Leave, Style, Watched, bookmark},
+        watch::{Asked, Leave, Start, Watched, turn},
     },
-    PAGE, Wanted, core_v1, start,
+    PAGE, Wanted,
+    frames::{Frames, Shape},
 };
 use crate::{
     model::access::Reach,
@@ -24,10 +23,6 @@ use crate::{
         events::{self, Cursor, Logged, Read},
         log,
     },
-    v1alpha1::{
-        API_VERSION,
-        event::{ContextEvent, core_event, cursor_text},
-    },
 };
 use axum::{
     body::{Body, Bytes},
@@ -35,8 +30,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures::stream;
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use sqlx::PgConnection;
 use std::{collections::HashSet, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
@@ -50,17 +44,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A watch without `timeoutSeconds` lasts at least this, and at most twice as long.
 const TIMEOUT: Duration = Duration::from_mins(30);
 
-/// As what events are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// As what they are.
-    ContextEvent,
-    /// As core/v1 Events.
-    CoreEvent,
-}
-
 /// Where a watcher is in its life.
 enum Phase {
+    /// It sends the newest events, as a list does.
+    Listing,
     /// It reads what its cursor has not seen, by the filter.
     Reading,
     /// It has its place in the tail.
@@ -81,22 +68,25 @@ struct Watcher {
     bookmarks: bool,
     phase: Phase,
     cursor: Cursor,
+    /// What there is must be as new as this before its end is told of; none when that was not asked for, or has been done.
+    end: Option<i64>,
     progress: watch::Receiver<Progress>,
     deadline: Instant,
     bookmark_at: Instant,
     _watching: Watching,
 }
 
-/// Answers with the stream of what is wanted after a cursor; without one, from the beginning of what is kept.
+/// Answers with the stream of what is wanted. Everything that there is: of contextevents all that is kept, of core/v1 Events the
+/// newest.
 pub async fn serve(
     state: AppState,
     identity: Identity,
     wanted: Wanted,
-    cursor: Option<Cursor>,
+    start: Start,
     shape: Shape,
     asked: &Asked,
 ) -> Result<Response, ApiError> {
-    let frames = Frames { style: asked.style, shape };
+    let frames = Frames::new(asked.style, shape);
     let list = match shape {
         Shape::ContextEvent => EventList::ContextEvents,
         Shape::CoreEvent => EventList::CoreEvents,
@@ -105,23 +95,32 @@ pub async fn serve(
     let watching = state.tail().watch(); // before it looks
     let mut connection = store::acquire(state.pool()).await?;
     let bounds = log::bounds(&mut connection).await?;
-    let cursor = start(&mut connection, cursor).await?;
-    let agents = match &wanted.agent {
-        Some(agent) => events::agents_named(&mut connection, wanted.namespace.as_deref(), agent).await?,
-        None => Vec::new(),
+    let (cursor, since) = match start {
+        Start::Everything { since } => (events::beginning(&mut connection).await?, since),
+        Start::After(cursor) => (cursor, None),
     };
+    let agents = agents_named(&mut connection, &wanted).await?;
     drop(connection);
-    let fits = (bounds.floor..=bounds.newest).contains(&cursor.rv);
+    let phase = match start {
+        Start::Everything { since } if since.is_some_and(|since| since > bounds.newest) => Phase::Expired,
+        Start::Everything { .. } if shape == Shape::CoreEvent => Phase::Listing,
+        Start::Everything { .. } => Phase::Reading,
+        Start::After(cursor) if bounds.admit(cursor) => Phase::Reading,
+        Start::After(_) => Phase::Expired,
+    };
+    // Whoever comes back with the place of what was heard last has heard the end of it, or goes on without.
+    let resumes = asked.last_event_id().is_some_and(|id| !id.is_empty());
     let now = Instant::now();
     let watcher = Watcher {
         reach: leave.scope().reach.clone(),
         leave,
         wanted,
-        agents: agents.into_iter().collect(),
+        agents,
         frames,
         bookmarks: asked.bookmarks,
-        phase: if fits { Phase::Reading } else { Phase::Expired },
+        phase,
         cursor,
+        end: (asked.sends_initial() && !resumes).then_some(since.unwrap_or_default()),
         progress: state.tail().ring().progress(),
         deadline: now + asked.timeout.unwrap_or_else(|| TIMEOUT.mul_f64(1.0 + state.clock().random())),
         bookmark_at: now + BOOKMARK,
@@ -136,6 +135,22 @@ pub async fn serve(
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(frames.media()));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
+}
+
+/// The agents that have or had the name that is wanted.
+async fn agents_named(connection: &mut PgConnection, wanted: &Wanted) -> Result<HashSet<Uuid>, StoreError> {
+    let Some(agent) = &wanted.agent else { return Ok(HashSet::new()) };
+    Ok(events::agents_named(connection, wanted.namespace.as_deref(), agent).await?.into_iter().collect())
+}
+
+/// What was read of the database.
+struct Found {
+    events: Vec<Logged>,
+    /// What its client has been told, with this, up to here.
+    through: Cursor,
+    /// Nothing more for now: what there is has been read as of this version.
+    exhausted: Option<i64>,
+    agents: HashSet<Uuid>,
 }
 
 impl Watcher {
@@ -153,7 +168,7 @@ impl Watcher {
                     self.phase = Phase::Over;
                     Some(self.frames.error(&ApiError::expired("too old cursor: list again, and watch from there")))
                 }
-                Phase::Reading => self.catch_up().await,
+                Phase::Listing | Phase::Reading => self.catch_up().await,
                 Phase::Live(place) => {
                     let place = *place;
                     self.live(place).await
@@ -168,16 +183,20 @@ impl Watcher {
     /// Reads the database, when it is its turn, until the tail has all that follows.
     async fn catch_up(&mut self) -> Option<Bytes> {
         let state = self.state.clone();
-        if let Some(place) = state.tail().ring().join(self.cursor) {
+        let has_read = matches!(self.phase, Phase::Reading) && self.end.is_none();
+        if has_read && let Some(place) = state.tail().ring().join(self.cursor) {
             self.phase = Phase::Live(place);
             return None;
         }
-        let turn = state.watch_reads().acquire().await.ok()?;
+        let Some(turn) = turn(&state, self.deadline).await else {
+            self.phase = Phase::Over;
+            return None;
+        };
         // Boxed, and only now: many wait, each with the memory of what it may come to do while it does.
         let (piece, exhausted) = Box::pin(self.read()).await;
         drop(turn);
-        if exhausted && piece.is_empty() && state.tail().ring().join(self.cursor).is_none() {
-            // The tail begins in a moment.
+        if exhausted && piece.is_empty() && (self.end.is_some() || state.tail().ring().join(self.cursor).is_none()) {
+            // The tail begins, or what there is becomes new enough, in a moment.
             tokio::select! {
                 () = state.stopping().cancelled() => self.phase = Phase::Over,
                 () = tokio::time::sleep_until(self.deadline.min(Instant::now() + LOOK)) => {}
@@ -190,37 +209,66 @@ impl Watcher {
     /// What is to be sent, if anything, and whether there is no more for now.
     async fn read(&mut self) -> (Bytes, bool) {
         let state = self.state.clone();
-        let read = async {
-            let mut connection = store::acquire(state.pool()).await?;
-            let version = log::list_version(&mut connection).await?; // before the rows
-            let read = events::read_some_after(&mut connection, self.cursor, &self.wanted.filter(), &self.reach, PAGE).await?;
-            Ok::<_, StoreError>((version, read))
-        };
-        match read.await {
-            Ok((_, Read::Expired)) => {
-                self.phase = Phase::Expired;
-                (Bytes::new(), false)
+        let read = match store::acquire(state.pool()).await {
+            Ok(mut connection) => {
+                let read = store::patiently(store::PATIENCE, self.look(&mut connection)).await;
+                if read.is_err() {
+                    drop(connection.detach()); // it may never answer
+                }
+                read
             }
-            Ok((version, Read::Batch(batch))) => {
-                let mut piece = Vec::new();
-                for event in &batch.events {
-                    if self.wanted.takes(event, &mut self.agents) {
-                        self.frames.event(&mut piece, event, state.clock().now());
-                    }
-                }
-                self.cursor = batch.end(self.cursor);
-                if batch.exhausted {
-                    // What passes the filter has all been read, up to there.
-                    self.cursor = self.cursor.max(Cursor::through(version));
-                }
-                (piece.into(), batch.exhausted)
+            Err(error) => Err(error),
+        };
+        let found = match read {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                self.phase = Phase::Expired;
+                return (Bytes::new(), false);
             }
             Err(error) => {
                 self.phase = Phase::Over;
                 tracing::warn!(%error, "a watch of events ends, because the database failed it");
-                (self.frames.error(&ApiError::from(error)), false)
+                return (self.frames.error(&ApiError::from(error)), false);
+            }
+        };
+        let Found { events, through, exhausted, agents } = found;
+        self.agents.extend(agents);
+        let mut piece = Vec::new();
+        for event in &events {
+            if self.wanted.takes(event, &mut self.agents) {
+                self.frames.event(&mut piece, event, state.clock().now());
             }
         }
+        (self.phase, self.cursor) = (Phase::Reading, through);
+        if let (Some(version), Some(since)) = (exhausted, self.end)
+            && version >= since
+        {
+            self.end = None;
+            self.frames.bookmark(&mut piece, self.cursor, true);
+        }
+        (piece.into(), exhausted.is_some())
+    }
+
+    /// Looks at the database; none when what comes after the cursor may be gone.
+    async fn look(&self, connection: &mut PgConnection) -> Result<Option<Found>, StoreError> {
+        let version = log::list_version(connection).await?; // before the rows
+        if let (Phase::Listing, Some(about)) = (&self.phase, &self.wanted.about) {
+            let events = about.newest(connection, self.wanted.namespace.as_deref(), &self.reach, version).await?;
+            let through = Cursor::through(version);
+            return Ok(Some(Found { events, through, exhausted: Some(version), agents: HashSet::new() }));
+        }
+        let batch = match events::read_some_after(connection, self.cursor, &self.wanted.filter(), &self.reach, PAGE).await? {
+            Read::Batch(batch) => batch,
+            Read::Expired => return Ok(None),
+        };
+        // After the rows: of an agent that comes later the tail tells.
+        let agents = agents_named(connection, &self.wanted).await?;
+        let mut through = batch.end(self.cursor);
+        if batch.exhausted {
+            // What passes the filter has all been read, up to there.
+            through = through.max(Cursor::through(version));
+        }
+        Ok(Some(Found { events: batch.events, through, exhausted: batch.exhausted.then_some(version), agents }))
     }
 
     async fn live(&mut self, mut place: Place) -> Option<Bytes> {
@@ -254,7 +302,12 @@ impl Watcher {
         }
         if Instant::now() >= self.bookmark_at && self.cursor.seq == i32::MAX {
             self.bookmark_at = Instant::now() + BOOKMARK;
-            let piece = self.frames.bookmark(self.cursor, self.bookmarks);
+            let mut piece = Vec::new();
+            if self.bookmarks {
+                self.frames.bookmark(&mut piece, self.cursor, false);
+            } else {
+                self.frames.mark(&mut piece, self.cursor);
+            }
             if !piece.is_empty() {
                 return Some(piece.into());
             }
@@ -275,97 +328,4 @@ impl Watcher {
     fn may_see(&self, entry: &Entry) -> bool {
         (entry.event.chat.is_some() || !self.reach.is_of_chats_only()) && self.reach.covers(entry.owner.as_deref())
     }
-}
-
-/// How the stream is written.
-#[derive(Clone, Copy, Debug)]
-struct Frames {
-    style: Style,
-    shape: Shape,
-}
-
-impl Frames {
-    fn media(self) -> &'static str {
-        match self.style {
-            Style::Lines(_) => "application/json",
-            Style::Events => "text/event-stream",
-        }
-    }
-
-    /// The form of the objects. Contextevents are told as what they are.
-    fn form(self) -> Form {
-        match (self.shape, self.style) {
-            (Shape::CoreEvent, Style::Lines(form)) => form,
-            (Shape::CoreEvent, Style::Events) | (Shape::ContextEvent, _) => Form::default(),
-        }
-    }
-
-    fn event(self, piece: &mut Vec<u8>, event: &Logged, now: Timestamp) {
-        self.frame(piece, &self.line(event, now), Some(event.cursor));
-    }
-
-    /// The same of what all watchers share: each line is made once. A table's rows say how long ago it was: they are not shared.
-    fn entry(self, piece: &mut Vec<u8>, entry: &Entry, now: Timestamp) {
-        let shared = match (self.shape, self.form().wanted) {
-            (Shape::CoreEvent, table::Wanted::Json) => &entry.lines.core,
-            (Shape::ContextEvent, _) => &entry.lines.context,
-            (Shape::CoreEvent, _) => return self.event(piece, &entry.event, now),
-        };
-        self.frame(piece, shared.get_or_init(|| self.line(&entry.event, now)), Some(entry.event.cursor));
-    }
-
-    fn line(self, event: &Logged, now: Timestamp) -> Bytes {
-        let object = match self.shape {
-            Shape::CoreEvent => self.form().object(&core_v1::COLUMNS, core_event(event, &object_version(event.cursor.rv)), now),
-            Shape::ContextEvent => serde_json::to_value(ContextEvent::from_logged(event)).expect("an event is plain data"),
-        };
-        line(Told::Added.as_str(), &object)
-    }
-
-    fn bookmark(self, cursor: Cursor, asked: bool) -> Vec<u8> {
-        let mut piece = Vec::new();
-        if asked {
-            let (kind, api_version) = match self.shape {
-                Shape::CoreEvent => ("Event", "v1"),
-                Shape::ContextEvent => ("ContextEvent", API_VERSION),
-            };
-            let metadata = json!({"resourceVersion": list_version(cursor.rv)});
-            let object = bookmark(
-                self.form().wanted,
-                metadata,
-                |metadata| json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}),
-            );
-            self.frame(&mut piece, &line("BOOKMARK", &object), Some(cursor));
-        } else if self.style == Style::Events {
-            piece.extend_from_slice(format!("id: {}\n\n", cursor_text(cursor)).as_bytes());
-        }
-        piece
-    }
-
-    fn error(self, error: &ApiError) -> Bytes {
-        let mut piece = Vec::new();
-        self.frame(&mut piece, &line("ERROR", &error.to_status()), None);
-        piece.into()
-    }
-
-    fn frame(self, piece: &mut Vec<u8>, line: &[u8], id: Option<Cursor>) {
-        match self.style {
-            Style::Lines(_) => {
-                piece.extend_from_slice(line);
-                piece.push(b'\n');
-            }
-            Style::Events => {
-                if let Some(id) = id {
-                    piece.extend_from_slice(format!("id: {}\n", cursor_text(id)).as_bytes());
-                }
-                piece.extend_from_slice(b"data: ");
-                piece.extend_from_slice(line);
-                piece.extend_from_slice(b"\n\n");
-            }
-        }
-    }
-}
-
-fn line(kind: &str, object: &Value) -> Bytes {
-    json!({"type": kind, "object": object}).to_string().into()
 }

@@ -33,6 +33,7 @@ struct WatchQuery {
     timeout_seconds: Option<String>,
     label_selector: Option<String>,
     field_selector: Option<String>,
+    order_by: Option<String>,
     #[serde(rename = "continue")]
     continue_: Option<String>,
 }
@@ -137,11 +138,6 @@ impl Asked {
         self.last_event.as_deref()
     }
 
-    /// The place after the version that it asks for; none when it asks for none.
-    pub fn after(&self) -> Result<Option<Cursor>, ApiError> {
-        self.query.resource_version.as_deref().filter(|version| !matches!(*version, "" | "0")).map(place).transpose()
-    }
-
     /// Where it starts.
     pub fn start(&self) -> Result<Start, ApiError> {
         let version = self.last_event.as_deref().or(self.query.resource_version.as_deref());
@@ -181,6 +177,11 @@ impl<S: Send + Sync> FromRequestParts<S> for IfWatch {
         }
         if query.continue_.as_deref().is_some_and(|token| !token.is_empty()) {
             return Err(ApiError::bad_request("continue: is for lists; watch from a list's resourceVersion"));
+        }
+        if let Some(order) = query.order_by.as_deref().filter(|order| !order.is_empty()) {
+            let message =
+                format!("orderBy: is for lists; a watch tells of changes in the order in which they are made, got {order:?}");
+            return Err(ApiError::bad_request(message));
         }
         let initial = flag("sendInitialEvents", query.send_initial_events.as_deref())?;
         match (initial, query.resource_version_match.as_deref().unwrap_or_default()) {

@@ -132,7 +132,7 @@ pub async fn read_some_after(
             agent
         ),
     };
-    if cursor.rv < log::floor(connection).await? {
+    if cursor.is_too_old(log::floor(connection).await?) {
         return Ok(Read::Expired);
     }
     let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
@@ -180,7 +180,7 @@ pub async fn read_kinds_after(
         None => of_kinds!("true"),
         Some(namespace) => of_kinds!("e.namespace = $8", namespace),
     };
-    if cursor.rv < log::floor(connection).await? {
+    if cursor.is_too_old(log::floor(connection).await?) {
         return Ok(Read::Expired);
     }
     let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });

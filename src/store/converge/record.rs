@@ -1,0 +1,208 @@
+//! Writing the outcomes of a whole batch in one statement, with their events.
+//!
+//! The statement of the outcomes sends each distinct outcome once (a *class*) and per chat only its id and the number of its
+//! class: a batch in which a thousand chats become dirty sends one set of conditions and one payload. That is speed;
+//! correctness is `rv <= $rv` and the count of rows.
+
+use super::Loaded;
+use crate::{
+    model::{chat::PinCause, condition::ConditionPatch, event::EventKind},
+    plan::{DirtyChange, PinChange},
+    store::{
+        error::{Named, StoreError, expect_rows},
+        log::TxLog,
+    },
+};
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx as _;
+use serde_json::Value;
+use sqlx::PgConnection;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// One outcome, shared by every chat of a batch that has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Class {
+    /// To the pin.
+    pub pin: PinChange,
+    /// To the drift marker.
+    pub dirty: DirtyChange,
+    /// The refresh token that stands has been handled.
+    pub refresh_handled: bool,
+    /// A refresh token copied from the agent.
+    pub refresh_token: Option<String>,
+    /// To the conditions.
+    pub conditions: ConditionPatch,
+    /// What happened; none when nothing that the chat shows changes.
+    pub event: Option<ClassEvent>,
+}
+
+/// The event of a class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassEvent {
+    /// What happened.
+    pub kind: EventKind,
+    /// The agent whose snapshot it is about.
+    pub agent: Option<Uuid>,
+    /// What the transaction saw.
+    pub payload: Value,
+}
+
+/// The outcomes of a batch: the classes, and which chat has which.
+#[derive(Clone, Debug, Default)]
+pub struct Outcomes {
+    /// The classes.
+    pub classes: Vec<Class>,
+    /// Each chat with the number of its class, in the order of their ids.
+    pub chats: Vec<(Uuid, usize)>,
+}
+
+impl Outcomes {
+    /// How long each chat of `chats` that gets its first pin by this has waited for it.
+    pub fn hydrated(&self, chats: &[Loaded], now: Timestamp) -> Vec<Duration> {
+        let waited = |id: Uuid| {
+            let chat = chats.binary_search_by_key(&id, |chat| chat.id).ok().map(|at| &chats[at]);
+            chat.map(|chat| Duration::try_from(now.duration_since(chat.waiting_since)).unwrap_or_default())
+        };
+        let first =
+            |class: usize| self.classes[class].event.as_ref().is_some_and(|event| event.kind == EventKind::ContextHydrated);
+        self.chats.iter().filter(|(_, class)| first(*class)).filter_map(|(id, _)| waited(*id)).collect()
+    }
+
+    /// How many of the chats change in what they show.
+    pub fn shown(&self) -> usize {
+        self.chats.iter().filter(|(_, class)| self.classes[*class].event.is_some()).count()
+    }
+}
+
+/// Whether the chats have been converged as due, or were reached by their agent's news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Due: their revisions have been seen.
+    Due,
+    /// Reached by fan-out: their own revisions are left alone.
+    Fanout,
+}
+
+/// Writes the outcomes of a batch in one statement, and appends their events. All the chats are locked.
+pub async fn record(
+    tx: &mut PgConnection,
+    namespace: &str,
+    outcomes: &Outcomes,
+    lane: Lane,
+    now: Timestamp,
+    log: &mut TxLog,
+) -> Result<(), StoreError> {
+    const NAME: &str = "db.chats.record";
+    let (ids, numbers) = columns(&outcomes.chats);
+    let classes = &outcomes.classes;
+    let each = |f: fn(&Class) -> i16| classes.iter().map(f).collect::<Vec<i16>>();
+    let pins = each(|class| match class.pin {
+        PinChange::Keep => 0,
+        PinChange::Move(..) => 1,
+        PinChange::Clear => 2,
+    });
+    let dirties = each(|class| match class.dirty {
+        DirtyChange::Keep => 0,
+        DirtyChange::Begin => 1,
+        DirtyChange::End => 2,
+    });
+    let moved = |class: &Class| match class.pin {
+        PinChange::Move(to, cause) => Some((to.snapshot.0, cause)),
+        PinChange::Keep | PinChange::Clear => None,
+    };
+    let snapshots: Vec<Option<i64>> = classes.iter().map(|class| moved(class).map(|(id, _)| id)).collect();
+    let causes: Vec<Option<&str>> =
+        classes.iter().map(|class| moved(class).map(|(_, cause): (i64, PinCause)| cause.as_str())).collect();
+    let handled: Vec<bool> = classes.iter().map(|class| class.refresh_handled).collect();
+    let tokens: Vec<Option<&str>> = classes.iter().map(|class| class.refresh_token.as_deref()).collect();
+    let set: Vec<Value> = classes.iter().map(|class| Value::Object(class.conditions.set.clone())).collect();
+    let drop: Vec<String> = classes.iter().map(|class| class.conditions.drop.join(",")).collect();
+    let shown: Vec<bool> = classes.iter().map(|class| class.event.is_some()).collect();
+    let done = sqlx::query!(
+        "UPDATE chats AS c SET
+             snapshot_id = CASE k.pin WHEN 1 THEN k.snapshot WHEN 2 THEN NULL ELSE c.snapshot_id END,
+             pin_cause = CASE k.pin WHEN 1 THEN k.cause WHEN 2 THEN NULL ELSE c.pin_cause END,
+             pinned_at = CASE k.pin WHEN 1 THEN $14::timestamptz WHEN 2 THEN NULL ELSE c.pinned_at END,
+             dirty_since = CASE k.dirty WHEN 1 THEN $14::timestamptz WHEN 2 THEN NULL ELSE c.dirty_since END,
+             refresh_requested = coalesce(k.token, c.refresh_requested),
+             refresh_handled = CASE WHEN k.handled THEN coalesce(k.token, c.refresh_requested) ELSE c.refresh_handled END,
+             conditions = CASE WHEN k.dropped = '' THEN c.conditions || k.set
+                               ELSE (c.conditions || k.set) - string_to_array(k.dropped, ',') END,
+             event_seq = CASE WHEN k.shown THEN c.event_seq + 1 ELSE c.event_seq END,
+             rv = CASE WHEN k.shown THEN $2 ELSE c.rv END,
+             reconcile_handled = CASE WHEN $15 THEN c.reconcile_requested ELSE c.reconcile_handled END,
+             observed_generation = CASE WHEN $15 THEN c.generation ELSE c.observed_generation END,
+             converged_revision = CASE WHEN $15 THEN c.revision ELSE c.converged_revision END,
+             attempts = CASE WHEN $15 THEN 0 ELSE c.attempts END,
+             retry_at = CASE WHEN $15 THEN NULL ELSE c.retry_at END
+         FROM unnest($3::uuid[], $4::integer[]) AS u (id, class)
+         JOIN unnest($5::smallint[], $6::bigint[], $7::text[], $8::smallint[], $9::boolean[], $10::text[], $11::jsonb[],
+                     $12::text[], $13::boolean[])
+              WITH ORDINALITY AS k (pin, snapshot, cause, dirty, handled, token, set, dropped, shown, class)
+              ON k.class = u.class
+         WHERE c.namespace = $1 AND c.id = u.id AND c.rv <= $2",
+        namespace,
+        log.rv,
+        &ids,
+        &numbers,
+        &pins,
+        &snapshots as _,
+        &causes as _,
+        &dirties,
+        &handled,
+        &tokens as _,
+        &set,
+        &drop,
+        &shown,
+        now.to_sqlx() as _,
+        lane == Lane::Due,
+    )
+    .execute(&mut *tx)
+    .named(NAME)
+    .await?;
+    expect_rows(NAME, ids.len(), done.rows_affected())?;
+    append(tx, namespace, outcomes, log).await
+}
+
+async fn append(tx: &mut PgConnection, namespace: &str, outcomes: &Outcomes, log: &mut TxLog) -> Result<(), StoreError> {
+    const NAME: &str = "db.events.append_batch";
+    let shown: Vec<(Uuid, usize)> =
+        outcomes.chats.iter().filter(|(_, class)| outcomes.classes[*class].event.is_some()).copied().collect();
+    if shown.is_empty() {
+        return Ok(());
+    }
+    let (ids, numbers) = columns(&shown);
+    let events = || outcomes.classes.iter().map(|class| class.event.as_ref());
+    let kinds: Vec<Option<&str>> = events().map(|event| event.map(|event| event.kind.as_str())).collect();
+    let agents: Vec<Option<Uuid>> = events().map(|event| event.and_then(|event| event.agent)).collect();
+    let payloads: Vec<Value> = events().map(|event| event.map_or(Value::Null, |event| event.payload.clone())).collect();
+    let done = sqlx::query!(
+        "INSERT INTO events (namespace, rv, seq, kind, subject, name, chat_id, agent_id, chat_seq, payload)
+         SELECT c.namespace, c.rv, $3 + u.o::integer, k.kind, c.id, c.name, c.id, k.agent_id, c.event_seq, k.payload
+         FROM chats c
+         JOIN unnest($4::uuid[], $5::integer[]) WITH ORDINALITY AS u (id, class, o) ON u.id = c.id
+         JOIN unnest($6::text[], $7::uuid[], $8::jsonb[]) WITH ORDINALITY AS k (kind, agent_id, payload, class)
+              ON k.class = u.class
+         WHERE c.namespace = $1 AND c.rv = $2",
+        namespace,
+        log.rv,
+        log.written,
+        &ids,
+        &numbers,
+        &kinds as _,
+        &agents as _,
+        &payloads
+    )
+    .execute(tx)
+    .named(NAME)
+    .await?;
+    expect_rows(NAME, ids.len(), done.rows_affected())?;
+    log.written += i32::try_from(ids.len()).unwrap_or(i32::MAX);
+    Ok(())
+}
+
+fn columns(chats: &[(Uuid, usize)]) -> (Vec<Uuid>, Vec<i32>) {
+    // WITH ORDINALITY counts from 1.
+    chats.iter().map(|(id, class)| (*id, i32::try_from(class + 1).unwrap_or(i32::MAX))).unzip()
+}

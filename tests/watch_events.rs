@@ -1,0 +1,234 @@
+//! Watching events: where a stream begins, where what there was at first ends, and that nothing is lost or told too early between
+//! reading the database and following the tail.
+
+use crate::support::{
+    api::{Api, BASE, NAMESPACE, file, settings},
+    postgres::{TestDb, database},
+    stream::{Watch, all_readable},
+    until::until,
+};
+use moorline::config;
+use serde_json::{Value, json};
+use sqlx::{Executor as _, Postgres, Transaction};
+
+const INITIAL: &str = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+
+fn events() -> String {
+    format!("{BASE}/namespaces/{NAMESPACE}/contextevents")
+}
+
+fn core_events() -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/events")
+}
+
+fn version(object: &Value) -> i128 {
+    object["metadata"]["resourceVersion"].as_str().expect("a version").parse().expect("a number")
+}
+
+/// The types of what is told up to the bookmark that says that this was all, and that bookmark's object.
+async fn until_the_end(watch: &mut Watch, field: &str) -> (Vec<String>, Value) {
+    let mut told = Vec::new();
+    loop {
+        let event = watch.next().await.expect("an event");
+        if event["type"] == "BOOKMARK" {
+            assert_eq!(event["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true", "{event}");
+            return (told, event["object"].clone());
+        }
+        assert_eq!(event["type"], "ADDED", "{event}");
+        told.push(event["object"][field].as_str().expect("what happened").to_owned());
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_the_context_events_that_there_were_is_told() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    api.create_chat("one", json!({})).await;
+    all_readable(&db).await;
+    let mut watch = Watch::open(&api, &events(), INITIAL).await;
+    let (told, end) = until_the_end(&mut watch, "type").await;
+    assert_eq!(told.first().map(String::as_str), Some("ChatCreated"), "{told:?}");
+    assert_eq!((&end["kind"], version(&end) % 2), (&json!("ContextEvent"), 1));
+    api.create_chat("two", json!({})).await;
+    assert_eq!(watch.next().await.expect("an event")["object"]["chat"]["name"], "two");
+    // At least as new as what the client has seen; and from its cursor on, when it has one.
+    let seen = api.chat("two").await["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let mut watch = Watch::open(&api, &events(), &format!("{INITIAL}&resourceVersion={seen}")).await;
+    let (told, end) = until_the_end(&mut watch, "type").await;
+    assert_eq!(told.iter().filter(|kind| *kind == "ChatCreated").count(), 2, "{told:?}");
+    assert!(version(&end) > seen.parse().unwrap());
+    let all = api.get(&events()).await.expect(200)["items"].clone();
+    let all = all.as_array().unwrap();
+    let cursor = all[0]["metadata"]["name"].as_str().unwrap();
+    let mut watch = Watch::open(&api, &events(), &format!("{INITIAL}&cursor={cursor}")).await;
+    assert_eq!(until_the_end(&mut watch, "type").await.0.len(), all.len() - 1);
+}
+
+#[tokio::test]
+async fn a_watch_of_core_events_begins_with_what_a_list_has() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    api.create_chat("one", json!({})).await;
+    api.create_chat("other", json!({})).await;
+    all_readable(&db).await;
+    let selector = "fieldSelector=involvedObject.name%3Done";
+    let list = api.get(&format!("{}?{selector}", core_events())).await.expect(200);
+    let items = list["items"].as_array().unwrap();
+    let mut watch = Watch::open(&api, &core_events(), selector).await;
+    for item in items {
+        assert_eq!(watch.next().await.expect("an event")["object"]["metadata"]["name"], item["metadata"]["name"]);
+    }
+    let mut watch = Watch::open(&api, &core_events(), &format!("{INITIAL}&{selector}")).await;
+    let (told, end) = until_the_end(&mut watch, "reason").await;
+    assert_eq!((told.len(), &end["kind"], &end["apiVersion"]), (items.len(), &json!("Event"), &json!("v1")));
+    api.patch("chats/one", &json!({"spec": {"title": "x"}})).await.expect(200);
+    let next = watch.next().await.expect("an event");
+    assert_eq!((&next["object"]["reason"], &next["object"]["involvedObject"]["name"]), (&json!("ChatUpdated"), &json!("one")));
+    // Whoever has a list's version is told what came after it only.
+    let after = format!("{selector}&resourceVersion={}", version(&list));
+    assert_eq!(
+        Watch::open(&api, &core_events(), &after).await.next().await.expect("an event")["object"]["reason"],
+        "ChatUpdated"
+    );
+}
+
+#[tokio::test]
+async fn an_event_source_of_either_kind_resumes_where_it_was_and_forgets_a_place_that_is_too_old() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    api.create_chat("one", json!({})).await;
+    all_readable(&db).await;
+    let accept = ("accept", "text/event-stream");
+    for path in [events(), core_events()] {
+        let mut watch = Watch::accepting(&api, &path, INITIAL, &[accept]).await;
+        let first = watch.up_to(b"\n\n").await.expect("an event");
+        let id = first.lines().next().and_then(|line| line.strip_prefix("id: ")).expect("a place").to_owned();
+        drop(watch);
+        api.patch("chats/one", &json!({"spec": {"title": path}})).await.expect(200);
+        all_readable(&db).await;
+        // What a browser sends: the same address, and its place.
+        let mut watch = Watch::accepting(&api, &path, INITIAL, &[accept, ("last-event-id", &id)]).await;
+        loop {
+            let next = watch.up_to(b"\n\n").await.expect("an event");
+            assert!(!next.contains("ChatCreated") && !next.contains("BOOKMARK"), "{path}: {next}");
+            if next.contains("ChatUpdated") {
+                break;
+            }
+        }
+        let mut watch = Watch::accepting(&api, &path, "", &[accept, ("last-event-id", "5-1")]).await;
+        let error = watch.up_to(b"\n\n").await.expect("an error");
+        assert!(error.starts_with("id: \ndata: {") && error.contains("Expired"), "{path}: {error}");
+        let nonsense = api.with("accept", "text/event-stream").with("last-event-id", "nonsense");
+        let refused = nonsense.get(&format!("{path}?watch=1")).await.refused(400, "BadRequest");
+        assert!(refused.message.starts_with("Last-Event-ID"), "{}", refused.message);
+    }
+}
+
+/// A server with connections for all that a test makes wait.
+async fn roomy(db: &TestDb) -> Api {
+    Api::run(config::Server { database_connections: 24, ..settings() }, db.options.clone(), None).await
+}
+
+async fn held(db: &TestDb, table: &str) -> Transaction<'static, Postgres> {
+    let mut open = db.pool.begin().await.expect("a session");
+    open.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.expect("patience");
+    open.execute(sqlx::AssertSqlSafe(format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))).await.expect("the table");
+    open
+}
+
+/// Waits until so many statements that contain `text` wait for a table.
+async fn waiting(db: &TestDb, text: &str, wanted: i64) {
+    until("statements wait for the table", || async {
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND wait_event_type = 'Lock' AND strpos(query, $1) > 0",
+        )
+        .bind(text)
+        .fetch_one(&db.pool)
+        .await
+        .expect("looking at sessions");
+        (waiting >= wanted).then_some(())
+    })
+    .await;
+}
+
+/// What a watch of events reads, and no other: of which chats they are.
+const READING: &str = "SELECT c.owner FROM chats c WHERE c.namespace = e.namespace";
+
+/// Watches that hold every turn at reading, for as long as the table of chats is held.
+async fn all_turns(api: &Api, db: &TestDb) -> Vec<Watch> {
+    let mut watches = Vec::new();
+    for _ in 0..3 {
+        watches.push(Watch::open(api, &events(), "").await);
+    }
+    waiting(db, READING, 3).await;
+    watches
+}
+
+#[tokio::test]
+async fn an_agent_that_is_created_while_a_watch_waits_for_its_turn_is_known_to_it() {
+    let db = database().await;
+    let api = roomy(&db).await;
+    let chats = held(&db, "chats").await;
+    let turns = all_turns(&api, &db).await;
+    let mut watch = Watch::open(&api, &events(), "chat=fix&agent=late").await;
+    api.create_agent("late", json!({})).await;
+    chats.rollback().await.expect("the table is free");
+    drop(turns);
+    let run = api.register_run("late").await;
+    api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
+    api.create_chat("other", json!({"agentRef": {"name": "late"}})).await;
+    api.create_chat("fix", json!({"agentRef": {"name": "late"}})).await;
+    let told = watch.next().await.expect("an event");
+    assert_eq!((&told["object"]["type"], &told["object"]["chat"]["name"]), (&json!("ContextHydrated"), &json!("fix")));
+}
+
+#[tokio::test]
+async fn watches_that_wait_for_their_turn_end_when_their_time_is_over_and_when_the_server_stops() {
+    let db = database().await;
+    let api = roomy(&db).await;
+    let chats = held(&db, "chats").await;
+    let _turns = all_turns(&api, &db).await;
+    let paths = [events(), core_events(), format!("{BASE}/namespaces/{NAMESPACE}/chats")];
+    for path in &paths {
+        assert_eq!(Watch::open(&api, path, "timeoutSeconds=1").await.next().await, None, "{path}");
+    }
+    let mut watches = Vec::new();
+    for path in &paths {
+        watches.push(Watch::open(&api, path, "").await);
+    }
+    drop(api);
+    for (watch, path) in watches.iter_mut().zip(&paths) {
+        assert_eq!(watch.next().await, None, "{path}");
+    }
+    chats.rollback().await.expect("it was held all the time");
+}
+
+#[tokio::test]
+async fn a_page_of_events_has_nothing_that_is_newer_than_its_version() {
+    let db = database().await;
+    let api = roomy(&db).await;
+    api.create_chat("one", json!({})).await;
+    all_readable(&db).await;
+    for (path, name) in [(events(), "later"), (core_events(), "even-later")] {
+        let mut log = held(&db, "events").await;
+        let page = tokio::spawn({
+            let (caller, path) = (api.clone(), path.clone());
+            async move { caller.get(&path).await.expect(200) }
+        });
+        // It knows how far it may read, and not yet what was logged.
+        waiting(&db, "SELECT greatest(s.floor", 1).await;
+        let event = "INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
+             SELECT $1, log_rv(), 1, 'AgentUpdated', id, $2, id, '{}' FROM (SELECT gen_random_uuid() AS id) a";
+        sqlx::query(event).bind(NAMESPACE).bind(name).execute(&mut *log).await.expect("an event");
+        log.commit().await.expect("it is logged");
+        let page = page.await.expect("a page");
+        assert!(!page["items"].as_array().unwrap().is_empty());
+        let later = |event: &&Value| event.to_string().contains(name);
+        assert_eq!(page["items"].as_array().unwrap().iter().find(later), None, "{path}");
+        all_readable(&db).await;
+        // Whoever watches from there is told of it, once.
+        let mut watch = Watch::open(&api, &path, &format!("resourceVersion={}", version(&page))).await;
+        assert!(watch.next().await.expect("an event").to_string().contains(name), "{path}");
+    }
+}
