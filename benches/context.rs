@@ -173,6 +173,7 @@ async fn serve(pool: &PgPool, clock: &Clock, fixed: Arc<OnceLock<Bytes>>, stop: 
         database_connections: 8,
         retention_interval: config::RETENTION_INTERVAL,
         event_retention: config::EVENT_RETENTION,
+        serving: config::Serving::default(),
     };
     let authentication = Authentication::from_config(&config)?;
     let state = AppState::new(pool.clone(), clock.clone(), Wake::default(), authentication);

@@ -196,6 +196,7 @@ async fn serve(pool: &PgPool, stop: CancellationToken) -> anyhow::Result<SocketA
         database_connections: 8,
         retention_interval: config::RETENTION_INTERVAL,
         event_retention: config::EVENT_RETENTION,
+        serving: config::Serving::default(),
     };
     let authentication = Authentication::from_config(&config)?;
     let state = AppState::new(pool.clone(), clock::system(), Wake::default(), authentication);

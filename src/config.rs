@@ -1,9 +1,12 @@
 //! What a server is told: one documented struct, environment first, secrets wrapped.
 
+mod serving;
+
 use crate::wake::ListenNotify;
 use clap::{Args, ValueEnum};
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::postgres::PgConnectOptions;
+pub use serving::{Role, Serving};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Where the database is.
@@ -58,6 +61,9 @@ pub struct Server {
     /// How long events are kept, 1h to 3650d; whole days (UTC) are dropped. Whoever reads the log from before begins anew.
     #[arg(long, env = "MOORLINE_EVENT_RETENTION", default_value = "7d", value_parser = event_retention, value_name = "TIME")]
     pub event_retention: Duration,
+    /// What this replica does, and where it listens besides `--listen`.
+    #[command(flatten)]
+    pub serving: Serving,
 }
 
 /// The default of `--retention-interval`.

@@ -207,12 +207,24 @@ pub fn router_of(state: AppState, known: Router<AppState>) -> Router {
     let api = known
         .layer(middleware::from_fn(expect_json_for_writes))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate));
+    whole(state, probes().merge(api))
+}
+
+/// Only the paths that are for everybody.
+pub fn probe_router(state: AppState) -> Router {
+    whole(state, probes())
+}
+
+fn probes() -> Router<AppState> {
     Router::new()
         .route("/livez", axum::routing::get(health::livez))
         .route("/readyz", axum::routing::get(health::readyz))
         .route("/healthz", axum::routing::get(health::readyz))
         .route("/metrics", axum::routing::get(health::metrics))
-        .merge(api)
+}
+
+fn whole(state: AppState, paths: Router<AppState>) -> Router {
+    paths
         .fallback(async || ApiError::no_such_path())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn(address::refuse_nul))

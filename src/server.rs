@@ -1,8 +1,11 @@
-//! One process: the API, the loop, the wake-ups, on one database. Used by `serve` and by `dev`.
+//! One process: the API, the loop, the wake-ups, on one database. Used by `serve` and by `dev`. Of the API and the loop it may
+//! have only one: its [`config::Role`].
 //!
 //! Start: wait for the database, refuse a schema that is not ours, begin a new epoch of the log when the database is a copy.
 //! While the database is away the process lives on and is not ready. Shutdown: take no new request, finish those in hand and the
 //! loop's transaction, within twenty seconds.
+
+mod doors;
 
 use crate::{
     clock::Clock,
@@ -20,9 +23,9 @@ use crate::{
     wake::{ListenNotify, Wake},
     worker::{LaneFailed, Worker},
 };
+use doors::Doors;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use std::{net::SocketAddr, time::Duration};
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long the loop's transactions in hand may take at shutdown, after the requests had their [`http::serve::GRACE`].
@@ -61,7 +64,7 @@ pub enum ServerError {
 
 /// A server that listens and is about to serve.
 pub struct Server {
-    listener: TcpListener,
+    doors: Doors,
     authentication: Authentication,
     config: config::Server,
     options: PgConnectOptions,
@@ -75,10 +78,9 @@ impl Server {
     /// Listens. Nothing is asked of the database yet.
     pub async fn bind(config: config::Server, options: PgConnectOptions, clock: Clock) -> Result<Self, ServerError> {
         let authentication = Authentication::from_config(&config)?;
-        let address = config.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
+        let doors = Doors::open(&config).await?;
         let pool = store::pool(options.clone(), config.database_connections);
-        Ok(Self { listener, authentication, config, options, pool, clock, wake: Wake::default(), front: None })
+        Ok(Self { doors, authentication, config, options, pool, clock, wake: Wake::default(), front: None })
     }
 
     /// The same, with this cluster in front.
@@ -87,9 +89,9 @@ impl Server {
         Self { front: Some((options, cluster)), ..self }
     }
 
-    /// Where it listens.
+    /// Where it listens: for the API, if it serves that.
     pub fn address(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap_or(self.config.listen)
+        self.doors.address().unwrap_or(self.config.listen)
     }
 
     /// The wake-ups of this process.
@@ -104,15 +106,14 @@ impl Server {
 
     /// Serves until `shutdown`. The API answers from the start: `/livez` lives, `/readyz` waits for the database.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { listener, authentication, config, options, pool, clock, wake, front } = self;
+        let Self { doors, authentication, config, options, pool, clock, wake, front } = self;
         // What goes on in the background ends with this token, whether asked for or because serving failed.
         let stop = shutdown.child_token();
         let state = http::AppState::new(pool.clone(), clock.clone(), wake.clone(), authentication).until(stop.clone());
         let tasks = TaskTracker::new();
-        let router = http::router(state.clone());
-        let graceful = stop.clone();
-        let mut serving = tasks.spawn(http::serve::serve(listener, router, graceful));
+        let mut serving = tasks.spawn(doors.serve(state.clone(), stop.clone()));
         let mut working = None;
+        let role = config.serving.role;
         let ready = async { wait_for_database(&pool, &clock).await };
         tokio::select! {
             () = stop.cancelled() => {}
@@ -128,23 +129,28 @@ impl Server {
                     tasks.spawn(async move { wake.run(options, clock, stop).await });
                 }
                 tasks.spawn(horizon::run(pool.clone(), clock.clone(), stop.clone()));
-                if let Some((options, cluster)) = front {
-                    let (pool, clock, wake) = (pool.clone(), clock.clone(), wake.clone());
-                    let (tail, liveness) = (state.tail().clone(), state.liveness().clone());
-                    let front = Front { options, pool, clock, wake, tail, liveness };
-                    tasks.spawn(front.run(cluster, stop.clone()));
-                }
-                let retention = Retention {
-                    pool: pool.clone(),
-                    clock: clock.clone(),
-                    wake: wake.clone(),
-                    interval: config.retention_interval,
-                    event_age: config.event_retention,
-                };
-                tasks.spawn(retention.run(stop.clone()));
                 let reconciler = Reconciler::new(pool.clone(), clock.clone());
-                let worker = Worker { reconciler, pool: pool.clone(), clock: clock.clone(), wake, poll: config.poll() };
-                working = Some(tasks.spawn(worker.run(stop.clone())));
+                let poll = config.poll();
+                let worker = Worker { reconciler, pool: pool.clone(), clock: clock.clone(), wake: wake.clone(), poll };
+                if !role.converges() {
+                    tasks.spawn(worker.upkeep(stop.clone()));
+                } else {
+                    if let Some((options, cluster)) = front {
+                        let (pool, clock, wake) = (pool.clone(), clock.clone(), wake.clone());
+                        let (tail, liveness) = (state.tail().clone(), state.liveness().clone());
+                        let front = Front { options, pool, clock, wake, tail, liveness };
+                        tasks.spawn(front.run(cluster, stop.clone()));
+                    }
+                    let retention = Retention {
+                        pool: pool.clone(),
+                        clock: clock.clone(),
+                        wake,
+                        interval: config.retention_interval,
+                        event_age: config.event_retention,
+                    };
+                    tasks.spawn(retention.run(stop.clone()));
+                    working = Some(tasks.spawn(worker.run(stop.clone())));
+                }
             }
         }
         tasks.close();

@@ -50,6 +50,7 @@ mod replay;
 mod replicas;
 mod retention;
 mod retention_events;
+mod roles;
 mod rules;
 mod scan;
 mod schema;

@@ -95,6 +95,7 @@ async fn on_database(
         database_connections: 12,
         retention_interval: config::RETENTION_INTERVAL,
         event_retention: config::EVENT_RETENTION,
+        serving: config::Serving::default(),
     };
     let clock = clock::system();
     let server = Server::bind(config, options, clock.clone()).await?;

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 #[command(after_help = "Examples:
   moorline serve --database-url postgres://moorline@db/moorline
   moorline serve --database-url postgres://moorline@db/moorline --auth token --token-auth-file tokens.csv --listen 0.0.0.0:8460
-  moorline serve --database-url postgres://moorline@db/moorline --kubernetes on --mirror all")]
+  moorline serve --database-url postgres://moorline@db/moorline --kubernetes on --mirror all
+  moorline serve --database-url postgres://moorline@db/moorline --role controller --health-listen 0.0.0.0:8461")]
 pub struct ServeArgs {
     #[command(flatten)]
     database: config::Database,
@@ -24,12 +25,21 @@ pub struct ServeArgs {
 pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     args.front.lease.check()?;
     let cluster = kubernetes::connect::connect(&args.front.connect).await?;
+    let role = args.server.serving.role;
     let server = Server::bind(args.server, args.database.options()?, clock::system()).await?;
     let server = match cluster {
         Some(cluster) => server.in_cluster(args.front, cluster),
         None => server,
     };
-    tracing::info!(address = %server.address(), "serving the API; the loop starts when the database answers");
+    match role {
+        config::Role::All => {
+            tracing::info!(address = %server.address(), "serving the API; the loop starts when the database answers");
+        }
+        config::Role::Api => tracing::info!(address = %server.address(), "serving the API; other replicas run the loop"),
+        config::Role::Controller => {
+            tracing::info!(address = %server.address(), "serving probes and metrics; the loop starts when the database answers");
+        }
+    }
     server.run(shutdown).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

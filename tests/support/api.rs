@@ -45,6 +45,7 @@ pub fn settings() -> config::Server {
         database_connections: 8,
         retention_interval: moorline::config::RETENTION_INTERVAL,
         event_retention: moorline::config::EVENT_RETENTION,
+        serving: config::Serving::default(),
     }
 }
 

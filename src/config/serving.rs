@@ -1,0 +1,46 @@
+//! What a replica does, and where it listens besides `--listen`.
+
+use clap::{Args, ValueEnum};
+use std::net::SocketAddr;
+
+/// What a replica does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Everything.
+    #[default]
+    All,
+    /// The API: what is written waits for a replica that converges.
+    Api,
+    /// The loop, retention and the cluster in front. No API: `--listen` answers probes and metrics.
+    Controller,
+}
+
+impl Role {
+    /// Whether this replica serves the API.
+    pub const fn serves(self) -> bool {
+        match self {
+            Self::All | Self::Api => true,
+            Self::Controller => false,
+        }
+    }
+
+    /// Whether this replica runs the loop, retention and the front.
+    pub const fn converges(self) -> bool {
+        match self {
+            Self::All | Self::Controller => true,
+            Self::Api => false,
+        }
+    }
+}
+
+/// What a replica does, and where it listens besides `--listen`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Serving {
+    /// What this replica does. Of those that are apart, at least one of each kind has to run.
+    #[arg(long, env = "MOORLINE_ROLE", value_enum, default_value = "all")]
+    pub role: Role,
+    /// A second address, for probes and metrics only (/livez, /readyz, /healthz, /metrics): in clear, and without a token, on
+    /// any address. A controller that has one does not listen on `--listen`.
+    #[arg(long, env = "MOORLINE_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    pub health_listen: Option<SocketAddr>,
+}
