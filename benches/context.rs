@@ -181,7 +181,7 @@ async fn serve(pool: &PgPool, clock: &Clock, fixed: Arc<OnceLock<Bytes>>, stop: 
     let known = http::routes().into_router().route("/static", get(fixed));
     let listener = tokio::net::TcpListener::bind(config.listen).await?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::serve::serve(listener, http::router_of(state, known), stop));
+    tokio::spawn(http::serve::serve(listener, http::router_of(state, known), None, stop));
     Ok(address)
 }
 

@@ -202,7 +202,7 @@ async fn serve(pool: &PgPool, stop: CancellationToken) -> anyhow::Result<SocketA
     let state = AppState::new(pool.clone(), clock::system(), Wake::default(), authentication);
     let listener = tokio::net::TcpListener::bind(config.listen).await?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::serve::serve(listener, http::router(state), stop));
+    tokio::spawn(http::serve::serve(listener, http::router(state), None, stop));
     Ok(address)
 }
 

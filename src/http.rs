@@ -26,6 +26,7 @@ pub mod status;
 pub mod table;
 pub mod tail;
 pub mod telemetry;
+pub mod tls;
 pub mod typed;
 pub mod wait;
 pub mod watch;

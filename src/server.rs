@@ -5,6 +5,7 @@
 //! While the database is away the process lives on and is not ready. Shutdown: take no new request, finish those in hand and the
 //! loop's transaction, within twenty seconds.
 
+mod credentials;
 mod doors;
 
 use crate::{
@@ -18,13 +19,15 @@ use crate::{
         self, StoreError,
         error::full_jitter,
         log,
+        rotation::Rotation,
         schema::{self, SchemaError},
     },
     wake::{ListenNotify, Wake},
+    watched::Watched,
     worker::{LaneFailed, Worker},
 };
 use doors::Doors;
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::PgPool;
 use std::{net::SocketAddr, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -51,6 +54,12 @@ pub enum ServerError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The certificate cannot be served with.
+    #[error(transparent)]
+    Tls(#[from] http::tls::TlsError),
+    /// A certificate without a key, or the other way round.
+    #[error("--tls-cert-file and --tls-key-file go together")]
+    HalfTls,
     /// Callers cannot be known as asked.
     #[error(transparent)]
     Auth(#[from] http::auth::AuthError),
@@ -67,7 +76,8 @@ pub struct Server {
     doors: Doors,
     authentication: Authentication,
     config: config::Server,
-    options: PgConnectOptions,
+    credentials: Option<Watched>,
+    rotation: Rotation,
     pool: PgPool,
     clock: Clock,
     wake: Wake,
@@ -76,11 +86,12 @@ pub struct Server {
 
 impl Server {
     /// Listens. Nothing is asked of the database yet.
-    pub async fn bind(config: config::Server, options: PgConnectOptions, clock: Clock) -> Result<Self, ServerError> {
+    pub async fn bind(config: config::Server, access: impl Into<config::Access>, clock: Clock) -> Result<Self, ServerError> {
         let authentication = Authentication::from_config(&config)?;
         let doors = Doors::open(&config).await?;
-        let pool = store::pool(options.clone(), config.database_connections);
-        Ok(Self { doors, authentication, config, options, pool, clock, wake: Wake::default(), front: None })
+        let config::Access { options, file: credentials } = access.into();
+        let (pool, rotation) = Rotation::pool(options, config.database_connections);
+        Ok(Self { doors, authentication, config, credentials, rotation, pool, clock, wake: Wake::default(), front: None })
     }
 
     /// The same, with this cluster in front.
@@ -92,6 +103,11 @@ impl Server {
     /// Where it listens: for the API, if it serves that.
     pub fn address(&self) -> SocketAddr {
         self.doors.address().unwrap_or(self.config.listen)
+    }
+
+    /// Whether it speaks TLS there.
+    pub fn speaks_tls(&self) -> bool {
+        self.doors.speak_tls()
     }
 
     /// The wake-ups of this process.
@@ -106,12 +122,16 @@ impl Server {
 
     /// Serves until `shutdown`. The API answers from the start: `/livez` lives, `/readyz` waits for the database.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { doors, authentication, config, options, pool, clock, wake, front } = self;
+        let Self { doors, authentication, config, credentials, rotation, pool, clock, wake, front } = self;
         // What goes on in the background ends with this token, whether asked for or because serving failed.
         let stop = shutdown.child_token();
         let state = http::AppState::new(pool.clone(), clock.clone(), wake.clone(), authentication).until(stop.clone());
         let tasks = TaskTracker::new();
         let mut serving = tasks.spawn(doors.serve(state.clone(), stop.clone()));
+        if let Some(file) = credentials {
+            let (rotation, tail) = (rotation.clone(), state.tail().clone());
+            tasks.spawn(credentials::follow(file, rotation, tail, clock.clone(), stop.clone()));
+        }
         let mut working = None;
         let role = config.serving.role;
         let ready = async { wait_for_database(&pool, &clock).await };
@@ -125,7 +145,7 @@ impl Server {
                 state.started();
                 tasks.spawn(state.tail().clone().run(pool.clone(), wake.clone(), clock.clone(), stop.clone()));
                 if config.listen_notify == ListenNotify::On {
-                    let (wake, options, clock, stop) = (wake.clone(), store::session(options), clock.clone(), stop.clone());
+                    let (wake, options, clock, stop) = (wake.clone(), rotation.options(), clock.clone(), stop.clone());
                     tasks.spawn(async move { wake.run(options, clock, stop).await });
                 }
                 tasks.spawn(horizon::run(pool.clone(), clock.clone(), stop.clone()));

@@ -19,6 +19,7 @@ pub mod log;
 pub mod manifests;
 pub mod poison;
 pub mod retention;
+pub mod rotation;
 pub mod rows;
 pub mod schema;
 pub mod snapshots;
@@ -31,7 +32,7 @@ pub use transaction::{Write, one_moment, rehearse, transact};
 
 use sqlx::{
     Connection as _,
-    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPool},
 };
 use std::{future::Future, time::Duration};
 
@@ -57,20 +58,15 @@ const TRUSTED: Duration = Duration::from_secs(1);
 
 /// A pool of at most `size` connections. Connects lazily: a database that is away does not keep a process from starting.
 pub fn pool(options: PgConnectOptions, size: u32) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(Duration::from_secs(3))
-        .after_connect(|connection, _| Box::pin(log::on_connect(connection)))
-        .test_before_acquire(false)
-        .before_acquire(|connection, used| {
-            Box::pin(async move {
-                if used.idle_for > TRUSTED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_lazy_with(session(options))
+    rotation::Rotation::pool(options, size).0
+}
+
+/// Whether a connection of a pool that was idle for so long may be used.
+async fn check_out(connection: &mut sqlx::PgConnection, idle_for: Duration) -> Result<bool, sqlx::Error> {
+    if idle_for > TRUSTED {
+        connection.ping().await?;
+    }
+    Ok(true)
 }
 
 /// How long we wait for what is read for watchers: longer than a statement may take, so that only a database that has gone

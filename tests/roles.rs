@@ -82,7 +82,7 @@ async fn a_controller_without_an_api_may_be_probed_from_anywhere() {
     let (health, unused) = (free(), free());
     // `--auth none` would open an API to others; there is none.
     let listen = SocketAddr::new([0, 0, 0, 0].into(), unused.port());
-    let serving = Serving { role: Role::Controller, health_listen: Some(health) };
+    let serving = Serving { role: Role::Controller, health_listen: Some(health), ..Serving::default() };
     let config = config::Server { listen, serving, ..settings() };
     let server = Server::bind(config, db.options.clone(), moorline::clock::system()).await.unwrap();
     assert_eq!(server.address(), health, "the API's address is not listened on");

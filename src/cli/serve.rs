@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
   moorline serve --database-url postgres://moorline@db/moorline
   moorline serve --database-url postgres://moorline@db/moorline --auth token --token-auth-file tokens.csv --listen 0.0.0.0:8460
   moorline serve --database-url postgres://moorline@db/moorline --kubernetes on --mirror all
+  moorline serve --database-url-file /etc/moorline/uri --tls-cert-file tls.crt --tls-key-file tls.key
   moorline serve --database-url postgres://moorline@db/moorline --role controller --health-listen 0.0.0.0:8461")]
 pub struct ServeArgs {
     #[command(flatten)]
@@ -26,18 +27,19 @@ pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result
     args.front.lease.check()?;
     let cluster = kubernetes::connect::connect(&args.front.connect).await?;
     let role = args.server.serving.role;
-    let server = Server::bind(args.server, args.database.options()?, clock::system()).await?;
+    let server = Server::bind(args.server, args.database.access()?, clock::system()).await?;
     let server = match cluster {
         Some(cluster) => server.in_cluster(args.front, cluster),
         None => server,
     };
+    let tls = server.speaks_tls();
     match role {
         config::Role::All => {
-            tracing::info!(address = %server.address(), "serving the API; the loop starts when the database answers");
+            tracing::info!(address = %server.address(), tls, "serving the API; the loop starts when the database answers");
         }
-        config::Role::Api => tracing::info!(address = %server.address(), "serving the API; other replicas run the loop"),
+        config::Role::Api => tracing::info!(address = %server.address(), tls, "serving the API; other replicas run the loop"),
         config::Role::Controller => {
-            tracing::info!(address = %server.address(), "serving probes and metrics; the loop starts when the database answers");
+            tracing::info!(address = %server.address(), tls, "serving probes and metrics; the loop starts when the database answers");
         }
     }
     server.run(shutdown).await?;

@@ -1,7 +1,7 @@
 //! What a replica does, and where it listens besides `--listen`.
 
 use clap::{Args, ValueEnum};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// What a replica does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -43,4 +43,11 @@ pub struct Serving {
     /// any address. A controller that has one does not listen on `--listen`.
     #[arg(long, env = "MOORLINE_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
     pub health_listen: Option<SocketAddr>,
+    /// The certificate with which `--listen` speaks TLS, and nothing else: PEM, the server's own first, then those above it.
+    /// Read again when it changes, with its key.
+    #[arg(long, env = "MOORLINE_TLS_CERT_FILE", value_name = "FILE", requires = "tls_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The key of that certificate: PEM, without a password.
+    #[arg(long, env = "MOORLINE_TLS_KEY_FILE", value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_key_file: Option<PathBuf>,
 }
