@@ -72,6 +72,7 @@ struct Shared {
     wake: Wake,
     authentication: Authentication,
     started: AtomicBool,
+    leaving: AtomicBool,
     pushes: Arc<Semaphore>,
     contexts: context::Cache,
     moorings: context::Moorings,
@@ -91,6 +92,7 @@ impl AppState {
             wake,
             authentication,
             started: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
             contexts: context::Cache::default(),
             tail: tail::Tail::default(),
@@ -119,6 +121,15 @@ impl AppState {
     /// The database has answered, with a schema that is ours.
     pub fn started(&self) {
         self.0.started.store(true, Ordering::Release);
+    }
+
+    /// It will stop soon, and is not ready any more: nobody is to be sent here.
+    pub fn leaves(&self) {
+        self.0.leaving.store(true, Ordering::Release);
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.0.leaving.load(Ordering::Acquire)
     }
 
     /// Room for the body of one more push; none when as many as fit are being taken: the agent is asked to slow down.

@@ -2,8 +2,8 @@
 //! have only one: its [`config::Role`].
 //!
 //! Start: wait for the database, refuse a schema that is not ours, begin a new epoch of the log when the database is a copy.
-//! While the database is away the process lives on and is not ready. Shutdown: take no new request, finish those in hand and the
-//! loop's transaction, within twenty seconds.
+//! While the database is away the process lives on and is not ready. Shutdown: go on for as long as one was told to, not ready; then
+//! take no new request, finish those in hand and the loop's transaction, within twenty seconds.
 
 mod credentials;
 mod doors;
@@ -124,9 +124,10 @@ impl Server {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let Self { doors, authentication, config, credentials, rotation, pool, clock, wake, front } = self;
         // What goes on in the background ends with this token, whether asked for or because serving failed.
-        let stop = shutdown.child_token();
+        let stop = CancellationToken::new();
         let state = http::AppState::new(pool.clone(), clock.clone(), wake.clone(), authentication).until(stop.clone());
         let tasks = TaskTracker::new();
+        tasks.spawn(leave(shutdown, state.clone(), config.serving.shutdown_delay, stop.clone()));
         let mut serving = tasks.spawn(doors.serve(state.clone(), stop.clone()));
         if let Some(file) = credentials {
             let (rotation, tail) = (rotation.clone(), state.tail().clone());
@@ -195,6 +196,18 @@ impl Server {
         // A connection that hangs is not waited for; what it did not commit stays due.
         tokio::time::timeout(CLOSE, pool.close()).await.ok();
         ended
+    }
+}
+
+/// Stops everything when it is asked for, after having been not ready for `delay`.
+async fn leave(shutdown: CancellationToken, state: http::AppState, delay: Duration, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = shutdown.cancelled() => {
+            state.leaves();
+            tokio::time::sleep(delay).await;
+            stop.cancel();
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a replica does, and where it listens besides `--listen`.
 
 use clap::{Args, ValueEnum};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 /// What a replica does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -50,4 +50,11 @@ pub struct Serving {
     /// The key of that certificate: PEM, without a password.
     #[arg(long, env = "MOORLINE_TLS_KEY_FILE", value_name = "FILE", requires = "tls_cert_file")]
     pub tls_key_file: Option<PathBuf>,
+    /// How long to go on serving when told to stop, not ready any more, so that load balancers send nobody here, 0s to 5m.
+    #[arg(long, env = "MOORLINE_SHUTDOWN_DELAY", default_value = "0s", value_parser = shutdown_delay, value_name = "TIME")]
+    pub shutdown_delay: Duration,
+}
+
+fn shutdown_delay(text: &str) -> Result<Duration, String> {
+    super::duration(text, Duration::ZERO, Duration::from_mins(5))
 }

@@ -36,7 +36,7 @@ pub(super) struct Doors {
 impl Doors {
     /// Listens as configured. The first one is where the API is, if there is one.
     pub(super) async fn open(config: &config::Server) -> Result<Self, ServerError> {
-        let config::Serving { role, health_listen, tls_cert_file, tls_key_file } = &config.serving;
+        let config::Serving { role, health_listen, tls_cert_file, tls_key_file, shutdown_delay: _ } = &config.serving;
         let certificates = match (tls_cert_file, tls_key_file) {
             (Some(certificate), Some(key)) => Some(Certificates::open(certificate, key)?),
             (None, None) => None,
