@@ -22,7 +22,11 @@ async fn shown(api: &Caller) -> Vec<(String, Value, Value)> {
     let mut all = Vec::new();
     for kind in ["chats", "agents", "agentsnapshots"] {
         for item in api.get(kind).await.expect(200)["items"].as_array().unwrap() {
-            all.push((format!("{kind}/{}", item["metadata"]["name"].as_str().unwrap()), item["spec"].clone(), item["status"].clone()));
+            all.push((
+                format!("{kind}/{}", item["metadata"]["name"].as_str().unwrap()),
+                item["spec"].clone(),
+                item["status"].clone(),
+            ));
         }
     }
     all
@@ -69,7 +73,10 @@ async fn a_restored_backup_is_whole_and_everybody_who_watched_lists_again() {
     let api = Caller::new(&replica.url);
     let mut watch = Watch::open(&api, "chats", &format!("resourceVersion={version}")).await;
     let told = watch.next().await.unwrap();
-    assert_eq!((&told["type"], &told["object"]["code"], &told["object"]["reason"]), (&json!("ERROR"), &json!(410), &json!("Expired")));
+    assert_eq!(
+        (&told["type"], &told["object"]["code"], &told["object"]["reason"]),
+        (&json!("ERROR"), &json!(410), &json!("Expired"))
+    );
     api.get(&format!("chats?resourceVersion={version}&resourceVersionMatch=Exact")).await.refused(410, "Expired");
     assert_eq!(shown(&api).await, saved);
     let body = api.get("chats/fix/context").await.expect(200);

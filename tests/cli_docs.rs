@@ -73,7 +73,11 @@ fn every_option_of_a_server_is_on_a_page() {
     let whole = Cli::command();
     for command in ["serve", "migrate"] {
         let own = options(whole.find_subcommand(command).unwrap(), None);
-        assert_eq!(own.difference(&page).collect::<Vec<_>>(), Vec::<&String>::new(), "neither in docs/serve.md nor in docs/kubernetes.md: {command}");
+        assert_eq!(
+            own.difference(&page).collect::<Vec<_>>(),
+            Vec::<&String>::new(),
+            "neither in docs/serve.md nor in docs/kubernetes.md: {command}"
+        );
     }
 }
 

@@ -106,7 +106,9 @@ async fn a_password_is_replaced_under_load_and_no_request_is_lost() {
     until("no session of before is left", || async { (postgres.count(&older).await == 0).then_some(()) }).await;
 
     // What is no URL, and what leads to a database that is not ours.
-    for (version, broken) in [("2", "p0stgres://third-s3cret"), ("3", &postgres.url(&format!("{NAME}:second-s3cret"), "localhost", "plain", ""))] {
+    for (version, broken) in
+        [("2", "p0stgres://third-s3cret"), ("3", &postgres.url(&format!("{NAME}:second-s3cret"), "localhost", "plain", ""))]
+    {
         let refused = reloads(&api, "refused").await;
         mounted.swap(version, broken);
         until("the broken file is noticed", || async { (reloads(&api, "refused").await > refused).then_some(()) }).await;

@@ -4,7 +4,7 @@
 use crate::support::{
     api::Caller,
     certificates::Authority,
-    moorline::{Said, Shell},
+    moorline::{Said, Shell, ended},
     secure::{NAME, PASSWORD, Secure},
     serve::Replica,
 };
@@ -68,6 +68,13 @@ async fn each_mode_of_tls_does_what_its_name_says() {
         assert_eq!(said.code, Some(1), "{host} {database} {more}: {}", said.out);
         assert!(said.err.contains(why), "{host} {database} {more}: {}", said.err);
         assert!(!said.err.contains(PASSWORD) && !said.err.contains("wr0ng"), "{}", said.err);
+    }
+
+    // A URL that somebody else writes says nothing of TLS; libpq's variables do.
+    for (file, code) in [(&right, Some(0)), (&wrong, Some(1))] {
+        let mut command = Shell::bare().command(&["migrate", "--database-url", &postgres.url(&who, "localhost", NAME, "")]);
+        command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", file);
+        assert_eq!(ended(command.spawn().unwrap()).await.code, code, "{file}");
     }
 
     // A whole server of ours, all of whose sessions are encrypted: the pool's, and those of the wake-ups.

@@ -83,8 +83,23 @@ pub fn options_in(file: &Watched, content: &[u8]) -> Result<PgConnectOptions, Da
 
 /// The parameters that sqlx takes. It logs others with their values, which may be secret: they do not come that far.
 const KNOWN: [&str; 17] = [
-    "sslmode", "ssl-mode", "sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key",
-    "statement-cache-capacity", "host", "hostaddr", "port", "dbname", "user", "password", "options",
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "options",
 ];
 
 fn parse(text: &str, from: String) -> Result<PgConnectOptions, DatabaseUrlError> {
@@ -137,9 +152,15 @@ mod tests {
     #[test]
     fn a_refused_url_is_not_repeated() {
         for url in [
-            "", "hunter2", "postgres://moorline:hunter2?x@db/moorline", "http://moorline:hunter2@db",
-            "postgres://moorline:hunter2@db:port/", "postgres://db/?sslmode=hunter2", "postgres://db/?port=hunter2",
-            "postgres://db/?hostaddr=hunter2", "postgres://a:%ff%00hunter2@db/",
+            "",
+            "hunter2",
+            "postgres://moorline:hunter2?x@db/moorline",
+            "http://moorline:hunter2@db",
+            "postgres://moorline:hunter2@db:port/",
+            "postgres://db/?sslmode=hunter2",
+            "postgres://db/?port=hunter2",
+            "postgres://db/?hostaddr=hunter2",
+            "postgres://a:%ff%00hunter2@db/",
         ] {
             let Err(error) = parse(url, "--database-url".into()) else {
                 assert!(url.contains("%ff"), "{url} was taken");

@@ -126,6 +126,9 @@ fn pair(files: &Watched, contents: &Contents) -> Result<CertifiedKey, TlsError> 
     }
     let key = PrivateKeyDer::from_pem_slice(content(1));
     let key = key.map_err(|error| TlsError::Key { path: path(1), why: error.to_string() })?;
-    CertifiedKey::from_der(chain, key, &ring::default_provider())
-        .map_err(|source| TlsError::Pair { certificate: path(0), key: path(1), source })
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|source| TlsError::Pair {
+        certificate: path(0),
+        key: path(1),
+        source,
+    })
 }

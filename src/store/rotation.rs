@@ -2,9 +2,7 @@
 //! with the new ones.
 
 use super::{check_out, log, session};
-use sqlx::{
-    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
-};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::{
     sync::{Arc, RwLock},
     time::{Duration, Instant},
