@@ -32,7 +32,7 @@ pub use transaction::{Write, one_moment, rehearse, transact};
 
 use sqlx::{
     Connection as _,
-    postgres::{PgConnectOptions, PgPool},
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 use std::{future::Future, time::Duration};
 
@@ -61,6 +61,11 @@ pub fn pool(options: PgConnectOptions, size: u32) -> PgPool {
     rotation::Rotation::pool(options, size).0
 }
 
+/// A connection for migrating. It does not look at the log when it connects: migrating does, and tells what it did.
+pub fn migrating(options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(session(options))
+}
+
 /// Whether a connection of a pool that was idle for so long may be used.
 async fn check_out(connection: &mut sqlx::PgConnection, idle_for: Duration) -> Result<bool, sqlx::Error> {
     if idle_for > TRUSTED {
@@ -84,7 +89,7 @@ pub async fn patiently<T>(patience: Duration, read: impl Future<Output = Result<
 /// A connection of the pool.
 pub async fn acquire(pool: &PgPool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
     use error::Named as _;
-    pool.acquire().named("db.acquire").await
+    rotation::insisting(pool, || pool.acquire()).named("db.acquire").await
 }
 
 #[cfg(test)]

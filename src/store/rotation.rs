@@ -4,6 +4,7 @@
 use super::{check_out, log, session};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use std::{
+    future::Future,
     sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
@@ -11,6 +12,34 @@ use tokio::sync::watch;
 
 /// When the credentials were last replaced.
 type Since = Arc<RwLock<Option<Instant>>>;
+
+/// How long to ask again for a connection.
+const INSIST: Duration = Duration::from_secs(3);
+/// The first pause between two askings; it doubles up to [`AGAIN_CAP`].
+const AGAIN: Duration = Duration::from_millis(20);
+/// The longest pause.
+const AGAIN_CAP: Duration = Duration::from_millis(320);
+
+/// Gets a connection of `pool`. When the pool would have to make one and the server refuses our credentials (the password has
+/// been changed there, and not here yet), asks again for a while: those that were made before are still good, and come back.
+pub(super) async fn insisting<T, F>(pool: &PgPool, get: impl Fn() -> F) -> Result<T, sqlx::Error>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    let (began, mut pause) = (Instant::now(), AGAIN);
+    loop {
+        match get().await {
+            Err(error) if refused(&error) && pool.size() > 0 && began.elapsed() < INSIST => tokio::time::sleep(pause).await,
+            done => return done,
+        }
+        pause = AGAIN_CAP.min(pause * 2);
+    }
+}
+
+/// Whether the server does not take us for who we say we are: class 28, invalid authorization.
+fn refused(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code.starts_with("28"))
+}
 
 /// Replaces the credentials of a pool, and of those who connect for themselves.
 #[derive(Clone, Debug)]
