@@ -174,6 +174,7 @@ async fn serve(pool: &PgPool, clock: &Clock, fixed: Arc<OnceLock<Bytes>>, stop: 
         retention_interval: config::RETENTION_INTERVAL,
         event_retention: config::EVENT_RETENTION,
         access: config::Access::default(),
+        serving: config::Serving::default(),
     };
     let authentication = Authentication::from_config(&config)?;
     let state = AppState::new(pool.clone(), clock.clone(), Wake::default(), authentication);
@@ -181,7 +182,7 @@ async fn serve(pool: &PgPool, clock: &Clock, fixed: Arc<OnceLock<Bytes>>, stop: 
     let known = http::routes().into_router().route("/static", get(fixed));
     let listener = tokio::net::TcpListener::bind(config.listen).await?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::serve::serve(listener, http::router_of(state, known), stop));
+    tokio::spawn(http::serve::serve(listener, http::router_of(state, known), None, stop));
     Ok(address)
 }
 

@@ -197,12 +197,13 @@ async fn serve(pool: &PgPool, stop: CancellationToken) -> anyhow::Result<SocketA
         retention_interval: config::RETENTION_INTERVAL,
         event_retention: config::EVENT_RETENTION,
         access: config::Access::default(),
+        serving: config::Serving::default(),
     };
     let authentication = Authentication::from_config(&config)?;
     let state = AppState::new(pool.clone(), clock::system(), Wake::default(), authentication);
     let listener = tokio::net::TcpListener::bind(config.listen).await?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::serve::serve(listener, http::router(state), stop));
+    tokio::spawn(http::serve::serve(listener, http::router(state), None, stop));
     Ok(address)
 }
 

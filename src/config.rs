@@ -1,26 +1,13 @@
 //! What a server is told: one documented struct, environment first, secrets wrapped.
 
+pub mod database;
+mod serving;
+
 use crate::wake::ListenNotify;
 use clap::{Args, ValueEnum};
-use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::postgres::PgConnectOptions;
+pub use database::{Database, DatabaseAccess};
+pub use serving::{Role, Serving};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-
-/// Where the database is.
-#[derive(Clone, Debug, Args)]
-pub struct Database {
-    /// The database, as `postgres://user:password@host:port/name` (or `?host=/socket/directory`).
-    #[arg(long, env = "MOORLINE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    pub database_url: SecretString,
-}
-
-impl Database {
-    /// What to connect with. The error does not repeat the URL: it may hold a password.
-    pub fn options(&self) -> anyhow::Result<PgConnectOptions> {
-        let parsed = self.database_url.expose_secret().parse::<PgConnectOptions>();
-        parsed.map_err(|error| anyhow::anyhow!("--database-url is no PostgreSQL URL: {error}"))
-    }
-}
 
 /// How callers of the API are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,6 +47,9 @@ pub struct Server {
     /// How long events are kept, 1h to 3650d; whole days (UTC) are dropped. Whoever reads the log from before begins anew.
     #[arg(long, env = "MOORLINE_EVENT_RETENTION", default_value = "7d", value_parser = event_retention, value_name = "TIME")]
     pub event_retention: Duration,
+    /// What this replica does, and where it listens besides `--listen`.
+    #[command(flatten)]
+    pub serving: Serving,
     /// What access is decided by, counted in and written down to.
     #[command(flatten)]
     pub access: Access,

@@ -28,6 +28,7 @@ pub mod status;
 pub mod table;
 pub mod tail;
 pub mod telemetry;
+pub mod tls;
 pub mod typed;
 pub mod wait;
 pub mod watch;
@@ -73,6 +74,7 @@ struct Shared {
     wake: Wake,
     authentication: Authentication,
     started: AtomicBool,
+    leaving: AtomicBool,
     pushes: Arc<Semaphore>,
     contexts: context::Cache,
     moorings: context::Moorings,
@@ -94,6 +96,7 @@ impl AppState {
             wake,
             authentication,
             started: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             pushes: Arc::new(Semaphore::new(PUSHES_MAX)),
             contexts: context::Cache::default(),
             tail: tail::Tail::default(),
@@ -142,6 +145,15 @@ impl AppState {
     /// The database has answered, with a schema that is ours.
     pub fn started(&self) {
         self.0.started.store(true, Ordering::Release);
+    }
+
+    /// It will stop soon, and is not ready any more: nobody is to be sent here.
+    pub fn leaves(&self) {
+        self.0.leaving.store(true, Ordering::Release);
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.0.leaving.load(Ordering::Acquire)
     }
 
     /// Room for the body of one more push; none when as many as fit are being taken: the agent is asked to slow down.
@@ -232,12 +244,24 @@ pub fn router_of(state: AppState, known: Router<AppState>) -> Router {
         .layer(middleware::from_fn(expect_json_for_writes))
         .layer(middleware::from_fn_with_state(state.clone(), authenticate))
         .layer(middleware::from_fn_with_state(state.clone(), audit::write_down));
+    whole(state, probes().merge(api))
+}
+
+/// Only the paths that are for everybody.
+pub fn probe_router(state: AppState) -> Router {
+    whole(state, probes())
+}
+
+fn probes() -> Router<AppState> {
     Router::new()
         .route("/livez", axum::routing::get(health::livez))
         .route("/readyz", axum::routing::get(health::readyz))
         .route("/healthz", axum::routing::get(health::readyz))
         .route("/metrics", axum::routing::get(health::metrics))
-        .merge(api)
+}
+
+fn whole(state: AppState, paths: Router<AppState>) -> Router {
+    paths
         .fallback(async || ApiError::no_such_path())
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .layer(middleware::from_fn(address::refuse_nul))

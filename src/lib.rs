@@ -34,6 +34,7 @@ pub mod store;
 pub mod telemetry;
 pub mod v1alpha1;
 pub mod wake;
+pub mod watched;
 pub mod worker;
 pub mod workspace;
 pub mod writes;

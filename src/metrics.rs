@@ -35,6 +35,12 @@ struct What {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WhatResult {
+    what: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Query {
     query: &'static str,
 }
@@ -83,6 +89,7 @@ pub struct Metrics {
     lease_holder: Gauge,
     lease_transitions: Counter,
     front_ready: Gauge,
+    reloads: Family<WhatResult, Counter>,
 }
 
 fn seconds() -> Histogram {
@@ -120,6 +127,7 @@ impl Metrics {
             lease_holder: Gauge::default(),
             lease_transitions: Counter::default(),
             front_ready: Gauge::default(),
+            reloads: Family::default(),
         };
         let Self {
             registry,
@@ -150,6 +158,7 @@ impl Metrics {
             lease_holder,
             lease_transitions,
             front_ready,
+            reloads,
         } = &mut metrics;
         registry.register("reconcile", "Records that the loop has seen, by lane and result", reconciles.clone());
         registry.register_with_unit(
@@ -228,6 +237,7 @@ impl Metrics {
             "1 while the cluster's definitions of our kinds fit this binary",
             front_ready.clone(),
         );
+        registry.register("reloads", "Files that were read again because they changed, by what and result", reloads.clone());
         metrics
     }
 
@@ -347,6 +357,11 @@ impl Metrics {
     pub fn lease_held(&self, held: bool, changed: bool) {
         self.lease_holder.set(held.into());
         self.lease_transitions.inc_by(changed.into());
+    }
+
+    /// A file that changed was taken (`ok`) or not (`refused`).
+    pub fn reloaded(&self, what: &'static str, result: &'static str) {
+        self.reloads.get_or_create(&WhatResult { what, result }).inc();
     }
 
     /// Whether the cluster's definitions fit.

@@ -1,8 +1,12 @@
-//! One process: the API, the loop, the wake-ups, on one database. Used by `serve` and by `dev`.
+//! One process: the API, the loop, the wake-ups, on one database. Used by `serve` and by `dev`. Of the API and the loop it may
+//! have only one: its [`config::Role`].
 //!
 //! Start: wait for the database, refuse a schema that is not ours, begin a new epoch of the log when the database is a copy.
-//! While the database is away the process lives on and is not ready. Shutdown: take no new request, finish those in hand and the
-//! loop's transaction, within twenty seconds.
+//! While the database is away the process lives on and is not ready. Shutdown: go on for as long as one was told to, not ready; then
+//! take no new request, finish those in hand and the loop's transaction, within twenty seconds.
+
+mod credentials;
+mod doors;
 
 use crate::{
     clock::Clock,
@@ -15,14 +19,16 @@ use crate::{
         self, StoreError,
         error::full_jitter,
         log,
+        rotation::Rotation,
         schema::{self, SchemaError},
     },
     wake::{ListenNotify, Wake},
+    watched::Watched,
     worker::{LaneFailed, Worker},
 };
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use doors::Doors;
+use sqlx::PgPool;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
-use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long the loop's transactions in hand may take at shutdown, after the requests had their [`http::serve::GRACE`].
@@ -56,6 +62,12 @@ pub enum ServerError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The certificate cannot be served with.
+    #[error(transparent)]
+    Tls(#[from] http::tls::TlsError),
+    /// A certificate without a key, or the other way round.
+    #[error("--tls-cert-file and --tls-key-file go together")]
+    HalfTls,
     /// Callers cannot be known as asked.
     #[error(transparent)]
     Auth(#[from] http::auth::AuthError),
@@ -69,11 +81,12 @@ pub enum ServerError {
 
 /// A server that listens and is about to serve.
 pub struct Server {
-    listener: TcpListener,
+    doors: Doors,
     authentication: Authentication,
     audit: Audit,
     config: config::Server,
-    options: PgConnectOptions,
+    credentials: Option<Watched>,
+    rotation: Rotation,
     pool: PgPool,
     clock: Clock,
     wake: Wake,
@@ -82,27 +95,32 @@ pub struct Server {
 
 impl Server {
     /// Listens. Nothing is asked of the database yet.
-    pub async fn bind(config: config::Server, options: PgConnectOptions, clock: Clock) -> Result<Self, ServerError> {
+    pub async fn bind(
+        config: config::Server,
+        access: impl Into<config::DatabaseAccess>,
+        clock: Clock,
+    ) -> Result<Self, ServerError> {
         let authentication = Authentication::from_config(&config)?;
-        Self::bind_for(config, authentication, options, clock).await
+        Self::bind_for(config, authentication, access, clock).await
     }
 
     /// The same for callers who are known in this way.
     pub async fn bind_for(
         config: config::Server,
         authentication: Authentication,
-        options: PgConnectOptions,
+        access: impl Into<config::DatabaseAccess>,
         clock: Clock,
     ) -> Result<Self, ServerError> {
-        let address = config.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
-        let pool = store::pool(options.clone(), config.database_connections);
+        let doors = Doors::open(&config).await?;
+        let config::DatabaseAccess { options, file: credentials } = access.into();
+        let (pool, rotation) = Rotation::pool(options, config.database_connections);
         let audit = match (&config.access.audit_log, config.auth) {
             (Some(path), _) => Audit::to_file(path).map_err(|source| ServerError::Audit { path: path.clone(), source })?,
             (None, config::Auth::Kubernetes) => Audit::Log,
             (None, config::Auth::None | config::Auth::Token) => Audit::Off,
         };
-        Ok(Self { listener, authentication, audit, config, options, pool, clock, wake: Wake::default(), front: None })
+        let wake = Wake::default();
+        Ok(Self { doors, authentication, audit, config, credentials, rotation, pool, clock, wake, front: None })
     }
 
     /// The same, with this cluster in front.
@@ -111,9 +129,14 @@ impl Server {
         Self { front: Some((options, cluster)), ..self }
     }
 
-    /// Where it listens.
+    /// Where it listens: for the API, if it serves that.
     pub fn address(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap_or(self.config.listen)
+        self.doors.address().unwrap_or(self.config.listen)
+    }
+
+    /// Whether it speaks TLS there.
+    pub fn speaks_tls(&self) -> bool {
+        self.doors.speak_tls()
     }
 
     /// The wake-ups of this process.
@@ -128,16 +151,20 @@ impl Server {
 
     /// Serves until `shutdown`. The API answers from the start: `/livez` lives, `/readyz` waits for the database.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { listener, authentication, audit, config, options, pool, clock, wake, front } = self;
+        let Self { doors, authentication, audit, config, credentials, rotation, pool, clock, wake, front } = self;
         // What goes on in the background ends with this token, whether asked for or because serving failed.
-        let stop = shutdown.child_token();
+        let stop = CancellationToken::new();
         let state = http::AppState::new(pool.clone(), clock.clone(), wake.clone(), authentication).until(stop.clone());
         let state = state.limited(config.rate()).audited(audit);
         let tasks = TaskTracker::new();
-        let router = http::router(state.clone());
-        let graceful = stop.clone();
-        let mut serving = tasks.spawn(http::serve::serve(listener, router, graceful));
+        tasks.spawn(leave(shutdown, state.clone(), config.serving.shutdown_delay, stop.clone()));
+        let mut serving = tasks.spawn(doors.serve(state.clone(), stop.clone()));
+        if let Some(file) = credentials {
+            let (rotation, tail) = (rotation.clone(), state.tail().clone());
+            tasks.spawn(credentials::follow(file, rotation, tail, clock.clone(), stop.clone()));
+        }
         let mut working = None;
+        let role = config.serving.role;
         let ready = async { wait_for_database(&pool, &clock).await };
         tokio::select! {
             () = stop.cancelled() => {}
@@ -149,27 +176,32 @@ impl Server {
                 state.started();
                 tasks.spawn(state.tail().clone().run(pool.clone(), wake.clone(), clock.clone(), stop.clone()));
                 if config.listen_notify == ListenNotify::On {
-                    let (wake, options, clock, stop) = (wake.clone(), store::session(options), clock.clone(), stop.clone());
+                    let (wake, options, clock, stop) = (wake.clone(), rotation.options(), clock.clone(), stop.clone());
                     tasks.spawn(async move { wake.run(options, clock, stop).await });
                 }
                 tasks.spawn(horizon::run(pool.clone(), clock.clone(), stop.clone()));
-                if let Some((options, cluster)) = front {
-                    let (pool, clock, wake) = (pool.clone(), clock.clone(), wake.clone());
-                    let (tail, liveness) = (state.tail().clone(), state.liveness().clone());
-                    let front = Front { options, pool, clock, wake, tail, liveness };
-                    tasks.spawn(front.run(cluster, stop.clone()));
-                }
-                let retention = Retention {
-                    pool: pool.clone(),
-                    clock: clock.clone(),
-                    wake: wake.clone(),
-                    interval: config.retention_interval,
-                    event_age: config.event_retention,
-                };
-                tasks.spawn(retention.run(stop.clone()));
                 let reconciler = Reconciler::new(pool.clone(), clock.clone());
-                let worker = Worker { reconciler, pool: pool.clone(), clock: clock.clone(), wake, poll: config.poll() };
-                working = Some(tasks.spawn(worker.run(stop.clone())));
+                let poll = config.poll();
+                let worker = Worker { reconciler, pool: pool.clone(), clock: clock.clone(), wake: wake.clone(), poll };
+                if !role.converges() {
+                    tasks.spawn(worker.upkeep(stop.clone()));
+                } else {
+                    if let Some((options, cluster)) = front {
+                        let (pool, clock, wake) = (pool.clone(), clock.clone(), wake.clone());
+                        let (tail, liveness) = (state.tail().clone(), state.liveness().clone());
+                        let front = Front { options, pool, clock, wake, tail, liveness };
+                        tasks.spawn(front.run(cluster, stop.clone()));
+                    }
+                    let retention = Retention {
+                        pool: pool.clone(),
+                        clock: clock.clone(),
+                        wake,
+                        interval: config.retention_interval,
+                        event_age: config.event_retention,
+                    };
+                    tasks.spawn(retention.run(stop.clone()));
+                    working = Some(tasks.spawn(worker.run(stop.clone())));
+                }
             }
         }
         tasks.close();
@@ -194,6 +226,18 @@ impl Server {
         // A connection that hangs is not waited for; what it did not commit stays due.
         tokio::time::timeout(CLOSE, pool.close()).await.ok();
         ended
+    }
+}
+
+/// Stops everything when it is asked for, after having been not ready for `delay`.
+async fn leave(shutdown: CancellationToken, state: http::AppState, delay: Duration, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = shutdown.cancelled() => {
+            state.leaves();
+            tokio::time::sleep(delay).await;
+            stop.cancel();
+        }
     }
 }
 

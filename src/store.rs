@@ -19,6 +19,7 @@ pub mod log;
 pub mod manifests;
 pub mod poison;
 pub mod retention;
+pub mod rotation;
 pub mod rows;
 pub mod schema;
 pub mod snapshots;
@@ -57,20 +58,20 @@ const TRUSTED: Duration = Duration::from_secs(1);
 
 /// A pool of at most `size` connections. Connects lazily: a database that is away does not keep a process from starting.
 pub fn pool(options: PgConnectOptions, size: u32) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(size)
-        .acquire_timeout(Duration::from_secs(3))
-        .after_connect(|connection, _| Box::pin(log::on_connect(connection)))
-        .test_before_acquire(false)
-        .before_acquire(|connection, used| {
-            Box::pin(async move {
-                if used.idle_for > TRUSTED {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_lazy_with(session(options))
+    rotation::Rotation::pool(options, size).0
+}
+
+/// A connection for migrating. It does not look at the log when it connects: migrating does, and tells what it did.
+pub fn migrating(options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new().max_connections(1).acquire_timeout(Duration::from_secs(3)).connect_lazy_with(session(options))
+}
+
+/// Whether a connection of a pool that was idle for so long may be used.
+async fn check_out(connection: &mut sqlx::PgConnection, idle_for: Duration) -> Result<bool, sqlx::Error> {
+    if idle_for > TRUSTED {
+        connection.ping().await?;
+    }
+    Ok(true)
 }
 
 /// How long we wait for what is read for watchers: longer than a statement may take, so that only a database that has gone
@@ -88,7 +89,7 @@ pub async fn patiently<T>(patience: Duration, read: impl Future<Output = Result<
 /// A connection of the pool.
 pub async fn acquire(pool: &PgPool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
     use error::Named as _;
-    pool.acquire().named("db.acquire").await
+    rotation::insisting(pool, || pool.acquire()).named("db.acquire").await
 }
 
 #[cfg(test)]

@@ -89,14 +89,21 @@ impl Wake {
         self.0.events.subscribe()
     }
 
-    /// Tells the other processes and hears them, until `shutdown`.
-    pub async fn run(&self, options: PgConnectOptions, clock: Clock, shutdown: CancellationToken) {
+    /// Tells the other processes and hears them, until `shutdown`. When there are other `options`, connects again.
+    pub async fn run(&self, options: watch::Receiver<PgConnectOptions>, clock: Clock, shutdown: CancellationToken) {
         let tell = again("telling other replicas", &clock, &shutdown, || async {
-            let result = self.tell(&options).await;
+            let (now, replaced) = now_and_replaced(&options);
+            let result = tokio::select! { result = self.tell(&now) => result, () = replaced => Ok(()) };
             self.0.teller.store(0, Ordering::Release);
+            // What was being told may not have been.
+            self.0.tell_work.notify_one();
+            self.0.tell_events.notify_one();
             result
         });
-        let hear = again("listening to other replicas", &clock, &shutdown, || self.hear(&options));
+        let hear = again("listening to other replicas", &clock, &shutdown, || async {
+            let (now, replaced) = now_and_replaced(&options);
+            tokio::select! { result = self.hear(&now) => result, () = replaced => Ok(()) }
+        });
         tokio::join!(tell, hear);
     }
 
@@ -133,6 +140,18 @@ impl Wake {
         }
         Err(sqlx::Error::WorkerCrashed)
     }
+}
+
+/// The options as they are, and a wait for others.
+fn now_and_replaced(options: &watch::Receiver<PgConnectOptions>) -> (PgConnectOptions, impl Future<Output = ()> + use<>) {
+    let mut options = options.clone();
+    let now = options.borrow_and_update().clone();
+    let replaced = async move {
+        if options.changed().await.is_err() {
+            std::future::pending::<()>().await; // nobody replaces them
+        }
+    };
+    (now, replaced)
 }
 
 /// Runs `f` until `shutdown`; after a failure again, with back-off.

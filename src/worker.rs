@@ -237,7 +237,8 @@ impl Worker {
         crate::store::acquire(&self.pool).await
     }
 
-    async fn upkeep(self, shutdown: CancellationToken) {
+    /// Measures the queue and looks after the log's partitions until `shutdown`: what is left to a replica without lanes.
+    pub async fn upkeep(self, shutdown: CancellationToken) {
         loop {
             match self.look_after().await {
                 Ok(()) => METRICS.database_up(true),

@@ -68,6 +68,20 @@ fn every_command_and_each_of_its_options_is_described() {
 }
 
 #[test]
+fn every_option_of_a_server_is_on_a_page() {
+    let page = named(concat!(include_str!("../docs/serve.md"), include_str!("../docs/kubernetes.md")));
+    let whole = Cli::command();
+    for command in ["serve", "migrate"] {
+        let own = options(whole.find_subcommand(command).unwrap(), None);
+        assert_eq!(
+            own.difference(&page).collect::<Vec<_>>(),
+            Vec::<&String>::new(),
+            "neither in docs/serve.md nor in docs/kubernetes.md: {command}"
+        );
+    }
+}
+
+#[test]
 fn every_exit_code_is_in_the_table() {
     let rows: Vec<&str> = section("Exit codes").lines().filter(|line| line.starts_with("| ")).skip(1).collect();
     let told: Vec<String> = exit::HELP

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod caches;
+pub mod certificates;
 pub mod cluster;
 pub mod envtest;
 pub mod gateway;
@@ -12,6 +13,7 @@ pub mod moorline;
 pub mod plan_words;
 pub mod postgres;
 pub mod proxy;
+pub mod secure;
 pub mod serve;
 pub mod stream;
 pub mod supervised;

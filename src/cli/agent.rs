@@ -50,12 +50,30 @@ pub struct AgentArgs {
     /// File with a bearer token. It is read again at each request.
     #[arg(long, env = "MOORLINE_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// File of certificates that vouch for the server, instead of this machine's.
+    #[arg(long, env = "MOORLINE_CERTIFICATE_AUTHORITY", value_name = "FILE")]
+    pub certificate_authority: Option<PathBuf>,
 }
 
 /// Runs the command until it is done or `shutdown`.
 pub async fn run(args: AgentArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
-    let AgentArgs { dir, server, namespace, name, workspace, build, create, once, give_up_after, token_file } = args;
-    let client = ApiClient::new(&server, &namespace, &name, token_file).context("--server")?;
+    let AgentArgs {
+        dir,
+        server,
+        namespace,
+        name,
+        workspace,
+        build,
+        create,
+        once,
+        give_up_after,
+        token_file,
+        certificate_authority,
+    } = args;
+    let mut client = ApiClient::new(&server, &namespace, &name, token_file).context("--server")?;
+    if let Some(authority) = certificate_authority {
+        client = client.trusting(&authority)?;
+    }
     let options = Options {
         root: dir,
         client,

@@ -96,6 +96,7 @@ async fn on_database(
         retention_interval: config::RETENTION_INTERVAL,
         event_retention: config::EVENT_RETENTION,
         access: config::Access::default(),
+        serving: config::Serving::default(),
     };
     let clock = clock::system();
     let server = Server::bind(config, options, clock.clone()).await?;

@@ -20,7 +20,7 @@ pub struct MigrateArgs {
 
 /// Runs it.
 pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
-    let pool = store::pool(args.database.options()?, 2);
+    let pool = store::migrating(args.database.access()?.options);
     let done = store::schema::migrate(&pool, args.restored).await?;
     pool.close().await;
     match done.from {

@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
   moorline serve --database-url postgres://moorline@db/moorline
   moorline serve --database-url postgres://moorline@db/moorline --auth token --token-auth-file tokens.csv --listen 0.0.0.0:8460
   moorline serve --database-url postgres://moorline@db/moorline --kubernetes on --mirror all
-  moorline serve --database-url postgres://moorline@db/moorline --auth kubernetes --listen 0.0.0.0:8460")]
+  moorline serve --database-url postgres://moorline@db/moorline --auth kubernetes --listen 0.0.0.0:8460
+  moorline serve --database-url-file /etc/moorline/uri --tls-cert-file tls.crt --tls-key-file tls.key
+  moorline serve --database-url postgres://moorline@db/moorline --role controller --health-listen 0.0.0.0:8461")]
 pub struct ServeArgs {
     #[command(flatten)]
     database: config::Database,
@@ -33,9 +35,10 @@ pub struct ServeArgs {
 pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     args.front.lease.check()?;
     let cluster = kubernetes::connect::connect(&args.front.connect).await?;
-    let (options, clock) = (args.database.options()?, clock::system());
+    let role = args.server.serving.role;
+    let (database, clock) = (args.database.access()?, clock::system());
     let server = match args.server.auth {
-        config::Auth::None | config::Auth::Token => Server::bind(args.server, options, clock).await?,
+        config::Auth::None | config::Auth::Token => Server::bind(args.server, database, clock).await?,
         config::Auth::Kubernetes => {
             // Also where there is no front: who calls is another question than whose manifests are taken over.
             let asked = match &cluster {
@@ -45,14 +48,23 @@ pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result
             let config::Access { auth_audience, auth_token_ttl, auth_allow_ttl, auth_deny_ttl, .. } = args.server.access.clone();
             let times = Times { token: auth_token_ttl, allow: auth_allow_ttl, deny: auth_deny_ttl };
             let reviews = Reviews::new(asked, clock.clone(), auth_audience, times);
-            Server::bind_for(args.server, Authentication::Cluster(Arc::new(reviews)), options, clock).await?
+            Server::bind_for(args.server, Authentication::Cluster(Arc::new(reviews)), database, clock).await?
         }
     };
     let server = match cluster {
         Some(cluster) => server.in_cluster(args.front, cluster),
         None => server,
     };
-    tracing::info!(address = %server.address(), "serving the API; the loop starts when the database answers");
+    let tls = server.speaks_tls();
+    match role {
+        config::Role::All => {
+            tracing::info!(address = %server.address(), tls, "serving the API; the loop starts when the database answers");
+        }
+        config::Role::Api => tracing::info!(address = %server.address(), tls, "serving the API; other replicas run the loop"),
+        config::Role::Controller => {
+            tracing::info!(address = %server.address(), tls, "serving probes and metrics; the loop starts when the database answers");
+        }
+    }
     server.run(shutdown).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

@@ -73,7 +73,8 @@ impl Authentication {
     /// As configured, without a cluster; refuses `none` on an address that others reach.
     pub fn from_config(config: &config::Server) -> Result<Self, AuthError> {
         match config.auth {
-            config::Auth::None if config.listen.ip().is_loopback() => Ok(Self::None),
+            // A replica without an API lets nobody do anything.
+            config::Auth::None if config.listen.ip().is_loopback() || !config.serving.role.serves() => Ok(Self::None),
             config::Auth::None => Err(AuthError::OpenToOthers(config.listen)),
             config::Auth::Token => {
                 let path = config.token_auth_file.as_deref().ok_or(AuthError::NoFile)?;
@@ -203,6 +204,7 @@ mod tests {
             retention_interval: crate::config::RETENTION_INTERVAL,
             event_retention: crate::config::EVENT_RETENTION,
             access: config::Access::default(),
+            serving: config::Serving::default(),
         };
         assert!(Authentication::from_config(&none("127.0.0.1:0")).is_ok());
         assert!(Authentication::from_config(&none("[::1]:0")).is_ok());

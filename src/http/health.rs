@@ -24,8 +24,11 @@ pub async fn livez(State(state): State<AppState>) -> Response {
     }
 }
 
-/// The database answers, and its schema is ours.
+/// The database answers, its schema is ours, and nobody has told this process to stop.
 pub async fn readyz(State(state): State<AppState>) -> Response {
+    if state.is_leaving() {
+        return not_ready("the server is stopping");
+    }
     if !state.has_started() {
         return not_ready("waiting for the database, or for its schema");
     }

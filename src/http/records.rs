@@ -122,12 +122,7 @@ pub async fn find_now<R: Record>(state: &AppState, key: &Key) -> Result<R, ApiEr
 }
 
 /// One that must be there and with which the caller may do what it asks.
-pub async fn find_allowed<R: Record>(
-    state: &AppState,
-    identity: &Identity,
-    asked: &Asked<'_>,
-    key: &Key,
-) -> Result<R, ApiError> {
+pub async fn find_allowed<R: Record>(state: &AppState, identity: &Identity, asked: &Asked<'_>, key: &Key) -> Result<R, ApiError> {
     let found = R::read(&mut *store::acquire(state.pool()).await?, key).await?; // the connection goes back before anybody is asked
     match found {
         Some(record) => {

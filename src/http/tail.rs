@@ -18,7 +18,15 @@ use futures::FutureExt as _;
 pub use part::{Part, read, read_of};
 use ring::Ring;
 use sqlx::{PgPool, Postgres, pool::PoolConnection};
-use std::{future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -39,11 +47,12 @@ pub struct Tail(Arc<Inner>);
 struct Inner {
     ring: Ring,
     watchers: watch::Sender<usize>,
+    connect_again: AtomicBool,
 }
 
 impl Default for Inner {
     fn default() -> Self {
-        Self { ring: Ring::default(), watchers: watch::Sender::new(0) }
+        Self { ring: Ring::default(), watchers: watch::Sender::new(0), connect_again: AtomicBool::new(false) }
     }
 }
 
@@ -64,6 +73,11 @@ impl Tail {
         self.0.watchers.send_modify(|watchers| *watchers += 1);
         crate::metrics::METRICS.watchers(*self.0.watchers.borrow());
         Watching(self.clone())
+    }
+
+    /// The connection that is held is given back before the next look: others than it are made with other credentials now.
+    pub fn connect_again(&self) {
+        self.0.connect_again.store(true, Ordering::Release);
     }
 
     /// The newest part of the log.
@@ -94,6 +108,9 @@ impl Tail {
                     changed = watchers.changed() => if changed.is_err() { return },
                 }
                 continue;
+            }
+            if self.0.connect_again.swap(false, Ordering::AcqRel) {
+                connection = None;
             }
             hints.mark_unchanged(); // registered before it looks
             let pause = match Box::pin(store::patiently(store::PATIENCE, self.look(&pool, &mut connection, &mut reading))).await {

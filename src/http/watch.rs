@@ -29,7 +29,6 @@ use crate::{
 };
 use asked::Selection;
 pub use asked::{Asked, IfWatch, Start, Style, place};
-pub use leave::{Leave, Watched};
 use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, header},
@@ -40,6 +39,7 @@ use frame::Frames;
 pub use frame::bookmark;
 use futures::stream;
 use kinds::{changes_the_list, kinds};
+pub use leave::{Leave, Watched};
 use std::time::Duration;
 use tokio::{sync::watch, time::Instant};
 pub use turn::turn;

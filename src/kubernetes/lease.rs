@@ -275,11 +275,7 @@ impl Lease {
                 Ok(Some(Look::Ours { seen: Seen::first(lease, Instant::now()), until }))
             }
             // Changed or made by somebody else.
-            Err(LookError::Cluster(kube::Error::Api(status)))
-                if status.is_conflict() || status.is_already_exists() =>
-            {
-                Ok(None)
-            }
+            Err(LookError::Cluster(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -193,10 +193,7 @@ impl Shared {
         read
     }
 
-    async fn read(
-        connection: &mut PgConnection,
-        entries: &[(Id, Option<Entry>)],
-    ) -> Result<HashMap<Id, Record>, StoreError> {
+    async fn read(connection: &mut PgConnection, entries: &[(Id, Option<Entry>)]) -> Result<HashMap<Id, Record>, StoreError> {
         let keys = |kind| entries.iter().filter(|(id, _)| id.kind == kind).map(|(id, _)| id.key.clone()).collect::<Vec<Key>>();
         let mut connection = store::moment_on(connection).await?;
         let mut found = Vec::new();

@@ -3,6 +3,7 @@
 
 use super::log;
 use crate::metrics::METRICS;
+use rustls::CertificateError;
 use std::{future::Future, time::Duration};
 use tracing::Instrument as _;
 
@@ -10,7 +11,7 @@ use tracing::Instrument as _;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A statement failed.
-    #[error("{query}: {source}")]
+    #[error("{query}: {source}{}", advice(source))]
     Database {
         /// Which.
         query: &'static str,
@@ -80,6 +81,25 @@ impl StoreError {
             Retry::Later | Retry::AfterBump => "unavailable",
             Retry::Poison => "poison",
         }
+    }
+}
+
+/// What to do about a database that is not trusted, which its own words do not say.
+fn advice(error: &sqlx::Error) -> &'static str {
+    let sqlx::Error::Io(error) = error else { return "" };
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            " (the certificate of the database is signed by no authority that is trusted here: name the right one by sslrootcert)"
+        }
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => {
+            " (the certificate of the database is for another name: connect by one that it has, or, when any server of that authority will do, with sslmode=verify-ca)"
+        }
+        Some(rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+            " (the certificate of the database has expired: have it renewed)"
+        }
+        _ => "",
     }
 }
 

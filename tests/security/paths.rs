@@ -41,7 +41,8 @@ async fn who_may_create_chats_creates_their_own_and_inherits_only_what_they_may_
     let child = made("child", json!({"parentRef": {"name": format!("{NAME}-chat")}}));
     let (code, text) = world.send("stranger", "POST", "chats", Some(child)).await;
     assert_eq!(code, 422, "{text}");
-    let (code, text) = world.send("editor", "POST", "chats", Some(made("c2", json!({"parentRef": {"name": format!("{NAME}-chat")}})))).await;
+    let (code, text) =
+        world.send("editor", "POST", "chats", Some(made("c2", json!({"parentRef": {"name": format!("{NAME}-chat")}})))).await;
     assert_eq!(code, 422, "an editor may change the parent, and not read its context: {text}");
 }
 

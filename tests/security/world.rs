@@ -45,7 +45,8 @@ pub fn delegator() -> Value {
 
 /// The rules of the roles.
 pub fn rules(role: &str) -> Value {
-    let ours = |resources: &[&str], verbs: &[&str]| json!({"apiGroups": ["moorline.dev"], "resources": resources, "verbs": verbs});
+    let ours =
+        |resources: &[&str], verbs: &[&str]| json!({"apiGroups": ["moorline.dev"], "resources": resources, "verbs": verbs});
     let see = ["get", "list", "watch"];
     let all = ["chats", "chats/status", "agents", "agentsnapshots", "contextevents"];
     let mut rules = vec![ours(&all, &see), json!({"apiGroups": [""], "resources": ["events"], "verbs": see})];
@@ -203,7 +204,8 @@ impl World {
     pub async fn send(&self, who: &str, method: &str, path: &str, body: Option<Value>) -> (u16, String) {
         let url = format!("{}{}", self.replica.url, self.path(path));
         let media = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let request = self.http.request(method.parse().unwrap(), url).header("content-type", media).bearer_auth(&self.users[who].1);
+        let request =
+            self.http.request(method.parse().unwrap(), url).header("content-type", media).bearer_auth(&self.users[who].1);
         let request = body.iter().fold(request, |request, body| request.body(body.to_string()));
         let answer = request.send().await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())

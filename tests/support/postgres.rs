@@ -8,7 +8,7 @@ use moorline::{
     store,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, postgres::PgConnectOptions};
-use std::sync::LazyLock;
+use std::{path::Path, sync::LazyLock};
 
 /// What the databases are copied from: migrated, and closed to everybody, because a copy needs it to be unused.
 const TEMPLATE: &str = "template_moorline";
@@ -68,6 +68,11 @@ pub(crate) async fn database() -> TestDb {
     store::log::bump(&mut connection, false).await.unwrap();
     connection.close().await.unwrap();
     TestDb { pool: store::pool(options.clone(), 10), url: server.url(&name), options, name }
+}
+
+/// Where PostgreSQL's programs are.
+pub(crate) fn programs() -> &'static Path {
+    SERVER.bin_dir()
 }
 
 /// A database with nothing in it.

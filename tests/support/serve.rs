@@ -4,6 +4,7 @@ use super::{postgres::TestDb, until::until};
 use serde_json::{Value, json};
 use std::{
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -28,9 +29,19 @@ impl Replica {
 
     /// The same on any database, with its log lines going somewhere.
     pub async fn telling(database: &str, flags: &[&str], log: Stdio) -> Self {
+        Self::with(&[&["--database-url", database], flags].concat(), log).await
+    }
+
+    /// The same with nothing but these flags.
+    pub async fn with(flags: &[&str], log: Stdio) -> Self {
+        Self::of(Path::new(env!("CARGO_BIN_EXE_moorline")), flags, log).await
+    }
+
+    /// The same of another binary.
+    pub async fn of(program: &Path, flags: &[&str], log: Stdio) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
-        let child = Command::new(env!("CARGO_BIN_EXE_moorline"))
-            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--database-url", database, "--poll-ms", "200"])
+        let child = Command::new(program)
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--poll-ms", "200"])
             .args(flags)
             .stdout(Stdio::null())
             .stderr(log)

@@ -152,7 +152,9 @@ impl Identity {
             (_, Resource::Chats) => Some(self.user.clone()),
             (Access::Rules, _) => reach.user().map(str::to_owned),
             // A service account that makes its own agent means that, whatever else it may.
-            (Access::Cluster(_), _) => self.own(resource, Some(namespace)).0.user().filter(|own| !own.is_empty()).map(str::to_owned),
+            (Access::Cluster(_), _) => {
+                self.own(resource, Some(namespace)).0.user().filter(|own| !own.is_empty()).map(str::to_owned)
+            }
         }
     }
 
@@ -173,7 +175,13 @@ impl Identity {
         match &self.access {
             Access::Rules => own,
             // Nobody answers: then somebody is here by owning it.
-            Access::Cluster(_) => if self.allowed(asked).await.unwrap_or(false) { Reach::Everything } else { own },
+            Access::Cluster(_) => {
+                if self.allowed(asked).await.unwrap_or(false) {
+                    Reach::Everything
+                } else {
+                    own
+                }
+            }
         }
     }
 

@@ -4,11 +4,15 @@
 use super::super::AgentSpec;
 use crate::v1alpha1::push::{PushRequest, PushResponse, RunResponse};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause};
-use reqwest::{Client, Method, RequestBuilder, Url, header::RETRY_AFTER, redirect::Policy};
+use reqwest::{Certificate, Client, ClientBuilder, Method, RequestBuilder, Url, header::RETRY_AFTER, redirect::Policy};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use std::{fmt, fs, io, path::PathBuf, time::Duration};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -37,6 +41,14 @@ pub enum ClientError {
     /// The HTTP client could not be set up.
     #[error("the HTTP client cannot be set up")]
     Http(#[source] reqwest::Error),
+    /// The file of authorities cannot be read, or has something else in it.
+    #[error("--certificate-authority {} holds no certificate that can be read: {why}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// Why a call did not succeed.
@@ -144,13 +156,20 @@ impl ApiClient {
             namespace,
             "agents",
         ]);
-        // The API does not redirect, and a token must not go where somebody else says.
-        let mut http = Client::builder().connect_timeout(CONNECT).timeout(ANSWER).redirect(Policy::none());
-        if agents.host_str().is_some_and(is_loopback) {
-            http = http.no_proxy();
-        }
-        let http = http.build().map_err(ClientError::Http)?;
+        let http = http(&agents).build().map_err(ClientError::Http)?;
         Ok(Self { http, agents, namespace: namespace.to_owned(), name: name.to_owned(), token_file })
+    }
+
+    /// The same, for a server that the certificates of this file vouch for, and no others. It is read now, and not again.
+    pub fn trusting(self, path: &Path) -> Result<Self, ClientError> {
+        let unusable = |why: String| ClientError::Authority { path: path.to_owned(), why };
+        let bundle = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        let authorities = Certificate::from_pem_bundle(&bundle).map_err(|error| unusable(error.to_string()))?;
+        if authorities.is_empty() {
+            return Err(unusable("there is none in it".to_owned()));
+        }
+        let http = http(&self.agents).tls_certs_only(authorities).build().map_err(ClientError::Http)?;
+        Ok(Self { http, ..self })
     }
 
     /// `namespace/name`, for people.
@@ -200,6 +219,12 @@ impl ApiClient {
             .map_err(|source| CallError::Token { path: path.clone(), source })?;
         Ok(request.bearer_auth(token.expose_secret()))
     }
+}
+
+/// A client for this server. The API does not redirect, and a token must not go where somebody else says.
+fn http(server: &Url) -> ClientBuilder {
+    let http = Client::builder().connect_timeout(CONNECT).timeout(ANSWER).redirect(Policy::none());
+    if server.host_str().is_some_and(is_loopback) { http.no_proxy() } else { http }
 }
 
 /// A `Retry-After` in seconds. The other form, a date, is not used by this API, and ignored.

@@ -82,7 +82,8 @@ impl ControlPlane {
         let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
         let input = self.layout.home().join("signed");
         fs::write(&input, &signed).unwrap();
-        let openssl = Command::new("openssl").args(["dgst", "-sha256", "-sign"]).arg(self.layout.token_key()).arg(&input).output();
+        let openssl =
+            Command::new("openssl").args(["dgst", "-sha256", "-sign"]).arg(self.layout.token_key()).arg(&input).output();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(openssl.unwrap().stdout))
     }
 
