@@ -29,7 +29,7 @@ pub mod strip;
 pub mod wanted;
 
 use crate::liveness::Liveness;
-use crate::{clock::Clock, http::tail::Tail, wake::Wake};
+use crate::{clock::Clock, http::tail::Tail, metrics::METRICS, wake::Wake};
 use bucket::Bucket;
 use clap::{Args, ValueEnum};
 use connect::Cluster;
@@ -174,10 +174,12 @@ impl Front {
     pub async fn run(self, cluster: Cluster, stop: CancellationToken) {
         let Self { options, pool, clock, wake, tail, liveness } = self;
         let client = cluster.client.clone();
+        METRICS.front_begins(&liveness);
         if !schema::wait(&cluster, &options, &clock, &stop).await {
             return;
         }
         let lease = Lease::new(client.clone(), options.lease.clone(), &cluster.namespace, &clock);
+        METRICS.lease_held(&options.lease.lease_name, false, false);
         let (happened, happenings) = mpsc::channel(events::ROOM);
         let shared = Shared(Arc::new(Inner {
             bucket: Bucket::new(options.mirror_qps, options.mirror_burst),
@@ -189,7 +191,7 @@ impl Front {
             tail,
             lease: lease.clone(),
             seen: Seen::default(),
-            queue: Queue::default(),
+            queue: Queue::of_the_mirror(),
             again: Queue::default(),
             waited: Mutex::default(),
             happened,

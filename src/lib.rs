@@ -15,6 +15,7 @@
 //!
 //! Which module may use which: ARCHITECTURE.md.
 
+pub mod census;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -32,6 +33,7 @@ pub mod retention;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod v1alpha1;
 pub mod wake;
 pub mod worker;

@@ -46,6 +46,8 @@ pub struct Batch {
     pub poisoned: usize,
     /// How long each chat that got its first pin had waited for it.
     pub hydrated: Vec<Duration>,
+    /// How long each chat that drifts no more had drifted.
+    pub drifts_ended: Vec<Duration>,
 }
 
 /// A page of an agent's lap.
@@ -135,6 +137,7 @@ impl Reconciler {
             batch.changed += done.changed;
             batch.poisoned += done.poisoned;
             batch.hydrated.extend(done.hydrated);
+            batch.drifts_ended.extend(done.drifts_ended);
         }
         match failed {
             Some(error) if batch.seen == 0 => Err(error),
@@ -266,8 +269,8 @@ impl Write for DueChats<'_> {
         let outcomes = decider.decide(&chats, now); // pure
         let mut log = TxLog::open(tx).await.map_err(fail())?; // takes the version
         converge::record(tx, namespace, &outcomes, Lane::Due, now, &mut log).await.map_err(fail())?; // writes, and the events
-        let hydrated = outcomes.hydrated(&chats, now);
-        Ok(Done { batch: Batch { seen: ids.len(), changed: outcomes.shown(), poisoned: 0, hydrated }, bad })
+        let (hydrated, drifts_ended) = (outcomes.hydrated(&chats, now), outcomes.drifts_ended(&chats, now));
+        Ok(Done { batch: Batch { seen: ids.len(), changed: outcomes.shown(), poisoned: 0, hydrated, drifts_ended }, bad })
     }
 
     fn store_error(failure: &BatchFailure) -> Option<&StoreError> {
@@ -372,6 +375,7 @@ impl Write for FanOut<'_> {
                     converge::record(tx, namespace, &outcomes, Lane::Fanout, now, log).await.map_err(fail())?;
                     batch.changed = outcomes.shown();
                     batch.hydrated = outcomes.hydrated(&chats, now);
+                    batch.drifts_ended = outcomes.drifts_ended(&chats, now);
                 }
             }
             HowToTell::Write => {}

@@ -5,6 +5,7 @@
 //! loop's transaction, within twenty seconds.
 
 use crate::{
+    census,
     clock::Clock,
     config, horizon,
     http::{self, auth::Authentication},
@@ -128,6 +129,7 @@ impl Server {
                     tasks.spawn(async move { wake.run(options, clock, stop).await });
                 }
                 tasks.spawn(horizon::run(pool.clone(), clock.clone(), stop.clone()));
+                tasks.spawn(census::run(pool.clone(), clock.clone(), stop.clone()));
                 if let Some((options, cluster)) = front {
                     let (pool, clock, wake) = (pool.clone(), clock.clone(), wake.clone());
                     let (tail, liveness) = (state.tail().clone(), state.liveness().clone());

@@ -7,7 +7,7 @@
 
 use crate::{
     clock::Clock,
-    metrics::METRICS,
+    metrics::{Controller, InHand, METRICS},
     reconcile::{Batch, Reconciler},
     store::{Retry, StoreError, across, error::full_jitter, log},
     wake::Wake,
@@ -25,7 +25,7 @@ use uuid::Uuid;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause of a lane after a failure.
 const PAUSE_CAP: Duration = Duration::from_secs(10);
-/// How often the queue is measured and the log's partitions are looked after.
+/// How often the log's partitions are looked after.
 const UPKEEP: Duration = Duration::from_secs(15);
 
 /// Runs the lanes on one database.
@@ -54,6 +54,13 @@ impl Lane {
         match self {
             Self::Chats => "chats",
             Self::Agents => "agents",
+        }
+    }
+
+    const fn controller(self) -> Controller {
+        match self {
+            Self::Chats => Controller::Chats,
+            Self::Agents => Controller::Agents,
         }
     }
 }
@@ -87,6 +94,7 @@ impl Worker {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), LaneFailed> {
         let mut tasks = JoinSet::new();
         for lane in [Lane::Chats, Lane::Agents] {
+            METRICS.workers(lane.controller(), 1);
             tasks.spawn(self.clone().lane(lane, shutdown.clone()));
         }
         tasks.spawn(self.upkeep(shutdown));
@@ -112,7 +120,7 @@ impl Worker {
                     continue;
                 }
                 Err(error) => {
-                    METRICS.reconcile_failed(lane.label(), error.label());
+                    METRICS.reconcile_failed(lane.controller(), error.label());
                     let pause = full_jitter(PAUSE, PAUSE_CAP, failures, self.clock.random());
                     failures += 1;
                     tracing::warn!(lane = lane.label(), %error, pause_ms = pause.as_millis(), failures, "the loop failed; it tries again");
@@ -166,7 +174,7 @@ impl Worker {
                     }
                 }
                 Err(error) => {
-                    METRICS.reconcile_failed(lane.label(), error.label());
+                    METRICS.reconcile_failed(lane.controller(), error.label());
                     let pause = full_jitter(PAUSE, PAUSE_CAP, standing.failures, self.clock.random());
                     standing.failures += 1;
                     standing.not_before = Some(Instant::now() + pause);
@@ -191,7 +199,7 @@ impl Worker {
 
     /// One batch of one namespace. Returns how many records were claimed.
     async fn batch(&self, lane: Lane, namespace: &str, standing: &mut Standing) -> Result<usize, StoreError> {
-        let began = Instant::now();
+        let in_hand = METRICS.take_in_hand(lane.controller());
         let batch = match lane {
             Lane::Chats => self.bumped(self.reconciler.converge_due(namespace).await).await?,
             Lane::Agents => {
@@ -206,7 +214,7 @@ impl Worker {
             }
         };
         if batch.seen > 0 {
-            self.tell(lane, &batch, began.elapsed());
+            self.tell(lane, &batch, in_hand);
         }
         Ok(batch.seen)
     }
@@ -221,10 +229,13 @@ impl Worker {
         done
     }
 
-    fn tell(&self, lane: Lane, batch: &Batch, took: Duration) {
-        METRICS.reconciled(lane.label(), took, batch.seen, batch.changed, batch.poisoned);
+    fn tell(&self, lane: Lane, batch: &Batch, in_hand: InHand) {
+        in_hand.batch(batch.seen, batch.changed, batch.poisoned);
         for waited in &batch.hydrated {
             METRICS.hydrated(*waited);
+        }
+        for lasted in &batch.drifts_ended {
+            METRICS.drift_ended(*lasted);
         }
         // Whoever waits for a record to converge looks again, even when nothing that it shows has changed.
         self.wake.events();
@@ -243,7 +254,7 @@ impl Worker {
                 Ok(()) => METRICS.database_up(true),
                 Err(error) => {
                     METRICS.database_up(false);
-                    tracing::warn!(%error, "looking after the queue and the log failed; it is tried again");
+                    tracing::warn!(%error, "looking after the log failed; it is tried again");
                 }
             }
             let pause = UPKEEP.mul_f64(0.5 + self.clock.random());
@@ -253,9 +264,6 @@ impl Worker {
 
     async fn look_after(&self) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        let depth = across::depth(&mut connection).await?;
-        METRICS.depth(Lane::Chats.label(), depth.chats);
-        METRICS.depth(Lane::Agents.label(), depth.agents);
         if log::partitions_missing(&mut connection, across::PARTITIONS_AHEAD).await? {
             if let Some(made) = log::make_partitions(&mut connection, across::PARTITIONS_AHEAD).await? {
                 tracing::info!(made, "made partitions of the event log ahead");

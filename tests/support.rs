@@ -11,6 +11,7 @@ pub mod link;
 pub mod moorline;
 pub mod plan_words;
 pub mod postgres;
+pub mod prometheus;
 pub mod proxy;
 pub mod serve;
 pub mod stream;

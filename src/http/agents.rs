@@ -40,6 +40,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use sqlx::PgConnection;
+use std::time::Instant;
 
 const RESOURCE: Resource = Resource::Agents;
 type Names = Path<(String, String)>;
@@ -227,11 +228,10 @@ pub async fn push(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let key = Key::new(namespace, name);
+    let (key, began) = (Key::new(namespace, name), Instant::now());
     let result = take_push(&state, &identity, &key, &query, &headers, body).await;
-    METRICS.pushed(match &result {
-        Ok((_, label)) | Err((_, label)) => label,
-    });
+    let (Ok((_, label)) | Err((_, label))) = &result;
+    METRICS.pushed(label, began.elapsed());
     result.map(|(response, _)| response).map_err(|(error, _)| error)
 }
 

@@ -13,6 +13,7 @@ use super::{
     wanted::{Record, refused},
 };
 use crate::{
+    metrics::{Came, Controller, METRICS},
     model::object::{DeletionPolicy, Key},
     store::{self, StoreError, across::objects, manifests},
 };
@@ -108,6 +109,7 @@ impl Shared {
     /// whoever becomes the holder compares everything.
     pub(super) async fn mirror(self, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONCURRENCY as usize));
+        METRICS.workers(Controller::Mirror, CONCURRENCY);
         loop {
             let ids = tokio::select! {
                 () = stop.cancelled() => break,
@@ -119,7 +121,7 @@ impl Shared {
                 }
                 continue;
             }
-            crate::metrics::METRICS.mirror_looked(ids.len());
+            METRICS.mirror_looked(ids.len());
             // The versions before the records: see the module's head.
             let entries: Vec<(Id, Option<Entry>)> = ids.into_iter().map(|id| (id.clone(), self.seen.get(&id))).collect();
             let mut records = match self.records(&entries).await {
@@ -133,14 +135,23 @@ impl Shared {
                 let Ok(turn) = Arc::clone(&room).acquire_owned().await else { break };
                 let (shared, record) = (self.clone(), records.remove(&id));
                 tokio::spawn(async move {
-                    match shared.settle(&id, entry, record).await {
-                        Ok(Next::Done) => shared.queue.done(&id),
+                    let in_hand = METRICS.take_in_hand(Controller::Mirror);
+                    let came = match shared.settle(&id, entry, record).await {
+                        Ok(Next::Done) => {
+                            shared.queue.done(&id);
+                            Came::Success
+                        }
                         Ok(Next::After(pause)) => {
                             shared.queue.done(&id);
                             shared.queue.add_after(&id, pause);
+                            Came::After
                         }
-                        Err(error) => shared.failed(std::iter::once(&id), &error),
-                    }
+                        Err(error) => {
+                            shared.failed(std::iter::once(&id), &error);
+                            Came::Error
+                        }
+                    };
+                    in_hand.came_to(came);
                     drop(turn);
                 });
             }
@@ -150,7 +161,7 @@ impl Shared {
     }
 
     fn failed<'a>(&self, ids: impl Iterator<Item = &'a Id>, error: &MirrorError) {
-        crate::metrics::METRICS.mirror_failed(error.word());
+        METRICS.mirror_failed(error.word());
         for id in ids {
             let failures = self.queue.failed(id, self.clock.random());
             if error.is_conflict() {
@@ -309,6 +320,7 @@ impl Shared {
     async fn show(&self, id: &Id, entry: &Entry, record: &Record) -> Result<Next, MirrorError> {
         let Some(status) = record.status(entry.generation) else { return Ok(Next::Done) };
         if shown::status(id.kind, &status) == entry.status {
+            METRICS.mirror_skipped();
             return Ok(Next::Done);
         }
         if record.is_in_motion() && !self.waited(id) {
@@ -330,6 +342,7 @@ impl Shared {
     async fn write_status(&self, id: &Id, entry: &Entry, status: Value) -> Result<Next, MirrorError> {
         self.waited.lock().expect("no holder of this lock panics").remove(id);
         if shown::status(id.kind, &status) == entry.status {
+            METRICS.mirror_skipped();
             return Ok(Next::Done);
         }
         let resource = id.kind.resource();
@@ -465,7 +478,7 @@ impl Shared {
 
     /// Notes what a write of ours was answered, so that its echo is known.
     fn written(&self, id: &Id, object: &DynamicObject) {
-        crate::metrics::METRICS.mirrored();
+        METRICS.mirrored();
         if let Some(entry) = Entry::of(id.kind, object) {
             self.seen.note(id, entry);
         }

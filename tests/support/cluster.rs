@@ -72,9 +72,17 @@ impl<'a> Front<'a> {
         self.kubectl(&["get", "leases", "-o", "jsonpath={.items[0].spec.holderIdentity}"]).await.out()
     }
 
-    /// What the replica says of itself under a name, summed over its labels.
+    /// What the replica measures, in the format that this `Accept` asks for: the media type, and the text.
+    pub async fn metrics_text(&self, accept: Option<&str>) -> (String, String) {
+        let request = self.client.http.get(format!("{}/metrics", self.replica.url)).header("accept", accept.unwrap_or("*/*"));
+        let answer = request.send().await.unwrap();
+        let media = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (media, answer.text().await.unwrap())
+    }
+
+    /// What the replica says of itself under a name, summed over its labels; or with these labels.
     pub async fn metric(&self, name: &str) -> i64 {
-        let text = self.client.http.get(format!("{}/metrics", self.replica.url)).send().await.unwrap().text().await.unwrap();
+        let text = self.metrics_text(None).await.1;
         let of = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let values = text.lines().filter(|line| of(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok());
         values.sum()
