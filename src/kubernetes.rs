@@ -29,7 +29,7 @@ pub mod strip;
 pub mod wanted;
 
 use crate::liveness::Liveness;
-use crate::{clock::Clock, http::tail::Tail, metrics::METRICS, wake::Wake};
+use crate::{clock::Clock, http::tail::Tail, metrics::METRICS, trace::Story, wake::Wake};
 use bucket::Bucket;
 use clap::{Args, ValueEnum};
 use connect::Cluster;
@@ -40,7 +40,7 @@ use queue::Queue;
 use seen::Seen;
 use sqlx::PgPool;
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     ops::Deref,
     sync::{Arc, Mutex},
     time::Duration,
@@ -112,6 +112,8 @@ pub struct Inner {
     again: Queue,
     bucket: Bucket,
     waited: Mutex<HashSet<Id>>,
+    /// Because of what objects in the queue are looked at, while a collector is told of it.
+    stories: Mutex<HashMap<Id, Story>>,
     happened: mpsc::Sender<events::Happened>,
     /// Which lists of the cluster's present history have ended.
     listed: watch::Sender<Listed>,
@@ -194,6 +196,7 @@ impl Front {
             queue: Queue::of_the_mirror(),
             again: Queue::default(),
             waited: Mutex::default(),
+            stories: Mutex::default(),
             happened,
             listed: watch::Sender::new(Listed::default()),
             liveness,

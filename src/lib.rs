@@ -28,6 +28,8 @@ pub mod liveness;
 pub mod metrics;
 pub mod model;
 pub mod plan;
+#[cfg(feature = "profile")]
+pub mod profile;
 pub mod reconcile;
 pub mod retention;
 pub mod server;

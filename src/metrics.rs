@@ -21,6 +21,7 @@ pub use controllers::{Came, Controller, InHand};
 pub use database::Census;
 pub use text::Format;
 
+use crate::trace::{self, TraceId};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{exemplar::HistogramWithExemplars, histogram::Histogram},
@@ -84,9 +85,15 @@ struct Exemplar {
     trace_id: String,
 }
 
+impl Exemplar {
+    fn of(trace: TraceId) -> Self {
+        Self { trace_id: trace.to_string() }
+    }
+}
+
 /// The trace that is recorded at this moment, if one is.
 fn exemplar() -> Option<Exemplar> {
-    crate::trace::current().map(|trace| Exemplar { trace_id: trace.to_string() })
+    trace::current().map(Exemplar::of)
 }
 
 const SECONDS: [f64; 15] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];

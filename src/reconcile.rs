@@ -20,11 +20,12 @@ use crate::{
     plan::conditions::{AgentAfter, Health, of_agent},
     store::{
         Retry, StoreError, Write,
-        converge::{self, BATCH_MAX, Concerned, Lane, Row},
+        converge::{self, BATCH_MAX, Concerned, Lane, Outcomes, Row},
         fanout::{self, DueAgent, LapEnd},
         log::TxLog,
         transact,
     },
+    trace::{self, Story},
 };
 use decide::Decider;
 use sqlx::{PgConnection, PgPool};
@@ -48,6 +49,22 @@ pub struct Batch {
     pub hydrated: Vec<Duration>,
     /// How long each chat that drifts no more had drifted.
     pub drifts_ended: Vec<Duration>,
+    /// Because of which contexts chats changed, and how many of them; nothing while no collector is told of traces.
+    pub stories: HashMap<Story, usize>,
+}
+
+impl Batch {
+    /// What these outcomes do to these chats.
+    fn of(outcomes: &Outcomes, chats: &[converge::Loaded], now: jiff::Timestamp) -> Self {
+        Self {
+            seen: 0,
+            changed: outcomes.shown(),
+            poisoned: 0,
+            hydrated: outcomes.hydrated(chats, now),
+            drifts_ended: outcomes.drifts_ended(chats, now),
+            stories: if trace::is_told() { outcomes.stories() } else { HashMap::new() },
+        }
+    }
 }
 
 /// A page of an agent's lap.
@@ -138,6 +155,9 @@ impl Reconciler {
             batch.poisoned += done.poisoned;
             batch.hydrated.extend(done.hydrated);
             batch.drifts_ended.extend(done.drifts_ended);
+            for (story, chats) in done.stories {
+                *batch.stories.entry(story).or_default() += chats;
+            }
         }
         match failed {
             Some(error) if batch.seen == 0 => Err(error),
@@ -269,8 +289,8 @@ impl Write for DueChats<'_> {
         let outcomes = decider.decide(&chats, now); // pure
         let mut log = TxLog::open(tx).await.map_err(fail())?; // takes the version
         converge::record(tx, namespace, &outcomes, Lane::Due, now, &mut log).await.map_err(fail())?; // writes, and the events
-        let (hydrated, drifts_ended) = (outcomes.hydrated(&chats, now), outcomes.drifts_ended(&chats, now));
-        Ok(Done { batch: Batch { seen: ids.len(), changed: outcomes.shown(), poisoned: 0, hydrated, drifts_ended }, bad })
+        let batch = Batch { seen: ids.len(), ..Batch::of(&outcomes, &chats, now) };
+        Ok(Done { batch, bad })
     }
 
     fn store_error(failure: &BatchFailure) -> Option<&StoreError> {
@@ -373,9 +393,7 @@ impl Write for FanOut<'_> {
                     let log = log.open(tx).await.map_err(fail())?; // takes the version
                     // writes, and the events
                     converge::record(tx, namespace, &outcomes, Lane::Fanout, now, log).await.map_err(fail())?;
-                    batch.changed = outcomes.shown();
-                    batch.hydrated = outcomes.hydrated(&chats, now);
-                    batch.drifts_ended = outcomes.drifts_ended(&chats, now);
+                    batch = Batch { seen: batch.seen, ..Batch::of(&outcomes, &chats, now) };
                 }
             }
             HowToTell::Write => {}

@@ -10,6 +10,7 @@ use crate::{
     metrics::{Controller, InHand, METRICS},
     reconcile::{Batch, Reconciler},
     store::{Retry, StoreError, across, error::full_jitter, log},
+    trace::{self, Step, Story},
     wake::Wake,
 };
 use sqlx::PgPool;
@@ -214,7 +215,7 @@ impl Worker {
             }
         };
         if batch.seen > 0 {
-            self.tell(lane, &batch, in_hand);
+            self.tell(lane, namespace, &batch, in_hand);
         }
         Ok(batch.seen)
     }
@@ -229,10 +230,15 @@ impl Worker {
         done
     }
 
-    fn tell(&self, lane: Lane, batch: &Batch, in_hand: InHand) {
+    fn tell(&self, lane: Lane, namespace: &str, batch: &Batch, in_hand: InHand) {
+        for (story, chats) in &batch.stories {
+            trace::tell(story, &Step::Converge { lane: lane.label(), namespace, chats: *chats }, in_hand.since());
+        }
+        // Of one story, it is an example of what the histogram counts.
+        let told = if batch.stories.len() == 1 { batch.stories.keys().next().map(Story::trace) } else { None };
         in_hand.batch(batch.seen, batch.changed, batch.poisoned);
         for waited in &batch.hydrated {
-            METRICS.hydrated(*waited);
+            METRICS.hydrated(*waited, told);
         }
         for lasted in &batch.drifts_ended {
             METRICS.drift_ended(*lasted);

@@ -37,6 +37,7 @@ mod lifecycle;
 mod lists;
 mod lists_cost;
 mod log_order;
+mod logs;
 mod metrics;
 mod moored;
 mod openapi;
@@ -45,6 +46,8 @@ mod plan;
 mod plan_all;
 mod plan_walk;
 mod poison;
+#[cfg(feature = "profile")]
+mod profile;
 mod prometheus;
 mod prompt;
 mod races;
@@ -59,6 +62,8 @@ mod selectors;
 mod store_smoke;
 mod support;
 mod tables;
+#[cfg(feature = "otlp")]
+mod traces;
 mod uninstall;
 mod watch;
 mod watch_garbled;

@@ -3,6 +3,8 @@
 pub mod api;
 pub mod caches;
 pub mod cluster;
+#[cfg(feature = "otlp")]
+pub mod collector;
 pub mod envtest;
 pub mod gateway;
 pub mod hostile;
@@ -18,4 +20,6 @@ pub mod stream;
 pub mod supervised;
 pub mod trace;
 pub mod until;
+#[cfg(any(feature = "otlp", feature = "profile"))]
+pub mod wire;
 pub mod world;

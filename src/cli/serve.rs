@@ -1,6 +1,6 @@
 //! `moorline serve`: the API and the loop, on a database that is already migrated.
 
-use crate::{clock, config, kubernetes, server::Server};
+use crate::{clock, config, kubernetes, server::Server, trace};
 use clap::Args;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ pub struct ServeArgs {
 /// Runs it until `shutdown`.
 pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     args.front.lease.check()?;
+    let traces = trace::start()?;
     let cluster = kubernetes::connect::connect(&args.front.connect).await?;
     let server = Server::bind(args.server, args.database.options()?, clock::system()).await?;
     let server = match cluster {
@@ -30,7 +31,9 @@ pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result
         None => server,
     };
     tracing::info!(address = %server.address(), "serving the API; the loop starts when the database answers");
-    server.run(shutdown).await?;
+    let ended = server.run(shutdown).await;
+    traces.end().await;
+    ended?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,7 @@ use crate::{
     metrics::{Came, Controller, METRICS},
     model::object::{DeletionPolicy, Key},
     store::{self, StoreError, across::objects, manifests},
+    trace::{self, Step},
 };
 use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -119,6 +120,7 @@ impl Shared {
                 for id in &ids {
                     self.queue.done(id);
                 }
+                self.stories.lock().expect("no holder of this lock panics").clear();
                 continue;
             }
             METRICS.mirror_looked(ids.len());
@@ -151,6 +153,7 @@ impl Shared {
                             Came::Error
                         }
                     };
+                    shared.tell_of(&id, came, in_hand.since());
                     in_hand.came_to(came);
                     drop(turn);
                 });
@@ -158,6 +161,16 @@ impl Shared {
         }
         // What is in hand is one request each.
         tokio::time::timeout(REQUEST, room.acquire_many(CONCURRENCY)).await.ok();
+    }
+
+    /// Tells of a look at an object as part of what it was because of, unless it comes again.
+    fn tell_of(&self, id: &Id, came: Came, began: std::time::Instant) {
+        if !trace::is_told() || came == Came::After {
+            return;
+        }
+        let Some(story) = self.stories.lock().expect("no holder of this lock panics").remove(id) else { return };
+        let (namespace, name) = (id.key.namespace.as_str(), id.key.name.as_str());
+        trace::tell(&story, &Step::Mirror { resource: id.kind.plural(), namespace, name, result: came.word() }, began);
     }
 
     fn failed<'a>(&self, ids: impl Iterator<Item = &'a Id>, error: &MirrorError) {

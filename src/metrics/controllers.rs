@@ -259,6 +259,17 @@ pub enum Came {
     Error,
 }
 
+impl Came {
+    /// As a label.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::After => "requeue_after",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// Something that a worker has in hand. Dropped untold, it has been nothing, unless its worker panics.
 #[derive(Debug)]
 pub struct InHand {
@@ -269,6 +280,11 @@ pub struct InHand {
 }
 
 impl InHand {
+    /// When it was taken.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
     /// A transaction of a lane ended well: of so many records it changed some, and set some aside.
     pub fn batch(self, seen: usize, changed: usize, poisoned: usize) {
         let Self { metrics, controller, .. } = &self;
@@ -284,12 +300,11 @@ impl InHand {
     /// One object was looked at.
     pub fn came_to(self, came: Came) {
         let Self { metrics, controller, .. } = &self;
-        let success = |result| {
-            metrics.controllers.reconciles.get_or_create(&OfResult { controller: controller.label(), result }).inc();
-        };
         match came {
-            Came::Success => success("success"),
-            Came::After => success("requeue_after"),
+            Came::Success | Came::After => {
+                let of = OfResult { controller: controller.label(), result: came.word() };
+                metrics.controllers.reconciles.get_or_create(&of).inc();
+            }
             Came::Error => metrics.failed(*controller, 1),
         }
         self.ended();

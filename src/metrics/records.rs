@@ -1,5 +1,6 @@
 //! Of chats, agents and their snapshots.
 
+use crate::trace::TraceId;
 use super::{Exemplar, Metrics, OfResult, What, exemplar, put, put_seconds, seconds_with_traces};
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -75,9 +76,9 @@ impl Metrics {
         self.records.push_seconds.observe(took.as_secs_f64(), exemplar(), None);
     }
 
-    /// A chat got its first pin after waiting so long.
-    pub fn hydrated(&self, waited: Duration) {
-        self.records.hydrate_seconds.observe(waited.as_secs_f64(), exemplar(), None);
+    /// A chat got its first pin after waiting so long, as part of this trace.
+    pub fn hydrated(&self, waited: Duration, trace: Option<TraceId>) {
+        self.records.hydrate_seconds.observe(waited.as_secs_f64(), trace.map(Exemplar::of), None);
     }
 
     /// A chat that had drifted for so long does so no more.

@@ -20,6 +20,7 @@ use crate::{
         target::{Latest, Pin, Target},
     },
     plan::{ChatFacts, DirtyChange, PinChange},
+    trace::Story,
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
@@ -403,6 +404,17 @@ impl Outcomes {
         };
         let ends = |class: usize| self.classes[class].dirty == DirtyChange::End;
         self.chats.iter().filter(|(_, class)| ends(*class)).filter_map(|(id, _)| lasted(*id)).collect()
+    }
+
+    /// Because of which contexts chats change, and how many of them.
+    pub fn stories(&self) -> HashMap<Story, usize> {
+        let of = |class: &Class| class.event.as_ref().and_then(|event| Story::of_event(event.agent, &event.payload));
+        let stories: Vec<Option<Story>> = self.classes.iter().map(of).collect();
+        let mut counts = HashMap::new();
+        for story in self.chats.iter().filter_map(|(_, class)| stories[*class]) {
+            *counts.entry(story).or_default() += 1;
+        }
+        counts
     }
 
     /// How many of the chats change in what they show.

@@ -30,6 +30,17 @@ impl<'a> Front<'a> {
         Self::start_by(control_plane, namespace, &kubeconfig, flags).await
     }
 
+    /// The same with these variables in its environment.
+    #[cfg(feature = "otlp")]
+    pub async fn start_in(control_plane: &'a ControlPlane, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut front = Self::start(control_plane, flags).await;
+        let file = front.home.path().join("kubeconfig").display().to_string();
+        let all = Self::flags(&front.namespace, &file, flags);
+        front.replica.kill();
+        front.replica = Replica::start_in(&front.db, &all, variables).await;
+        front
+    }
+
     /// The same in this namespace, by another way to the cluster.
     pub async fn start_by(control_plane: &'a ControlPlane, namespace: String, kubeconfig: &str, flags: &[&str]) -> Self {
         let db = database().await;
@@ -41,10 +52,14 @@ impl<'a> Front<'a> {
 
     async fn replica_of(namespace: &str, db: &TestDb, home: &std::path::Path, flags: &[&str]) -> Replica {
         let file = home.join("kubeconfig").display().to_string();
-        let mut all = vec!["--kubernetes=on", "--kubeconfig", &file, "--watch-namespaces", namespace];
+        Replica::start(db, &Self::flags(namespace, &file, flags)).await
+    }
+
+    fn flags<'b>(namespace: &'b str, kubeconfig: &'b str, flags: &[&'b str]) -> Vec<&'b str> {
+        let mut all = vec!["--kubernetes=on", "--kubeconfig", kubeconfig, "--watch-namespaces", namespace];
         all.extend(["--lease-duration=4s", "--lease-renew-deadline=3s", "--lease-retry-period=1s"]);
         all.extend(flags);
-        Replica::start(db, &all).await
+        all
     }
 
     /// Another replica on the same database.

@@ -53,7 +53,6 @@ impl Prometheus {
             format!("--config.file={}", file.display()),
             format!("--storage.tsdb.path={}", home.path().join("data").display()),
             format!("--web.listen-address=127.0.0.1:{port}"),
-            "--enable-feature=exemplar-storage".to_owned(),
         ];
         let process = Supervised::start(&program("prometheus"), &args, home.path(), &home.path().join("log"));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -93,13 +92,5 @@ impl Prometheus {
             evaluated.then_some(rules)
         })
         .await
-    }
-
-    /// The exemplars of a metric.
-    pub async fn exemplars(&self, query: &str) -> Vec<Value> {
-        let now = moorline::clock::system().now().as_second();
-        let (start, end) = ((now - 300).to_string(), (now + 300).to_string());
-        let data = self.ask("query_exemplars", &[("query", query), ("start", &start), ("end", &end)]).await.unwrap();
-        data.as_array().cloned().unwrap_or_default()
     }
 }

@@ -26,12 +26,24 @@ impl Replica {
         Self::telling(&db.url, flags, log()).await
     }
 
+    /// The same with these variables in its environment.
+    #[cfg(feature = "otlp")]
+    pub async fn start_in(db: &TestDb, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::in_an_environment(&db.url, flags, variables, log()).await
+    }
+
     /// The same on any database, with its log lines going somewhere.
     pub async fn telling(database: &str, flags: &[&str], log: Stdio) -> Self {
+        Self::in_an_environment(database, flags, &[], log).await
+    }
+
+    /// The same, with these variables in its environment.
+    pub async fn in_an_environment(database: &str, flags: &[&str], variables: &[(&str, &str)], log: Stdio) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
         let child = Command::new(env!("CARGO_BIN_EXE_moorline"))
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--database-url", database, "--poll-ms", "200"])
             .args(flags)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
