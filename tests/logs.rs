@@ -66,7 +66,8 @@ fn fields(call: &str) -> Vec<String> {
         }
     }
     let name = |part: &String| part.split('=').next().unwrap().trim().trim_start_matches(['%', '?']).to_owned();
-    parts.iter().map(name).filter(|name| !name.is_empty() && !name.contains('"')).collect()
+    let is_a_field = |name: &String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    parts.iter().map(name).filter(is_a_field).collect()
 }
 
 #[test]
