@@ -21,13 +21,19 @@ use std::{
     env,
     future::Future,
     pin::Pin,
-    sync::OnceLock,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::runtime::Handle;
 
 /// How long what has not been told yet may take at the end.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long the collector may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A span that has begun.
 pub(super) type Span = opentelemetry_sdk::trace::Span;
@@ -48,8 +54,8 @@ pub(super) fn is_told() -> bool {
 /// Begins to tell.
 pub(super) fn start() -> Result<(), TraceError> {
     let failed = |error: &dyn std::fmt::Display| TraceError::Exporter(error.to_string());
-    let client = reqwest::Client::builder().build().map_err(|error| failed(&error))?;
-    let client = Client { client, runtime: Handle::current() };
+    let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|error| failed(&error))?;
+    let client = Client { client, runtime: Handle::current(), failing: Arc::default() };
     let exporter = SpanExporter::builder().with_http().with_http_client(client).build().map_err(|error| failed(&error))?;
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let mut resource = Resource::builder().with_attribute(version);
@@ -189,10 +195,22 @@ impl IdGenerator for Ids {
 }
 
 /// Our client, for a thread that has no runtime.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Client {
     client: reqwest::Client,
     runtime: Handle,
+    /// It failed the last time; that is said once.
+    failing: Arc<AtomicBool>,
+}
+
+impl Client {
+    async fn send(&self, request: http::Request<Bytes>) -> Answer {
+        let answer = self.client.execute(request.try_into()?).await?;
+        let status = answer.status();
+        let mut whole = http::Response::new(answer.bytes().await?);
+        *whole.status_mut() = status;
+        Ok(whole)
+    }
 }
 
 type Answer = Result<http::Response<Bytes>, HttpError>;
@@ -203,13 +221,17 @@ impl HttpClient for Client {
         'a: 'b,
         Self: 'b,
     {
-        let client = self.client.clone();
+        let it = self.clone();
         let sent = self.runtime.spawn(async move {
-            let answer = client.execute(request.try_into()?).await?;
-            let status = answer.status();
-            let mut whole = http::Response::new(answer.bytes().await?);
-            *whole.status_mut() = status;
-            Ok(whole)
+            let answer = it.send(request).await;
+            let failing = answer.as_ref().map_or(true, |answer| !answer.status().is_success());
+            if failing && !it.failing.swap(failing, Ordering::Relaxed) {
+                let error = answer.as_ref().map_or_else(ToString::to_string, |answer| answer.status().to_string());
+                tracing::warn!(error, "the collector does not take traces; they are dropped until it does");
+            } else if it.failing.swap(failing, Ordering::Relaxed) && !failing {
+                tracing::info!("the collector takes traces again");
+            }
+            answer
         });
         Box::pin(async move { sent.await? })
     }
