@@ -74,7 +74,8 @@ async fn what_a_real_server_exposes_is_what_the_page_on_metrics_says_and_nothing
     METRICS.removed("blobs", 0);
     let mut all = exposed(&text);
     for (name, shape) in exposed(&METRICS.text(Format::Prometheus)) {
-        all.entry(name).or_default().labels.extend(shape.labels);
+        let known = all.entry(name).or_insert_with(|| shape.clone());
+        known.labels.extend(shape.labels);
     }
     let documented = documented();
     for (name, shape) in &all {

@@ -187,7 +187,9 @@ impl Controllers {
             let of = Of { controller: controller.label() };
             // There from the start: an alert on a counter that appears with its first failure would miss that one.
             drop((it.errors.get_or_create(&of), it.panics.get_or_create(&of), it.active.get_or_create(&of)));
+            drop(it.retries.get_or_create(&controller.queue()));
         }
+        drop(it.adds.get_or_create(&Controller::Mirror.queue()));
         it
     }
 }

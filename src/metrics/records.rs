@@ -29,9 +29,14 @@ pub(super) struct Records {
 /// From a minute to a month: how long a chat may drift.
 const DRIFT: [f64; 10] = [1.0, 10.0, 60.0, 600.0, 3_600.0, 14_400.0, 86_400.0, 259_200.0, 604_800.0, 2_592_000.0];
 
+/// What pushes are answered.
+const PUSHES: [&str; 10] = [
+    "changed", "unchanged", "replayed", "rehearsed", "stale_run", "out_of_order", "suspended", "refused", "slowed_down", "failed",
+];
+
 impl Records {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        Self {
+        let it = Self {
             pushes: put(registry, "moorline_pushes", "Answers to pushes, by result", Family::default()),
             push_seconds: put_seconds(
                 registry,
@@ -65,7 +70,12 @@ impl Records {
                 "When the oldest event that is kept was written, since 1970; 0 before the first pass of retention, or with no event",
                 Gauge::default(),
             ),
+        };
+        // There from the start: what appears with its first case has not risen, and an alert would miss it.
+        for result in PUSHES {
+            drop(it.pushes.get_or_create(&OfResult { result }));
         }
+        it
     }
 }
 
