@@ -33,6 +33,7 @@ pub async fn take(time: Duration) -> Result<Vec<u8>, ProfileError> {
     // A thread that is inside of these may hold a lock that walking its stack needs.
     let guard = ProfilerGuardBuilder::default().frequency(FREQUENCY).blocklist(&["libc", "libgcc", "pthread", "vdso"]).build()?;
     tokio::time::sleep(time).await;
-    let profile = tokio::task::spawn_blocking(move || guard.report().build().map(|report| format::encode(&report, time, FREQUENCY)));
+    let profile =
+        tokio::task::spawn_blocking(move || guard.report().build().map(|report| format::encode(&report, time, FREQUENCY)));
     Ok(profile.await??)
 }

@@ -96,7 +96,8 @@ async fn every_line_of_a_real_server_is_one_flat_object_with_fields_of_the_page(
     assert_eq!(code, 200);
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let url = format!("{}/apis/moorline.dev/v1alpha1/namespaces/default/chats/none", replica.url);
-    let request = client.http.get(url).header("x-request-id", "ours").header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+    let request =
+        client.http.get(url).header("x-request-id", "ours").header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
     assert_eq!(request.send().await.unwrap().status().as_u16(), 404);
     let text = || fs::read_to_string(&log).unwrap();
     let parsed = |text: &str| text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).collect::<Vec<_>>();
@@ -104,7 +105,12 @@ async fn every_line_of_a_real_server_is_one_flat_object_with_fields_of_the_page(
         parsed(&text()).into_iter().find(|line| line["request_id"] == "ours" && line["message"] == "answered")
     })
     .await;
-    let expected = [("level", json!("DEBUG")), ("target", json!("moorline::http::telemetry")), ("trace_id", json!(trace)), ("code", json!(404))];
+    let expected = [
+        ("level", json!("DEBUG")),
+        ("target", json!("moorline::http::telemetry")),
+        ("trace_id", json!(trace)),
+        ("code", json!(404)),
+    ];
     for (name, value) in expected {
         assert_eq!(answered[name], value, "{answered}");
     }

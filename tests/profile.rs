@@ -52,7 +52,8 @@ async fn a_profile_of_a_busy_server_names_what_it_does_and_is_for_masters_only()
     assert!(messages(&profile, 2).count() > 5 && ids.len() > 5, "there are samples, and places");
     assert_eq!(numbers(&profile, 10), [2_000_000_000], "how long it took");
     for kind in messages(&profile, 1) {
-        let names: Vec<&str> = [1, 2].iter().map(|field| texts[usize::try_from(numbers(kind, *field)[0]).unwrap()].as_str()).collect();
+        let names: Vec<&str> =
+            [1, 2].iter().map(|field| texts[usize::try_from(numbers(kind, *field)[0]).unwrap()].as_str()).collect();
         assert!(names == ["samples", "count"] || names == ["cpu", "nanoseconds"], "{names:?}");
     }
 }

@@ -58,8 +58,12 @@ async fn one_push_is_followed_to_its_chats_converge_and_to_the_patch_of_the_clus
             assert_eq!(span.attributes["moorline.namespace"], front.namespace);
         }
     }
-    let lanes: Vec<&str> = named(&spans, &trace, "converge").iter().map(|span| span.attributes["moorline.lane"].as_str()).collect();
-    assert!(lanes.contains(&"agents") && lanes.contains(&"chats"), "it drifted by its agent's lap, and was refreshed by itself: {lanes:?}");
+    let lanes: Vec<&str> =
+        named(&spans, &trace, "converge").iter().map(|span| span.attributes["moorline.lane"].as_str()).collect();
+    assert!(
+        lanes.contains(&"agents") && lanes.contains(&"chats"),
+        "it drifted by its agent's lap, and was refreshed by itself: {lanes:?}"
+    );
     let shown = named(&spans, &trace, "mirror").into_iter().find(|span| span.attributes["moorline.resource"] == "chats").unwrap();
     assert_eq!((shown.attributes["moorline.name"].as_str(), shown.attributes["moorline.result"].as_str()), ("fix", "success"));
     // What the first push set off is another story.

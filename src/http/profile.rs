@@ -1,10 +1,6 @@
 //! `/debug/pprof/profile?seconds=30`: what this process spends its processor time on, for `system:masters` only.
 
-use super::{
-    address::Query,
-    auth::Identity,
-    status::ApiError,
-};
+use super::{address::Query, auth::Identity, status::ApiError};
 use crate::{
     model::access::Reach,
     profile::{self, ProfileError},
@@ -37,7 +33,8 @@ pub async fn take(identity: Identity, Query(query): Query<ProfileQuery>) -> Resu
     match profile::take(Duration::from_secs(seconds)).await {
         Ok(profile) => {
             let name = "attachment; filename=\"moorline.pb\"";
-            Ok(([(header::CONTENT_TYPE, "application/octet-stream"), (header::CONTENT_DISPOSITION, name)], profile).into_response())
+            Ok(([(header::CONTENT_TYPE, "application/octet-stream"), (header::CONTENT_DISPOSITION, name)], profile)
+                .into_response())
         }
         Err(ProfileError::Busy) => Err(ApiError::too_many_requests()),
         Err(error @ (ProfileError::Sample(_) | ProfileError::Symbols(_))) => {

@@ -1,7 +1,7 @@
 //! Of chats, agents and their snapshots.
 
-use crate::trace::TraceId;
 use super::{Exemplar, Metrics, OfResult, What, exemplar, put, put_seconds, seconds_with_traces};
+use crate::trace::TraceId;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, exemplar::HistogramWithExemplars, family::Family, gauge::Gauge, histogram::Histogram},
@@ -31,7 +31,16 @@ const DRIFT: [f64; 10] = [1.0, 10.0, 60.0, 600.0, 3_600.0, 14_400.0, 86_400.0, 2
 
 /// What pushes are answered.
 const PUSHES: [&str; 10] = [
-    "changed", "unchanged", "replayed", "rehearsed", "stale_run", "out_of_order", "suspended", "refused", "slowed_down", "failed",
+    "changed",
+    "unchanged",
+    "replayed",
+    "rehearsed",
+    "stale_run",
+    "out_of_order",
+    "suspended",
+    "refused",
+    "slowed_down",
+    "failed",
 ];
 
 impl Records {

@@ -37,9 +37,9 @@ pub(super) fn prometheus(openmetrics: &str) -> String {
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
             let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
             if let Some((_, help)) = help.take() {
-                text.push_str(&format!("# HELP {name} {help}\n"));
+                text.extend(["# HELP ", &name, " ", help, "\n"]);
             }
-            text.push_str(&format!("# TYPE {name} {kind}\n"));
+            text.extend(["# TYPE ", &name, " ", kind, "\n"]);
         } else if !line.starts_with('#') {
             text.push_str(line.split_once(" # {").map_or(line, |(sample, _)| sample));
             text.push('\n');

@@ -125,7 +125,8 @@ mod tests {
     #[test]
     fn a_line_is_one_flat_object_with_the_fields_of_its_request() {
         let lines = Lines::default();
-        let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).fmt_fields(JsonFields::new()).event_format(Json).finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(lines.clone()).fmt_fields(JsonFields::new()).event_format(Json).finish();
         tracing::subscriber::with_default(subscriber, || {
             let request = tracing::info_span!("http", request_id = "r1", trace_id = tracing::field::Empty, code = 1);
             request.record("trace_id", "t1");
@@ -140,7 +141,11 @@ mod tests {
         for (name, value) in expected {
             assert_eq!(lines[0][name], value, "{text}");
         }
-        assert_eq!((&lines[0]["code"], &lines[0]["retried"], &lines[0]["ms"]), (&503.into(), &true.into(), &1.5.into()), "{text}");
+        assert_eq!(
+            (&lines[0]["code"], &lines[0]["retried"], &lines[0]["ms"]),
+            (&503.into(), &true.into(), &1.5.into()),
+            "{text}"
+        );
         assert_eq!((&lines[1]["pause_ms"], &lines[1]["message"], &lines[1].get("request_id")), (&7.into(), &"".into(), &None));
         assert!(lines[1]["timestamp"].as_str().is_some_and(|at| at.ends_with('Z') && at.contains('T')), "{text}");
         assert!(lines[1]["target"].as_str().is_some_and(|target| target.starts_with("moorline")), "{text}");

@@ -54,8 +54,8 @@ pub(super) fn is_told() -> bool {
 /// Begins to tell.
 pub(super) fn start() -> Result<(), TraceError> {
     let failed = |error: &dyn std::fmt::Display| TraceError::Exporter(error.to_string());
-    let client = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|error| failed(&error))?;
-    let client = Client { client, runtime: Handle::current(), failing: Arc::default() };
+    let http = reqwest::Client::builder().timeout(PATIENCE).build().map_err(|error| failed(&error))?;
+    let client = Client { http, runtime: Handle::current(), failing: Arc::default() };
     let exporter = SpanExporter::builder().with_http().with_http_client(client).build().map_err(|error| failed(&error))?;
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let mut resource = Resource::builder().with_attribute(version);
@@ -160,7 +160,7 @@ pub(super) fn tell(story: &Story, step: &Step<'_>, began: Instant) {
     let began = opentelemetry::time::now() - began.elapsed();
     let mut span = teller.tracer.span_builder(name).with_kind(kind).with_attributes(attributes).with_start_time(began);
     if let Step::Push { .. } = step {
-        if let Ok(request) = super::CURRENT.try_with(|place| there(place)) {
+        if let Ok(request) = super::CURRENT.try_with(there) {
             span = span.with_links(vec![Link::with_context(request)]);
         }
         NEXT.set(Some((trace, SpanId::from_bytes(first))));
@@ -197,7 +197,7 @@ impl IdGenerator for Ids {
 /// Our client, for a thread that has no runtime.
 #[derive(Clone, Debug)]
 struct Client {
-    client: reqwest::Client,
+    http: reqwest::Client,
     runtime: Handle,
     /// It failed the last time; that is said once.
     failing: Arc<AtomicBool>,
@@ -205,7 +205,7 @@ struct Client {
 
 impl Client {
     async fn send(&self, request: http::Request<Bytes>) -> Answer {
-        let answer = self.client.execute(request.try_into()?).await?;
+        let answer = self.http.execute(request.try_into()?).await?;
         let status = answer.status();
         let mut whole = http::Response::new(answer.bytes().await?);
         *whole.status_mut() = status;
