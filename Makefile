@@ -22,12 +22,14 @@ $(EXAMPLE):
 
 test: ## Run every test, on a real PostgreSQL, with real clients, and beside a real kube-apiserver
 	@scripts/ensure-postgres >/dev/null
-	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && echo "cargo test" && \
-		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest cargo test
+	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && prometheus=$$(scripts/ensure-prometheus) && echo "cargo test" && \
+		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest MOORLINE_TEST_PROMETHEUS=$$prometheus cargo test && \
+		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest cargo test --all-features --test main -- traces:: profile::
 
 check: ## Format, lints, docs, generated files, dependencies: everything but the tests
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
 	scripts/check-generated
 	@scripts/ensure-tools
@@ -50,4 +52,4 @@ bench: ## Measure
 
 clean: ## Remove what was built, the tools and the workspace to play with included
 	cargo clean
-	rm -rf target/tools target/dev tests/envtest/bin
+	rm -rf target/tools target/dev tests/envtest/bin tests/prometheus/bin

@@ -179,7 +179,7 @@ async fn timed(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result
 
 /// The time of each statement so far, from the metrics, the largest first.
 fn statements() -> Vec<(String, f64)> {
-    let text = METRICS.text();
+    let text = METRICS.text(moorline::metrics::Format::Prometheus);
     let sums = text.lines().filter_map(|line| line.strip_prefix("moorline_db_query_duration_seconds_sum{query=\""));
     let mut sums: Vec<(String, f64)> = sums
         .filter_map(|line| {

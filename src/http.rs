@@ -20,6 +20,8 @@ pub mod objects;
 pub mod openapi;
 pub mod page;
 pub mod patch;
+#[cfg(feature = "profile")]
+pub mod profile;
 pub mod records;
 pub mod routes;
 pub mod serve;
@@ -235,7 +237,10 @@ pub fn routes() -> Routes {
 
 /// All paths.
 pub fn router(state: AppState) -> Router {
-    router_of(state, routes().into_router())
+    let known = routes().into_router();
+    #[cfg(feature = "profile")]
+    let known = known.route("/debug/pprof/profile", axum::routing::get(profile::take));
+    router_of(state, known)
 }
 
 /// The paths that are for everybody, and these for known callers only.

@@ -29,7 +29,7 @@ pub mod strip;
 pub mod wanted;
 
 use crate::liveness::Liveness;
-use crate::{clock::Clock, http::tail::Tail, wake::Wake};
+use crate::{clock::Clock, http::tail::Tail, metrics::METRICS, trace::Story, wake::Wake};
 use bucket::Bucket;
 use clap::{Args, ValueEnum};
 use connect::Cluster;
@@ -117,6 +117,8 @@ pub struct Inner {
     waited: Mutex<HashSet<Id>>,
     /// Namespaces that the cluster does not have, and when they are asked for again.
     absent: Mutex<HashMap<String, Instant>>,
+    /// Because of what objects in the queue are looked at, while a collector is told of it.
+    stories: Mutex<HashMap<Id, Story>>,
     happened: mpsc::Sender<events::Happened>,
     /// Which lists of the cluster's present history have ended.
     listed: watch::Sender<Listed>,
@@ -215,10 +217,12 @@ impl Front {
         options.watch_namespaces.sort_unstable();
         options.watch_namespaces.dedup();
         let client = cluster.client.clone();
+        METRICS.front_begins(&liveness);
         if !schema::wait(&cluster, &options, &clock, &stop).await {
             return;
         }
         let lease = Lease::new(client.clone(), options.lease.clone(), &cluster.namespace, &clock);
+        METRICS.lease_held(&options.lease.lease_name, false, false);
         let (happened, happenings) = mpsc::channel(events::ROOM);
         let shared = Shared(Arc::new(Inner {
             bucket: Bucket::new(options.mirror_qps, options.mirror_burst),
@@ -230,10 +234,11 @@ impl Front {
             tail,
             lease: lease.clone(),
             seen: Seen::default(),
-            queue: Queue::default(),
+            queue: Queue::of_the_mirror(),
             again: Queue::default(),
             waited: Mutex::default(),
             absent: Mutex::default(),
+            stories: Mutex::default(),
             happened,
             listed: watch::Sender::new(Listed::default()),
             liveness,

@@ -15,6 +15,7 @@
 //!
 //! Which module may use which: ARCHITECTURE.md.
 
+pub mod census;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -27,11 +28,14 @@ pub mod liveness;
 pub mod metrics;
 pub mod model;
 pub mod plan;
+#[cfg(feature = "profile")]
+pub mod profile;
 pub mod reconcile;
 pub mod retention;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod v1alpha1;
 pub mod wake;
 pub mod watched;

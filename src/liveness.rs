@@ -45,6 +45,14 @@ impl Liveness {
     }
 }
 
+impl Liveness {
+    /// How long the quietest task has shown no sign of life; nothing when there are none.
+    pub fn longest_silence(&self) -> Duration {
+        let signs = self.0.lock().expect("no holder of this lock panics");
+        signs.values().map(Instant::elapsed).max().unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

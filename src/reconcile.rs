@@ -20,10 +20,11 @@ use crate::{
     model::{condition::Conditions, drift::Drift, hash::ContextHash},
     store::{
         Retry, StoreError, Write,
-        converge::{self, BATCH_MAX, Lane, Row},
+        converge::{self, BATCH_MAX, Lane, Outcomes, Row},
         log::TxLog,
         transact,
     },
+    trace::{self, Story},
 };
 use decide::Decider;
 pub use fan_out::{NotTold, Told};
@@ -46,6 +47,24 @@ pub struct Batch {
     pub poisoned: usize,
     /// How long each chat that got its first pin had waited for it.
     pub hydrated: Vec<Duration>,
+    /// How long each chat that drifts no more had drifted.
+    pub drifts_ended: Vec<Duration>,
+    /// Because of which contexts chats changed, and how many of them; nothing while no collector is told of traces.
+    pub stories: HashMap<Story, usize>,
+}
+
+impl Batch {
+    /// What these outcomes do to these chats.
+    fn of(outcomes: &Outcomes, chats: &[converge::Loaded], now: jiff::Timestamp) -> Self {
+        Self {
+            seen: 0,
+            changed: outcomes.shown(),
+            poisoned: 0,
+            hydrated: outcomes.hydrated(chats, now),
+            drifts_ended: outcomes.drifts_ended(chats, now),
+            stories: if trace::is_told() { outcomes.stories() } else { HashMap::new() },
+        }
+    }
 }
 
 /// Runs the loop's transactions on one database.
@@ -116,6 +135,10 @@ impl Reconciler {
             batch.changed += done.changed;
             batch.poisoned += done.poisoned;
             batch.hydrated.extend(done.hydrated);
+            batch.drifts_ended.extend(done.drifts_ended);
+            for (story, chats) in done.stories {
+                *batch.stories.entry(story).or_default() += chats;
+            }
         }
         match failed {
             Some(error) if batch.seen == 0 => Err(error),
@@ -193,8 +216,8 @@ impl Write for DueChats<'_> {
         let outcomes = decider.decide(&chats, now); // pure
         let mut log = TxLog::open(tx).await.map_err(fail())?; // takes the version
         converge::record(tx, namespace, &outcomes, Lane::Due, now, &mut log).await.map_err(fail())?; // writes, and the events
-        let hydrated = outcomes.hydrated(&chats, now);
-        Ok(Done { batch: Batch { seen: ids.len(), changed: outcomes.shown(), poisoned: 0, hydrated }, bad })
+        let batch = Batch { seen: ids.len(), ..Batch::of(&outcomes, &chats, now) };
+        Ok(Done { batch, bad })
     }
 
     fn store_error(failure: &BatchFailure) -> Option<&StoreError> {

@@ -9,6 +9,7 @@ mod credentials;
 mod doors;
 
 use crate::{
+    census,
     clock::Clock,
     config, horizon,
     http::{self, audit::Audit, auth::Authentication},
@@ -180,6 +181,7 @@ impl Server {
                     tasks.spawn(async move { wake.run(options, clock, stop).await });
                 }
                 tasks.spawn(horizon::run(pool.clone(), clock.clone(), stop.clone()));
+                tasks.spawn(census::run(pool.clone(), clock.clone(), stop.clone()));
                 let reconciler = Reconciler::new(pool.clone(), clock.clone());
                 let poll = config.poll();
                 let worker = Worker { reconciler, pool: pool.clone(), clock: clock.clone(), wake: wake.clone(), poll };

@@ -7,9 +7,10 @@
 
 use crate::{
     clock::Clock,
-    metrics::METRICS,
+    metrics::{Controller, InHand, METRICS},
     reconcile::{Batch, Reconciler},
     store::{Retry, StoreError, across, error::full_jitter, log},
+    trace::{self, Step, Story},
     wake::Wake,
 };
 use sqlx::PgPool;
@@ -25,7 +26,7 @@ use uuid::Uuid;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause of a lane after a failure.
 const PAUSE_CAP: Duration = Duration::from_secs(10);
-/// How often the queue is measured and the log's partitions are looked after.
+/// How often the log's partitions are looked after.
 const UPKEEP: Duration = Duration::from_secs(15);
 
 /// Runs the lanes on one database.
@@ -54,6 +55,13 @@ impl Lane {
         match self {
             Self::Chats => "chats",
             Self::Agents => "agents",
+        }
+    }
+
+    const fn controller(self) -> Controller {
+        match self {
+            Self::Chats => Controller::Chats,
+            Self::Agents => Controller::Agents,
         }
     }
 }
@@ -87,6 +95,7 @@ impl Worker {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), LaneFailed> {
         let mut tasks = JoinSet::new();
         for lane in [Lane::Chats, Lane::Agents] {
+            METRICS.workers(lane.controller(), 1);
             tasks.spawn(self.clone().lane(lane, shutdown.clone()));
         }
         tasks.spawn(self.upkeep(shutdown));
@@ -112,7 +121,7 @@ impl Worker {
                     continue;
                 }
                 Err(error) => {
-                    METRICS.reconcile_failed(lane.label(), error.label());
+                    METRICS.reconcile_failed(lane.controller(), error.label());
                     let pause = full_jitter(PAUSE, PAUSE_CAP, failures, self.clock.random());
                     failures += 1;
                     tracing::warn!(lane = lane.label(), %error, pause_ms = pause.as_millis(), failures, "the loop failed; it tries again");
@@ -166,7 +175,7 @@ impl Worker {
                     }
                 }
                 Err(error) => {
-                    METRICS.reconcile_failed(lane.label(), error.label());
+                    METRICS.reconcile_failed(lane.controller(), error.label());
                     let pause = full_jitter(PAUSE, PAUSE_CAP, standing.failures, self.clock.random());
                     standing.failures += 1;
                     standing.not_before = Some(Instant::now() + pause);
@@ -191,7 +200,7 @@ impl Worker {
 
     /// One batch of one namespace. Returns how many records were claimed.
     async fn batch(&self, lane: Lane, namespace: &str, standing: &mut Standing) -> Result<usize, StoreError> {
-        let began = Instant::now();
+        let in_hand = METRICS.take_in_hand(lane.controller());
         let batch = match lane {
             Lane::Chats => self.bumped(self.reconciler.converge_due(namespace).await).await?,
             Lane::Agents => {
@@ -206,7 +215,7 @@ impl Worker {
             }
         };
         if batch.seen > 0 {
-            self.tell(lane, &batch, began.elapsed());
+            self.tell(lane, namespace, &batch, in_hand);
         }
         Ok(batch.seen)
     }
@@ -221,10 +230,18 @@ impl Worker {
         done
     }
 
-    fn tell(&self, lane: Lane, batch: &Batch, took: Duration) {
-        METRICS.reconciled(lane.label(), took, batch.seen, batch.changed, batch.poisoned);
+    fn tell(&self, lane: Lane, namespace: &str, batch: &Batch, in_hand: InHand) {
+        for (story, chats) in &batch.stories {
+            trace::tell(story, &Step::Converge { lane: lane.label(), namespace, chats: *chats }, in_hand.since());
+        }
+        // Of one story, it is an example of what the histogram counts.
+        let told = if batch.stories.len() == 1 { batch.stories.keys().next().map(Story::trace) } else { None };
+        in_hand.batch(batch.seen, batch.changed, batch.poisoned);
         for waited in &batch.hydrated {
-            METRICS.hydrated(*waited);
+            METRICS.hydrated(*waited, told);
+        }
+        for lasted in &batch.drifts_ended {
+            METRICS.drift_ended(*lasted);
         }
         // Whoever waits for a record to converge looks again, even when nothing that it shows has changed.
         self.wake.events();
@@ -244,7 +261,7 @@ impl Worker {
                 Ok(()) => METRICS.database_up(true),
                 Err(error) => {
                     METRICS.database_up(false);
-                    tracing::warn!(%error, "looking after the queue and the log failed; it is tried again");
+                    tracing::warn!(%error, "looking after the log failed; it is tried again");
                 }
             }
             let pause = UPKEEP.mul_f64(0.5 + self.clock.random());
@@ -254,9 +271,6 @@ impl Worker {
 
     async fn look_after(&self) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        let depth = across::depth(&mut connection).await?;
-        METRICS.depth(Lane::Chats.label(), depth.chats);
-        METRICS.depth(Lane::Agents.label(), depth.agents);
         if log::partitions_missing(&mut connection, across::PARTITIONS_AHEAD).await? {
             if let Some(made) = log::make_partitions(&mut connection, across::PARTITIONS_AHEAD).await? {
                 tracing::info!(made, "made partitions of the event log ahead");

@@ -578,12 +578,11 @@ async fn probes_and_metrics_are_served() {
     }
     let metrics = api.get("/metrics").await;
     assert_eq!(metrics.status, 200);
-    assert!(metrics.header("content-type").unwrap().starts_with("application/openmetrics-text"));
-    assert!(metrics.text.trim_end().ends_with("# EOF"));
+    assert!(metrics.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
     for line in [
-        "moorline_reconcile_total{lane=\"chats\",result=\"converged\"} ",
-        "moorline_reconcile_duration_seconds_count{lane=\"agents\"} ",
-        "moorline_workqueue_depth{lane=\"chats\"} ",
+        "controller_runtime_reconcile_total{controller=\"chats\",result=\"success\"} ",
+        "controller_runtime_reconcile_time_seconds_count{controller=\"agents\"} ",
+        "workqueue_depth{name=\"chats\",controller=\"chats\"} ",
         "moorline_pushes_total{result=\"changed\"} ",
         "moorline_hydrate_seconds_count ",
     ] {

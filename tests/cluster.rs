@@ -330,5 +330,5 @@ async fn a_token_that_nobody_knows_keeps_nobody_from_the_api() {
     })
     .await;
     assert_eq!(front.metric("moorline_kubernetes_ready").await, 0);
-    assert_eq!(front.metric("moorline_lease_holder").await, 0);
+    assert_eq!(front.metric("leader_election_master_status").await, 0);
 }

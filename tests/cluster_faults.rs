@@ -148,7 +148,7 @@ async fn a_lease_that_is_stolen_stops_the_writing_until_the_thief_is_silent_for_
     let lease = front.kubectl(&["get", "leases", "-o", "jsonpath={.items[0].metadata.name}"]).await.out();
     let theft = json!({"spec": {"holderIdentity": "thief", "leaseDurationSeconds": 8}}).to_string();
     front.kubectl(&["patch", "lease", &lease, "--type=merge", "-p", &theft]).await.out();
-    until("the front has noticed", || async { (front.metric("moorline_lease_holder").await == 0).then_some(()) }).await;
+    until("the front has noticed", || async { (front.metric("leader_election_master_status").await == 0).then_some(()) }).await;
     let mark = control_plane.mark();
     // Taken over all the same, and converged: only the cluster is not written to.
     front.kubectl(&["patch", "chat/first", "--type=merge", "-p", r#"{"spec":{"title":"changed"}}"#]).await.out();

@@ -73,7 +73,7 @@ async fn beside_2000_objects_an_idle_front_writes_nothing_for_a_minute_and_a_cha
     let (mark, looks, mirrored) = (
         front.control_plane.mark(),
         front.metric("moorline_mirror_looks_total").await,
-        front.metric("moorline_mirror_writes_total").await,
+        front.metric("moorline_mirror_patches_total{result=\"sent\"}").await,
     );
     front.push("ws", "two").await;
     until_all_show(&front, true).await;
@@ -81,7 +81,7 @@ async fn beside_2000_objects_an_idle_front_writes_nothing_for_a_minute_and_a_cha
     let statuses = written(&front, mark).await.into_iter().filter(|it| it.resource == "chats/status").count();
     assert_eq!(statuses, OBJECTS as usize, "each is written once");
     let looked = front.metric("moorline_mirror_looks_total").await - looks;
-    let probes = front.metric("moorline_mirror_writes_total").await - mirrored - i64::from(OBJECTS);
+    let probes = front.metric("moorline_mirror_patches_total{result=\"sent\"}").await - mirrored - i64::from(OBJECTS);
     println!("{looked} looks at {OBJECTS} objects and what goes with them ({probes} other writes)");
     assert!(
         looked <= 2 * i64::from(OBJECTS) + 50,

@@ -41,6 +41,8 @@ mod lifecycle;
 mod lists;
 mod lists_cost;
 mod log_order;
+mod logs;
+mod metrics;
 mod moored;
 mod openapi;
 mod patches;
@@ -48,6 +50,9 @@ mod plan;
 mod plan_all;
 mod plan_walk;
 mod poison;
+#[cfg(feature = "profile")]
+mod profile;
+mod prometheus;
 mod prompt;
 mod races;
 mod replay;
@@ -64,6 +69,8 @@ mod store_smoke;
 mod support;
 mod tables;
 mod tls;
+#[cfg(feature = "otlp")]
+mod traces;
 mod uninstall;
 mod upgrades;
 mod watch;

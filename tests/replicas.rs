@@ -189,7 +189,8 @@ async fn three_replicas_under_a_stream_of_pushes_and_a_kill_keep_every_invariant
 
     for (n, replica) in replicas.iter().enumerate() {
         let text = client.http.get(format!("{}/metrics", replica.url)).send().await.expect("metrics").text().await.expect("text");
-        let done = text.lines().filter(|line| line.starts_with("moorline_reconcile_total{") && line.contains("converged"));
+        let done =
+            text.lines().filter(|line| line.starts_with("controller_runtime_reconcile_total{") && line.contains("success"));
         let done: u64 = done.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
         assert!(done > 0, "replica {n} has done nothing");
     }

@@ -4,6 +4,8 @@ pub mod api;
 pub mod caches;
 pub mod certificates;
 pub mod cluster;
+#[cfg(feature = "otlp")]
+pub mod collector;
 pub mod envtest;
 pub mod gateway;
 pub mod hostile;
@@ -12,6 +14,7 @@ pub mod link;
 pub mod moorline;
 pub mod plan_words;
 pub mod postgres;
+pub mod prometheus;
 pub mod proxy;
 pub mod secure;
 pub mod serve;
@@ -19,4 +22,6 @@ pub mod stream;
 pub mod supervised;
 pub mod trace;
 pub mod until;
+#[cfg(any(feature = "otlp", feature = "profile"))]
+pub mod wire;
 pub mod world;

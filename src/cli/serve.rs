@@ -8,6 +8,7 @@ use crate::{
     },
     kubernetes,
     server::Server,
+    trace,
 };
 use clap::Args;
 use std::{process::ExitCode, sync::Arc};
@@ -34,6 +35,7 @@ pub struct ServeArgs {
 /// Runs it until `shutdown`.
 pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result<ExitCode> {
     args.front.lease.check()?;
+    let traces = trace::start()?;
     let cluster = kubernetes::connect::connect(&args.front.connect).await?;
     let role = args.server.serving.role;
     let (database, clock) = (args.database.access()?, clock::system());
@@ -65,7 +67,9 @@ pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> anyhow::Result
             tracing::info!(address = %server.address(), tls, "serving probes and metrics; the loop starts when the database answers");
         }
     }
-    server.run(shutdown).await?;
+    let ended = server.run(shutdown).await;
+    traces.end().await;
+    ended?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -24,6 +24,7 @@ use crate::{
         push::Push,
     },
     store::{self, StoreError, Write, lists::Slice, rehearse, transact},
+    trace::{self, Step, Story},
     v1alpha1::{
         Agent,
         push::{PushRequest, PushResponse, RunResponse, SnapshotRef},
@@ -41,6 +42,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use sqlx::PgConnection;
+use std::time::Instant;
 
 const RESOURCE: Resource = Resource::Agents;
 type Names = Path<(String, String)>;
@@ -235,11 +237,10 @@ pub async fn push(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let key = Key::new(namespace, name);
-    let result = take_push(&state, &identity, &key, &query, &headers, body).await;
-    METRICS.pushed(match &result {
-        Ok((_, label)) | Err((_, label)) => label,
-    });
+    let (key, began) = (Key::new(namespace, name), Instant::now());
+    let result = take_push(&state, &identity, &key, &query, &headers, body, began).await;
+    let (Ok((_, label)) | Err((_, label))) = &result;
+    METRICS.pushed(label, began.elapsed());
     result.map(|(response, _)| response).map_err(|(error, _)| error)
 }
 
@@ -252,6 +253,7 @@ async fn take_push(
     query: &WriteQuery,
     headers: &HeaderMap,
     body: Body,
+    began: Instant,
 ) -> Result<Labelled<Response>, Labelled<ApiError>> {
     let refused = |error: ApiError| (error, "refused");
     negotiate::expect_json(headers).map_err(refused)?;
@@ -288,6 +290,11 @@ async fn take_push(
         (false, false, false) => "unchanged",
     };
     if !answered.replayed && !rehearsal {
+        if let (true, Some(snapshot)) = (answered.changed, &answered.snapshot) {
+            let story = Story { agent: old.agent.meta.id, hash: snapshot.hash };
+            let (namespace, agent) = (key.namespace.as_str(), key.name.as_str());
+            trace::tell(&story, &Step::Push { namespace, agent, snapshot: &snapshot.name }, began);
+        }
         state.wake().work();
         state.wake().events();
     }

@@ -1,10 +1,13 @@
 //! `/livez`, `/readyz`, `/metrics`: open to everybody who reaches the port, and saying nothing about records.
 
 use super::AppState;
-use crate::{metrics::METRICS, store};
+use crate::{
+    metrics::{Format, METRICS},
+    store,
+};
 use axum::{
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use std::time::Duration;
@@ -46,7 +49,8 @@ fn not_ready(why: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response()
 }
 
-/// OpenMetrics.
-pub async fn metrics() -> Response {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], METRICS.text()).into_response()
+/// OpenMetrics for who asks for it, else Prometheus' text format.
+pub async fn metrics(headers: HeaderMap) -> Response {
+    let format = Format::of(headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()));
+    ([(header::CONTENT_TYPE, format.content_type())], METRICS.text(format)).into_response()
 }

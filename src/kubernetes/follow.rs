@@ -15,6 +15,7 @@ use crate::{
     },
     model::{event::EventKind, object::Key},
     store::{self, StoreError, manifests},
+    trace::{self, Story},
 };
 use futures::StreamExt as _;
 use kube::{
@@ -300,6 +301,7 @@ impl Shared {
             | EventKind::ContextCleared => (Kind::Chat, &event.name),
         };
         let id = Id { kind, key: Key::new(&event.namespace, name) };
+        self.is_part_of(&id, event);
         self.queue.add(&id);
         let Some(entry) = self.seen.get(&id) else { return };
         let gone = matches!(event.kind, EventKind::ChatDeleted | EventKind::AgentDeleted);
@@ -311,8 +313,20 @@ impl Shared {
         }
     }
 
+    /// Notes because of what an object is looked at, before it is put into the queue.
+    fn is_part_of(&self, id: &Id, event: &crate::store::events::Logged) {
+        if self.may_write()
+            && trace::is_told()
+            && let Some(story) = Story::of_event(event.agent, &event.payload)
+        {
+            self.stories.lock().expect("no holder of this lock panics").insert(id.clone(), story);
+        }
+    }
+
     fn heard_of_snapshot(&self, event: &crate::store::events::Logged) {
-        self.queue.add(&Id { kind: Kind::Snapshot, key: Key::new(&event.namespace, &event.name) });
+        let id = Id { kind: Kind::Snapshot, key: Key::new(&event.namespace, &event.name) };
+        self.is_part_of(&id, event);
+        self.queue.add(&id);
         let Some(agent) = event.payload.get("agent").and_then(serde_json::Value::as_str) else { return };
         let agent = Id { kind: Kind::Agent, key: Key::new(&event.namespace, agent) };
         if let Some(entry) = self.seen.get(&agent) {

@@ -328,8 +328,8 @@ impl Lease {
             return;
         }
         let holds = next.term().is_some();
-        METRICS.lease_held(holds, before.term().is_some() != holds);
         let (name, identity) = (&self.0.options.lease_name, &self.0.identity);
+        METRICS.lease_held(name, holds, before.term().is_some() != holds);
         match next {
             Holding::Holder { term, .. } => tracing::info!(lease = name, identity, term, "this replica writes to the cluster"),
             Holding::Standby => {

@@ -14,8 +14,10 @@ use super::{
     wanted::{Record, refused},
 };
 use crate::{
+    metrics::{Came, Controller, METRICS},
     model::object::{DeletionPolicy, Key},
     store::{self, StoreError, across::objects, manifests},
+    trace::{self, Step},
 };
 use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -121,6 +123,7 @@ impl Shared {
     /// does, because it compares everything when this replica may write again. Only so is nothing lost when that is very soon.
     pub(super) async fn mirror(self, stop: CancellationToken) {
         let room = Arc::new(Semaphore::new(CONCURRENCY as usize));
+        METRICS.workers(Controller::Mirror, CONCURRENCY);
         loop {
             self.liveness.alive(TASK);
             let ids = tokio::select! {
@@ -133,9 +136,10 @@ impl Shared {
                     self.queue.done(id);
                     self.queue.add_after(id, STANDBY);
                 }
+                self.stories.lock().expect("no holder of this lock panics").clear();
                 continue;
             }
-            crate::metrics::METRICS.mirror_looked(ids.len());
+            METRICS.mirror_looked(ids.len());
             // The versions before the records: see the module's head.
             let entries: Vec<(Id, Option<Entry>)> = ids.into_iter().map(|id| (id.clone(), self.seen.get(&id))).collect();
             let mut records = match self.records(&entries).await {
@@ -149,17 +153,25 @@ impl Shared {
                 let Ok(turn) = Arc::clone(&room).acquire_owned().await else { break };
                 let (shared, record) = (self.clone(), records.remove(&id));
                 tokio::spawn(async move {
-                    match shared.settle(&id, entry, record).await {
+                    let in_hand = METRICS.take_in_hand(Controller::Mirror);
+                    let came = match shared.settle(&id, entry, record).await {
                         Ok(Next::Done) => {
                             shared.waited.lock().expect("no holder of this lock panics").remove(&id);
                             shared.queue.done(&id);
+                            Came::Success
                         }
                         Ok(Next::After(pause)) => {
                             shared.queue.done(&id);
                             shared.queue.add_after(&id, pause);
+                            Came::After
                         }
-                        Err(error) => shared.failed(std::iter::once(&id), &error),
-                    }
+                        Err(error) => {
+                            shared.failed(std::iter::once(&id), &error);
+                            Came::Error
+                        }
+                    };
+                    shared.tell_of(&id, came, in_hand.since());
+                    in_hand.came_to(came);
                     drop(turn);
                 });
             }
@@ -169,8 +181,18 @@ impl Shared {
         self.liveness.ended(TASK);
     }
 
+    /// Tells of a look at an object as part of what it was because of, unless it comes again.
+    fn tell_of(&self, id: &Id, came: Came, began: std::time::Instant) {
+        if !trace::is_told() || came == Came::After {
+            return;
+        }
+        let Some(story) = self.stories.lock().expect("no holder of this lock panics").remove(id) else { return };
+        let (namespace, name) = (id.key.namespace.as_str(), id.key.name.as_str());
+        trace::tell(&story, &Step::Mirror { resource: id.kind.plural(), namespace, name, result: came.word() }, began);
+    }
+
     fn failed<'a>(&self, ids: impl Iterator<Item = &'a Id>, error: &MirrorError) {
-        crate::metrics::METRICS.mirror_failed(error.word());
+        METRICS.mirror_failed(error.word());
         for (index, id) in ids.enumerate() {
             let failures = self.queue.failed(id, self.clock.random());
             if error.is_conflict() {
@@ -351,6 +373,7 @@ impl Shared {
     async fn show(&self, id: &Id, entry: &Entry, record: &Record) -> Result<Next, MirrorError> {
         let Some(status) = record.status(entry.generation) else { return Ok(Next::Done) };
         if shown::status(id.kind, &status) == entry.status {
+            METRICS.mirror_skipped();
             return Ok(Next::Done);
         }
         if record.is_in_motion() && !self.waited(id) {
@@ -372,6 +395,7 @@ impl Shared {
     async fn write_status(&self, id: &Id, entry: &Entry, status: Value) -> Result<Next, MirrorError> {
         self.waited.lock().expect("no holder of this lock panics").remove(id);
         if shown::status(id.kind, &status) == entry.status {
+            METRICS.mirror_skipped();
             return Ok(Next::Done);
         }
         let resource = id.kind.resource();
@@ -527,7 +551,7 @@ impl Shared {
 
     /// Notes what a write of ours was answered, so that its echo is known. Answers with what is there now, if it is.
     fn written(&self, id: &Id, object: &DynamicObject) -> Option<Entry> {
-        crate::metrics::METRICS.mirrored();
+        METRICS.mirrored();
         Entry::of(id.kind, object).filter(|entry| self.seen.answered(id, entry.clone()))
     }
 

@@ -2,6 +2,7 @@
 //! added while it is in hand is looked at again. Bounded by the number of objects.
 
 use super::kind::Id;
+use crate::metrics::{Controller, METRICS};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet, VecDeque},
@@ -21,20 +22,35 @@ pub const BACKOFF_CAP: Duration = Duration::from_mins(1);
 #[derive(Debug, Default)]
 struct Inner {
     ready: VecDeque<Id>,
-    /// What is in `ready`, or is to be when it is no longer in hand.
-    wanted: HashSet<Id>,
+    /// What is in `ready`, or is to be when it is no longer in hand; and since when.
+    wanted: HashMap<Id, Instant>,
     in_hand: HashSet<Id>,
     /// The earliest time of each that waits; entries of `later` with another time are out of date.
     due: HashMap<Id, Instant>,
     later: BinaryHeap<Reverse<(Instant, Id)>>,
     failures: HashMap<Id, u32>,
+    /// Whether the metrics tell of it: of the mirror's they do.
+    measured: bool,
 }
 
 impl Inner {
     fn add(&mut self, id: &Id) {
         self.due.remove(id);
-        if self.wanted.insert(id.clone()) && !self.in_hand.contains(id) {
+        if self.wanted.contains_key(id) {
+            return;
+        }
+        self.wanted.insert(id.clone(), Instant::now());
+        if self.measured {
+            METRICS.queued();
+        }
+        if !self.in_hand.contains(id) {
             self.ready.push_back(id.clone());
+        }
+    }
+
+    fn measure(&self) {
+        if self.measured {
+            METRICS.depth(Controller::Mirror, i64::try_from(self.ready.len()).unwrap_or(i64::MAX));
         }
     }
 
@@ -62,13 +78,21 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// The mirror's, of which the metrics tell.
+    pub fn of_the_mirror() -> Self {
+        Self { inner: Mutex::new(Inner { measured: true, ..Inner::default() }), ..Self::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder of this lock panics")
     }
 
     /// To be looked at now.
     pub fn add(&self, id: &Id) {
-        self.lock().add(id);
+        let mut inner = self.lock();
+        inner.add(id);
+        inner.measure();
+        drop(inner);
         self.more.notify_one();
     }
 
@@ -76,7 +100,7 @@ impl Queue {
     pub fn add_after(&self, id: &Id, pause: Duration) {
         let at = Instant::now() + pause;
         let mut inner = self.lock();
-        if inner.wanted.contains(id) || inner.due.get(id).is_some_and(|due| *due <= at) {
+        if inner.wanted.contains_key(id) || inner.due.get(id).is_some_and(|due| *due <= at) {
             return;
         }
         inner.due.insert(id.clone(), at);
@@ -96,9 +120,13 @@ impl Queue {
                 if count > 0 {
                     let taken: Vec<Id> = inner.ready.drain(..count).collect();
                     for id in &taken {
-                        inner.wanted.remove(id);
+                        let since = inner.wanted.remove(id);
                         inner.in_hand.insert(id.clone());
+                        if let Some(since) = since.filter(|_| inner.measured) {
+                            METRICS.dequeued(since.elapsed());
+                        }
                     }
+                    inner.measure();
                     if inner.ready.is_empty() {
                         self.none.notify_waiters();
                     }
@@ -140,14 +168,18 @@ impl Queue {
             Self::put_back(&mut inner, id);
             let failures = inner.failures.entry(id.clone()).or_default();
             *failures += 1;
-            *failures
+            let failures = *failures;
+            if inner.measured {
+                METRICS.requeued();
+            }
+            failures
         };
         self.add_after(id, crate::store::error::full_jitter(BACKOFF, BACKOFF_CAP, failures, random));
         failures
     }
 
     fn put_back(inner: &mut Inner, id: &Id) {
-        if inner.in_hand.remove(id) && inner.wanted.contains(id) {
+        if inner.in_hand.remove(id) && inner.wanted.contains_key(id) {
             inner.ready.push_back(id.clone());
         }
     }
@@ -156,7 +188,8 @@ impl Queue {
     pub fn clear(&self) {
         let mut inner = self.lock();
         let in_hand = std::mem::take(&mut inner.in_hand);
-        *inner = Inner { in_hand, ..Inner::default() };
+        *inner = Inner { in_hand, measured: inner.measured, ..Inner::default() };
+        inner.measure();
         self.none.notify_waiters();
     }
 

@@ -188,8 +188,7 @@ impl Write for FanOut<'_> {
                     let log = log.open(tx).await.map_err(fail())?; // takes the version
                     // writes, and the events
                     converge::record(tx, namespace, &outcomes, Lane::Fanout, now, log).await.map_err(fail())?;
-                    batch.changed = outcomes.shown();
-                    batch.hydrated = outcomes.hydrated(&chats, now);
+                    batch = Batch { seen: batch.seen, ..Batch::of(&outcomes, &chats, now) };
                 }
             }
             HowToTell::Write => {}

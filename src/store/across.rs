@@ -1,5 +1,6 @@
 //! The few statements that look across namespaces: unlocked peeks, and counts for metrics. Nothing here decides anything.
 
+pub mod census;
 pub mod objects;
 
 use super::error::{Named, StoreError};
@@ -50,28 +51,6 @@ pub async fn namespaces_with_due_agents(
         NAMESPACES_MAX
     )
     .fetch_all(connection)
-    .named(NAME)
-    .await
-}
-
-/// How many records are due, per lane: the depth of the queue, those that wait for their `retry_at` included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Depth {
-    /// Chats.
-    pub chats: i64,
-    /// Agents.
-    pub agents: i64,
-}
-
-/// The depth of the queue.
-pub async fn depth(connection: &mut PgConnection) -> Result<Depth, StoreError> {
-    const NAME: &str = "db.queue.depth";
-    sqlx::query_as!(
-        Depth,
-        r#"SELECT (SELECT count(*) FROM chats WHERE converged_revision < revision) AS "chats!",
-                  (SELECT count(*) FROM agents WHERE converged_revision < revision) AS "agents!""#
-    )
-    .fetch_one(connection)
     .named(NAME)
     .await
 }

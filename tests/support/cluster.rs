@@ -30,6 +30,17 @@ impl<'a> Front<'a> {
         Self::start_by(control_plane, namespace, &kubeconfig, flags).await
     }
 
+    /// The same with these variables in its environment.
+    #[cfg(feature = "otlp")]
+    pub async fn start_in(control_plane: &'a ControlPlane, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut front = Self::start(control_plane, flags).await;
+        let file = front.home.path().join("kubeconfig").display().to_string();
+        let all = Self::flags(&front.namespace, &file, flags);
+        front.replica.kill();
+        front.replica = Replica::start_in(&front.db, &all, variables).await;
+        front
+    }
+
     /// The same in this namespace, by another way to the cluster.
     pub async fn start_by(control_plane: &'a ControlPlane, namespace: String, kubeconfig: &str, flags: &[&str]) -> Self {
         let db = database().await;
@@ -41,10 +52,14 @@ impl<'a> Front<'a> {
 
     async fn replica_of(namespace: &str, db: &TestDb, home: &std::path::Path, flags: &[&str]) -> Replica {
         let file = home.join("kubeconfig").display().to_string();
-        let mut all = vec!["--kubernetes=on", "--kubeconfig", &file, "--watch-namespaces", namespace];
+        Replica::start(db, &Self::flags(namespace, &file, flags)).await
+    }
+
+    fn flags<'b>(namespace: &'b str, kubeconfig: &'b str, flags: &[&'b str]) -> Vec<&'b str> {
+        let mut all = vec!["--kubernetes=on", "--kubeconfig", kubeconfig, "--watch-namespaces", namespace];
         all.extend(["--lease-duration=4s", "--lease-renew-deadline=3s", "--lease-retry-period=1s"]);
         all.extend(flags);
-        Replica::start(db, &all).await
+        all
     }
 
     /// Another replica on the same database.
@@ -72,9 +87,17 @@ impl<'a> Front<'a> {
         self.kubectl(&["get", "leases", "-o", "jsonpath={.items[0].spec.holderIdentity}"]).await.out()
     }
 
-    /// What the replica says of itself under a name, summed over its labels.
+    /// What the replica measures, in the format that this `Accept` asks for: the media type, and the text.
+    pub async fn metrics_text(&self, accept: Option<&str>) -> (String, String) {
+        let request = self.client.http.get(format!("{}/metrics", self.replica.url)).header("accept", accept.unwrap_or("*/*"));
+        let answer = request.send().await.unwrap();
+        let media = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (media, answer.text().await.unwrap())
+    }
+
+    /// What the replica says of itself under a name, summed over its labels; or with these labels.
     pub async fn metric(&self, name: &str) -> i64 {
-        let text = self.client.http.get(format!("{}/metrics", self.replica.url)).send().await.unwrap().text().await.unwrap();
+        let text = self.metrics_text(None).await.1;
         let of = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
         let values = text.lines().filter(|line| of(line)).filter_map(|line| line.rsplit(' ').next()?.parse::<i64>().ok());
         values.sum()

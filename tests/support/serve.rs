@@ -27,6 +27,13 @@ impl Replica {
         Self::telling(&db.url, flags, log()).await
     }
 
+    /// The same with these variables in its environment.
+    #[cfg(feature = "otlp")]
+    pub async fn start_in(db: &TestDb, flags: &[&str], variables: &[(&str, &str)]) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_moorline"));
+        Self::in_an_environment(program, &[&["--database-url", &db.url], flags].concat(), variables, log()).await
+    }
+
     /// The same on any database, with its log lines going somewhere.
     pub async fn telling(database: &str, flags: &[&str], log: Stdio) -> Self {
         Self::with(&[&["--database-url", database], flags].concat(), log).await
@@ -39,10 +46,16 @@ impl Replica {
 
     /// The same of another binary.
     pub async fn of(program: &Path, flags: &[&str], log: Stdio) -> Self {
+        Self::in_an_environment(program, flags, &[], log).await
+    }
+
+    /// The same, with these variables in its environment.
+    async fn in_an_environment(program: &Path, flags: &[&str], variables: &[(&str, &str)], log: Stdio) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
         let child = Command::new(program)
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--poll-ms", "200"])
             .args(flags)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

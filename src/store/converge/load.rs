@@ -69,6 +69,8 @@ pub struct Loaded {
     pub conditions: Arc<Conditions>,
     /// Since when a pin may have been possible: the later of the chat's last change by a person and the agent's last push.
     pub waiting_since: Timestamp,
+    /// The start of its drift episode.
+    pub dirty_since: Option<Timestamp>,
 }
 
 /// A row, or why it could not be read.
@@ -98,7 +100,7 @@ struct LoadedRow {
     reconcile_pending: bool,
     generation_behind: bool,
     due: bool,
-    dirty: bool,
+    dirty_since: Option<jiff_sqlx::Timestamp>,
     conditions: String,
     unbound: bool,
     waiting_since: jiff_sqlx::Timestamp,
@@ -134,7 +136,7 @@ macro_rules! load_query {
                        c.refresh_policy, c.refresh_requested, c.refresh_handled,
                        c.reconcile_requested IS DISTINCT FROM c.reconcile_handled AS reconcile_pending,
                        c.observed_generation < c.generation AS generation_behind,
-                       c.converged_revision < c.revision AS due, c.dirty_since IS NOT NULL AS dirty, c.conditions, c.snapshot_id, c.updated_at, c.agent, c.workspace,
+                       c.converged_revision < c.revision AS due, c.dirty_since, c.conditions, c.snapshot_id, c.updated_at, c.agent, c.workspace,
                        coalesce('a/' || c.agent, 'w/' || c.workspace) AS target
                 FROM chats c WHERE c.namespace = $1 AND "# + $source + r#"
             ), named AS (
@@ -156,7 +158,7 @@ macro_rules! load_query {
             SELECT page.id AS "id!", page.name AS "name!", page.archived AS "archived!", page.suspended AS "suspended!",
                    page.state AS "state!", page.refresh_policy AS "refresh_policy!", page.refresh_requested, page.refresh_handled,
                    page.reconcile_pending AS "reconcile_pending!", page.generation_behind AS "generation_behind!",
-                   page.due AS "due!", page.dirty AS "dirty!", page.conditions::text AS "conditions!", page.target IS NULL AS "unbound!",
+                   page.due AS "due!", page.dirty_since AS "dirty_since?: _", page.conditions::text AS "conditions!", page.target IS NULL AS "unbound!",
                    greatest(page.updated_at, t.received_at) AS "waiting_since!: _",
                    coalesce('agent ' || page.agent, 'workspace ' || page.workspace) AS "reference?",
                    p.id AS "p_id?", p.name AS "p_name?", p.agent_id AS "p_agent_id?", p.agent_name AS "p_agent_name?",
@@ -273,7 +275,14 @@ fn loaded(namespace: &str, row: LoadedRow, seen: &mut HashMap<String, Arc<Condit
     let refresh_pending = row.refresh_requested.is_some() && row.refresh_requested != row.refresh_handled;
     Ok(Loaded {
         id: row.id,
-        facts: ChatFacts { archived: row.archived, suspended: row.suspended, state, policy, refresh_pending, dirty: row.dirty },
+        facts: ChatFacts {
+            archived: row.archived,
+            suspended: row.suspended,
+            state,
+            policy,
+            refresh_pending,
+            dirty: row.dirty_since.is_some(),
+        },
         pin,
         pin_agent: row.p_agent_name,
         target,
@@ -288,6 +297,7 @@ fn loaded(namespace: &str, row: LoadedRow, seen: &mut HashMap<String, Arc<Condit
         due: row.due,
         conditions,
         waiting_since: row.waiting_since.to_jiff(),
+        dirty_since: row.dirty_since.map(jiff_sqlx::Timestamp::to_jiff),
     })
 }
 

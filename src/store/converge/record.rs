@@ -12,12 +12,13 @@ use crate::{
         error::{Named, StoreError, expect_rows},
         log::TxLog,
     },
+    trace::Story,
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use serde_json::Value;
 use sqlx::PgConnection;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
 /// One outcome, shared by every chat of a batch that has it.
@@ -67,6 +68,27 @@ impl Outcomes {
         let first =
             |class: usize| self.classes[class].event.as_ref().is_some_and(|event| event.kind == EventKind::ContextHydrated);
         self.chats.iter().filter(|(_, class)| first(*class)).filter_map(|(id, _)| waited(*id)).collect()
+    }
+
+    /// How long each chat of `chats` whose drift ends by this had drifted.
+    pub fn drifts_ended(&self, chats: &[Loaded], now: Timestamp) -> Vec<Duration> {
+        let lasted = |id: Uuid| {
+            let since = chats.binary_search_by_key(&id, |chat| chat.id).ok().and_then(|at| chats[at].dirty_since)?;
+            Some(Duration::try_from(now.duration_since(since)).unwrap_or_default())
+        };
+        let ends = |class: usize| self.classes[class].dirty == DirtyChange::End;
+        self.chats.iter().filter(|(_, class)| ends(*class)).filter_map(|(id, _)| lasted(*id)).collect()
+    }
+
+    /// Because of which contexts chats change, and how many of them.
+    pub fn stories(&self) -> HashMap<Story, usize> {
+        let of = |class: &Class| class.event.as_ref().and_then(|event| Story::of_event(event.agent, &event.payload));
+        let stories: Vec<Option<Story>> = self.classes.iter().map(of).collect();
+        let mut counts = HashMap::new();
+        for story in self.chats.iter().filter_map(|(_, class)| stories[*class]) {
+            *counts.entry(story).or_default() += 1;
+        }
+        counts
     }
 
     /// How many of the chats change in what they show.
