@@ -24,11 +24,14 @@ mod database_away;
 mod definitions;
 mod dev;
 mod diff;
+mod docs;
 mod embedded;
 mod envtest_support;
 mod front;
 mod horizon;
 mod idle;
+#[cfg(target_os = "linux")]
+mod image;
 mod kstatus;
 mod kubectl;
 mod laps;
