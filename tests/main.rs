@@ -49,6 +49,7 @@ mod plan_walk;
 mod poison;
 mod prompt;
 mod races;
+mod release;
 mod replay;
 mod replicas;
 mod retention;
