@@ -18,6 +18,8 @@ pub struct ManArgs {
 
 /// Runs it on the whole command line.
 pub fn run(args: &ManArgs, command: Command) -> anyhow::Result<ExitCode> {
+    // `help` says what these pages say, and has none of its own.
+    let command = command.disable_help_subcommand(true);
     if let Some(dir) = &args.dir {
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
         clap_mangen::generate_to(command, dir).with_context(|| format!("writing manual pages to {}", dir.display()))?;

@@ -35,7 +35,9 @@ impl Page {
         let text = fs::read_to_string(&whole).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         // As mdBook does it: `{{#include FILE}}`, alone on a line, FILE from the page's folder.
         let lines = text.lines().map(|line| match line.strip_prefix("{{#include ").and_then(|rest| rest.strip_suffix("}}")) {
-            Some(file) => fs::read_to_string(whole.parent().unwrap().join(file)).unwrap_or_else(|error| panic!("{file}: {error}")),
+            Some(file) => {
+                fs::read_to_string(whole.parent().unwrap().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+            }
             None => line.to_owned(),
         });
         let text = lines.collect::<Vec<_>>().join("\n");

@@ -34,7 +34,8 @@ fn is_line(written: &str, line: &str) -> bool {
 }
 
 fn is_text(written: &str, printed: &str) -> bool {
-    written.lines().count() == printed.lines().count() && written.lines().zip(printed.lines()).all(|(written, line)| is_line(written, line))
+    written.lines().count() == printed.lines().count()
+        && written.lines().zip(printed.lines()).all(|(written, line)| is_line(written, line))
 }
 
 #[test]
@@ -86,7 +87,11 @@ async fn what_the_other_pages_tell_people_to_type_works() {
         let printed = world.types(&script, &[("KUBECONFIG", &kubeconfig)]).await;
         for ((block, written), printed) in typed.iter().zip(printed.iter().skip(1)) {
             let (place, written) = (format!("{}:{}", page.path.display(), block.line), written.map(|written| &written.text));
-            assert!(written.is_none_or(|text| is_text(text, printed)), "{place} says\n{}and it prints\n{printed}", written.unwrap());
+            assert!(
+                written.is_none_or(|text| is_text(text, printed)),
+                "{place} says\n{}and it prints\n{printed}",
+                written.unwrap()
+            );
         }
     }
 }
@@ -101,7 +106,9 @@ fn a_command_is_marked_as_one() {
             let types = typed.filter(|line| COMMANDS.iter().any(|command| line.starts_with(command))).count() > 0;
             match block.info.as_str() {
                 "sh,norun" | "console,norun" => {}
-                "sh" if block.text.lines().any(|line| line.starts_with("$ ")) => found.push(format!("{place}: leave the `$ ` out")),
+                "sh" if block.text.lines().any(|line| line.starts_with("$ ")) => {
+                    found.push(format!("{place}: leave the `$ ` out"))
+                }
                 "sh" => {}
                 "" | "text" if !types => {}
                 "" | "text" => found.push(format!("{place}: begin it with ```sh, or with ```sh,norun when no test can type it")),

@@ -76,7 +76,8 @@ fn what_dockerignore_lets_in_is_a_package_that_can_be_built() {
     }
     // Reads the manifest and looks for every target that it names.
     let mut cargo = Command::new(env!("CARGO"));
-    let told = cargo.args(["metadata", "--format-version=1", "--no-deps", "--offline"]).current_dir(context.path()).output().unwrap();
+    let told =
+        cargo.args(["metadata", "--format-version=1", "--no-deps", "--offline"]).current_dir(context.path()).output().unwrap();
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
     for needed in ["Cargo.lock", "src/main.rs", "migrations/0001_log_state.sql"] {
         assert!(context.path().join(needed).is_file(), "{needed}");

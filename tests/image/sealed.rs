@@ -122,7 +122,9 @@ impl Root {
             (true, true) => words.extend(["setpriv", &reuid, &regid, "--clear-groups", "--no-new-privs"]),
             (false, true) => {}
             (true, false) => words.extend(["chroot", "--userspec=65532:65532", "--groups=", folder, INSIDE]),
-            (false, false) => panic!("an empty root wants user namespaces (`unshare --user --map-root-user --mount true`), or root"),
+            (false, false) => {
+                panic!("an empty root wants user namespaces (`unshare --user --map-root-user --mount true`), or root")
+            }
         }
         if *NAMESPACES {
             words.extend(["unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-c", ENTER, "sh", folder, INSIDE]);

@@ -13,8 +13,8 @@ const VERBS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 const HEAD: &str = "# The API
 
-`moorline openapi -o markdown` makes this page from the description that a server gives at `/openapi/v3` ([openapi.md](openapi.md)); nobody
-edits it. It is a Kubernetes API: objects, errors (`Status`), paging and watches are as there, so what a client of Kubernetes does
+`moorline openapi -o markdown` makes this page from the description that a server gives at `/openapi/v3` ([openapi.md](openapi.md));
+nobody edits it. It is a Kubernetes API: objects, errors (`Status`), paging and watches are as there, so what a client of Kubernetes does
 need not be read here. How lists are selected and paged: [lists.md](lists.md); watches: [watch.md](watch.md); who may do
 what: [auth.md](auth.md); changes of this API: [compatibility.md](compatibility.md).
 ";
@@ -55,7 +55,8 @@ fn paths(description: &Value, page: &mut String) {
     for (path, item) in members(&description["paths"]).filter(|(path, _)| *path != GROUP) {
         let below = path.strip_prefix(GROUP).unwrap_or(path).trim_start_matches('/');
         for (verb, operation) in VERBS.iter().filter_map(|verb| item.get(verb).map(|operation| (*verb, operation))) {
-            put!(page, "### {} {below}\n\n{}\n", verb.to_uppercase(), text(operation, "description"));
+            // As code: mdBook would take a `{name}` at the end of a heading for attributes.
+            put!(page, "### `{} {below}`\n\n{}\n", verb.to_uppercase(), text(operation, "description"));
             let in_namespaces = format!("{GROUP}/namespaces/{{namespace}}/{below}");
             if description["paths"].get(&in_namespaces).is_some() {
                 put!(page, "Parameters and answers are those of `GET namespaces/{{namespace}}/{below}`.\n");
@@ -190,7 +191,7 @@ mod tests {
         let page = page(&description);
         for (path, item) in members(&description["paths"]).filter(|(path, _)| *path != GROUP) {
             for verb in VERBS.iter().filter(|verb| item.get(**verb).is_some()) {
-                let heading = format!("\n### {} {}\n", verb.to_uppercase(), &path[GROUP.len() + 1..]);
+                let heading = format!("\n### `{} {}`\n", verb.to_uppercase(), &path[GROUP.len() + 1..]);
                 assert!(page.contains(&heading), "{heading}");
             }
         }
