@@ -90,9 +90,9 @@ async fn packing_the_same_program_twice_makes_the_same_archive_with_all_that_bel
     let version = env!("CARGO_PKG_VERSION");
     let read = |path: &str| fs::read(shell.home.path().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     let text = |path: &str| String::from_utf8(read(path)).unwrap();
-    let entries =
+    let mut entries =
         fs::read_dir(shell.home.path().join("one")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let archive = entries.filter(|name| name.ends_with(".tar.gz")).next().expect("an archive");
+    let archive = entries.find(|name| name.ends_with(".tar.gz")).expect("an archive");
     assert_eq!(read(&format!("one/{archive}")), read(&format!("two/{archive}")), "the same bytes");
     assert_eq!(text("one/SHA256SUMS"), text("two/SHA256SUMS"));
 

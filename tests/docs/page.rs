@@ -20,6 +20,9 @@ pub struct Block {
     pub text: String,
 }
 
+/// The number of a fence's line, and what stands behind it.
+type Fence<'a> = (usize, &'a str);
+
 /// A page.
 #[derive(Debug)]
 pub struct Page {
@@ -57,8 +60,8 @@ impl Page {
         self.path.file_name().unwrap().to_str().unwrap()
     }
 
-    /// Its lines, each with the fence that it is in: the number of its first line, and what stands behind it.
-    fn lines(&self) -> Vec<(usize, Option<(usize, &str)>, &str)> {
+    /// Its lines, each with its number and the fence that it is in, but for the fences.
+    fn lines(&self) -> Vec<(usize, Option<Fence<'_>>, &str)> {
         let (mut inside, mut found) = (None, Vec::new());
         for (at, line) in self.text.lines().enumerate() {
             match (line.trim_start().strip_prefix("```"), inside) {

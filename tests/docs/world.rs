@@ -52,7 +52,7 @@ impl World {
             .spawn()
             .unwrap();
         let world = Self { folder, address, dev };
-        until_within(Duration::from_secs(60), "`make dev` says that the chat is moored", || async {
+        until_within(Duration::from_mins(1), "`make dev` says that the chat is moored", || async {
             world.told().contains("demo was hydrated").then_some(())
         })
         .await;
@@ -89,7 +89,7 @@ impl World {
         shell.env("PATH", env::join_paths(path.iter().flat_map(|path| env::split_paths(path))).unwrap());
         shell.env("HOME", self.folder.path().join("home")).env("NO_PROXY", "*").envs(environment.iter().copied());
         shell.stdin(Stdio::null()).kill_on_drop(true);
-        let ended = tokio::time::timeout(Duration::from_secs(120), shell.output()).await;
+        let ended = tokio::time::timeout(Duration::from_mins(2), shell.output()).await;
         let output = ended.unwrap_or_else(|_| panic!("it has not ended in two minutes:\n{script}")).unwrap();
         let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
         let printed: Vec<String> = out.replace(&self.address, WRITTEN).split(&format!("{NEXT}\n")).map(str::to_owned).collect();

@@ -2,14 +2,17 @@
 
 use std::{fs, path::Path, process::Command};
 
-const DOCKERFILE: &str = include_str!("../../deploy/Dockerfile");
-const IGNORED: &str = include_str!("../../.dockerignore");
 const MANIFEST: &str = include_str!("../../Cargo.toml");
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(HERE).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
 /// Its instructions, each on one line, without comments.
 fn instructions() -> Vec<(String, String)> {
-    let lines = DOCKERFILE.lines().filter(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty());
+    let dockerfile = read("deploy/Dockerfile");
+    let lines = dockerfile.lines().filter(|line| !line.trim_start().starts_with('#') && !line.trim().is_empty());
     let whole = lines.collect::<Vec<_>>().join("\n").replace("\\\n", "");
     let split = |line: &str| line.split_once(' ').map(|(word, rest)| (word.to_owned(), rest.trim().to_owned()));
     whole.lines().map(|line| split(line).unwrap_or_else(|| panic!("{line}"))).collect()
@@ -68,7 +71,8 @@ fn it_says_what_it_is() {
 #[test]
 fn what_dockerignore_lets_in_is_a_package_that_can_be_built() {
     let context = tempfile::tempdir().unwrap();
-    let mut lines = IGNORED.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let ignored = read(".dockerignore");
+    let mut lines = ignored.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     assert_eq!(lines.next(), Some("*"), "nothing gets in that is not named");
     for line in lines {
         let name = line.strip_prefix('!').unwrap_or_else(|| panic!("{line}: only names that are let in"));

@@ -72,7 +72,7 @@ impl Root {
         root.write("/etc/hosts", "127.0.0.1 localhost\n");
         root.write("/etc/nsswitch.conf", "hosts: files dns\n");
         fs::create_dir_all(root.outside(Path::new("/tmp"))).unwrap();
-        root.each(root.folder.path(), &mut |path| {
+        each(root.folder.path(), &mut |path| {
             // 0555 of everything: whoever is not root cannot write it, wherever it is mounted.
             fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
         });
@@ -95,20 +95,10 @@ impl Root {
         fs::write(to, text).unwrap();
     }
 
-    /// Calls `of` with everything below a folder, and at last with the folder.
-    fn each(&self, path: &Path, of: &mut dyn FnMut(&Path)) {
-        if path.is_dir() {
-            for entry in fs::read_dir(path).unwrap() {
-                self.each(&entry.unwrap().path(), of);
-            }
-        }
-        of(path);
-    }
-
     /// Everything in it, with its length.
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
         let mut found = Vec::new();
-        self.each(self.folder.path(), &mut |path| found.push((path.to_owned(), fs::metadata(path).unwrap().len())));
+        each(self.folder.path(), &mut |path| found.push((path.to_owned(), fs::metadata(path).unwrap().len())));
         found.sort();
         found
     }
@@ -116,10 +106,10 @@ impl Root {
     /// The program in it, not started yet.
     pub fn command(&self, args: &[&str]) -> Command {
         let folder = self.folder.path().to_str().unwrap();
-        let (reuid, regid) = (format!("--reuid={USER}"), format!("--regid={USER}"));
+        let (user, group) = (format!("--reuid={USER}"), format!("--regid={USER}"));
         let mut words: Vec<&str> = Vec::new();
         match (is_root(), *NAMESPACES) {
-            (true, true) => words.extend(["setpriv", &reuid, &regid, "--clear-groups", "--no-new-privs"]),
+            (true, true) => words.extend(["setpriv", &user, &group, "--clear-groups", "--no-new-privs"]),
             (false, true) => {}
             (true, false) => words.extend(["chroot", "--userspec=65532:65532", "--groups=", folder, INSIDE]),
             (false, false) => {
@@ -140,6 +130,16 @@ impl Root {
     pub async fn run(&self, args: &[&str]) -> Said {
         ended(self.command(args).spawn().unwrap()).await
     }
+}
+
+/// Calls `of` with everything below a folder, and at last with the folder.
+fn each(path: &Path, of: &mut dyn FnMut(&Path)) {
+    if path.is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            each(&entry.unwrap().path(), of);
+        }
+    }
+    of(path);
 }
 
 impl Drop for Root {
