@@ -78,7 +78,7 @@ fn what_dockerignore_lets_in_is_a_package_that_can_be_built() {
         let name = line.strip_prefix('!').unwrap_or_else(|| panic!("{line}: only names that are let in"));
         copy(&Path::new(HERE).join(name), &context.path().join(name));
     }
-    // Reads the manifest and looks for every target that it names.
+    // Reads the manifest and looks for the library and the program.
     let mut cargo = Command::new(env!("CARGO"));
     let told =
         cargo.args(["metadata", "--format-version=1", "--no-deps", "--offline"]).current_dir(context.path()).output().unwrap();
