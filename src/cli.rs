@@ -12,6 +12,7 @@ pub mod events;
 pub mod exit;
 pub mod get;
 pub mod kind;
+pub mod man;
 pub mod migrate;
 pub mod openapi;
 pub mod output;
@@ -78,6 +79,8 @@ pub enum Command {
     Openapi(openapi::OpenApiArgs),
     /// Print a script that completes this command line.
     Completion(completion::CompletionArgs),
+    /// Print the manual page of this program, or write those of all its commands.
+    Man(man::ManArgs),
     /// Print the version of this program, and that of the server.
     Version(version::VersionArgs),
     /// Take what Moorline has put on the objects of a cluster off again.
@@ -100,6 +103,7 @@ impl Command {
             | Self::Apply(_)
             | Self::Openapi(_)
             | Self::Completion(_)
+            | Self::Man(_)
             // The transport's own log of a failure that the command tells anyhow.
             | Self::Version(_) => "error,kube_client=off",
         }
@@ -142,6 +146,7 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> anyhow::Result<ExitCo
         Command::Uninstall(args) => return uninstall::run(args, shutdown).await,
         Command::Openapi(args) => return openapi::run(&args),
         Command::Completion(args) => return completion::run(&args, Cli::command()),
+        Command::Man(args) => return man::run(&args, Cli::command()),
         Command::Get(args) => Box::pin(get::run(args)),
         Command::Context(args) => Box::pin(context::run(args)),
         Command::Diff(args) => Box::pin(diff::run(args)),

@@ -84,9 +84,11 @@ async fn every_line_of_a_real_server_is_one_flat_object_with_fields_of_the_page(
     let db = database().await;
     let place = tempfile::tempdir().unwrap();
     let log = place.path().join("log");
-    let flags = ["--log-format=json"];
+    let flags = ["--database-url", &db.url, "--log-format=json"];
     let told = [("RUST_LOG", "info,moorline=debug")];
-    let replica = Replica::in_an_environment(&db.url, &flags, &told, File::create(&log).unwrap().into()).await;
+    let replica =
+        Replica::in_an_environment(Path::new(env!("CARGO_BIN_EXE_moorline")), &flags, &told, File::create(&log).unwrap().into())
+            .await;
     let client = Client::new();
     let agent = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "ws"}, "spec": {}});
     assert_eq!(client.post(&replica.url, "agents", agent).await.0, 201);

@@ -50,7 +50,7 @@ impl Replica {
     }
 
     /// The same, with these variables in its environment.
-    async fn in_an_environment(program: &Path, flags: &[&str], variables: &[(&str, &str)], log: Stdio) -> Self {
+    pub async fn in_an_environment(program: &Path, flags: &[&str], variables: &[(&str, &str)], log: Stdio) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
         let child = Command::new(program)
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--poll-ms", "200"])
