@@ -6,7 +6,7 @@ export SQLX_OFFLINE := true
 EXAMPLE := target/dev/workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check fmt sqlx crds bench clean
+.PHONY: help dev test check fmt sqlx crds deploy bench clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,8 @@ $(EXAMPLE):
 
 test: ## Run every test, on a real PostgreSQL, with real clients, and beside a real kube-apiserver
 	@scripts/ensure-postgres >/dev/null
-	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && echo "cargo test" && \
-		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest cargo test
+	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && helm=$$(scripts/ensure-helm) && \
+		echo "cargo test" && MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest MOORLINE_TEST_HELM=$$helm cargo test
 
 check: ## Format, lints, docs, generated files, dependencies: everything but the tests
 	cargo fmt --check
@@ -44,10 +44,13 @@ crds: ## Make crds/ again, after a published type changed
 	cargo run -- crd --dir target/crds
 	@mkdir -p crds && rm -f crds/*.yaml && cp target/crds/*.yaml crds/
 
+deploy: ## Make the generated parts of deploy/ again, after crds/ or the chart changed
+	scripts/render-deploy deploy
+
 bench: ## Measure
 	@scripts/ensure-postgres >/dev/null
 	@envtest=$$(scripts/ensure-envtest cached) && echo "cargo bench" && MOORLINE_TEST_ENVTEST=$$envtest cargo bench
 
 clean: ## Remove what was built, the tools and the workspace to play with included
 	cargo clean
-	rm -rf target/tools target/dev tests/envtest/bin
+	rm -rf target/tools target/dev tests/envtest/bin tests/deploy/bin
