@@ -9,6 +9,7 @@ mod api_push;
 mod auth;
 mod bad_input;
 mod caches;
+mod charts;
 mod cli;
 mod cli_apply;
 mod cli_connect;

@@ -5,6 +5,7 @@ pub mod caches;
 pub mod cluster;
 pub mod envtest;
 pub mod gateway;
+pub mod helm;
 pub mod hostile;
 pub mod kubectl;
 pub mod link;
