@@ -71,9 +71,10 @@ async fn a_cluster_takes_the_base_and_every_overlay_in_a_namespace_that_is_restr
     super::valid::kinds_of_others(&control_plane).await;
     control_plane.namespace("team-a").await;
     let folder = repository().join("deploy/kustomize");
+    let kubectl = control_plane.access("default").kubectl();
     let apply = async |place: &str| {
         let place = folder.join(place).to_str().unwrap().to_owned();
-        let said = control_plane.kubectl("default", &["apply", "--server-side", "--force-conflicts", "-k", &place], "").await;
+        let said = kubectl.run(&["apply", "--server-side", "--force-conflicts", "-k", &place]).await;
         assert!(said.ok && said.err.is_empty(), "{place}: {}{}", said.out, said.err);
     };
     apply("crds").await;

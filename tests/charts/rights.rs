@@ -52,7 +52,7 @@ impl<'a> Release<'a> {
         let objects = Helm::alone().objects(namespace, &matrix::with(values)).await;
         let rights: Vec<&Value> = KINDS.iter().flat_map(|kind| of_kind(&objects, kind)).collect();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": rights});
-        control_plane.kubectl(namespace, &["apply", "-f", "-"], &list.to_string()).await.out();
+        control_plane.access(namespace).kubectl().fed(&["apply", "-f", "-"], &list.to_string()).await.out();
         Self { control_plane, namespace: namespace.to_owned(), objects }
     }
 

@@ -63,6 +63,7 @@ async fn what_is_rendered_is_valid_and_taken_without_a_warning_and_its_pods_are_
     schemas::write(&control_plane, schemas.path(), &kinds(&whole)).await;
     let location = schemas::location(schemas.path());
     let conform = ["-strict", "-summary", "-schema-location", &location];
+    let kubectl = control_plane.access("default").kubectl();
     for (name, yaml) in &ways {
         let said = kubeconform(&conform, yaml).await;
         assert!(said.ok, "{name}: {}{}", said.out, said.err);
@@ -70,7 +71,7 @@ async fn what_is_rendered_is_valid_and_taken_without_a_warning_and_its_pods_are_
         restricted(&control_plane, name).await;
         let apply = ["apply", "--server-side", "--validate=strict", "-f", "-"];
         for args in [&[&apply[..], &["--dry-run=server"]].concat()[..], &apply] {
-            let said = control_plane.kubectl(name, args, yaml).await;
+            let said = kubectl.fed(args, yaml).await;
             assert!(said.ok && said.err.is_empty(), "{name}: {}{}", said.out, said.err);
         }
         let objects = objects(yaml);
