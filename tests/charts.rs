@@ -3,6 +3,7 @@
 //!
 //! No kubelet runs here, and no controller of Deployments: that the pods start from an image is not tested.
 
+mod flags;
 mod kustomize;
 mod life;
 mod matrix;

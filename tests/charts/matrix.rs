@@ -1,5 +1,6 @@
 //! Values to render the chart with: each thing that changes what is made, at least once, and some together.
 
+use crate::support::helm::repository;
 use serde_json::{Value, json};
 
 /// What has no default, and nothing else.
@@ -45,7 +46,7 @@ pub fn all() -> Vec<(&'static str, Value)> {
         ("no-cluster", json!({"kubernetes": {"enabled": false}, "auth": {"mode": "token", "tokenSecret": {"name": "tokens"}}})),
         ("tls", json!({"tls": {"existingSecret": "moorline-tls"}, "service": {"type": "LoadBalancer", "port": 443}})),
         (
-            "cert-manager",
+            "certified",
             json!({"tls": {"certManager": {
                 "enabled": true, "issuerRef": {"name": "internal", "kind": "ClusterIssuer"}, "dnsNames": ["moorline.example"],
             }}}),
@@ -75,7 +76,14 @@ pub fn all() -> Vec<(&'static str, Value)> {
             }),
         ),
     ];
-    ways.into_iter().map(|(name, values)| (name, with(&values))).collect()
+    let examples = ["cloudnative-pg", "cert-manager"].map(|name| (name, example(name)));
+    ways.into_iter().chain(examples).map(|(name, values)| (name, with(&values))).collect()
+}
+
+/// What an example has values for.
+fn example(name: &str) -> Value {
+    let file = repository().join("deploy/examples").join(name).join("values.yaml");
+    serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 fn routed() -> Value {
@@ -96,13 +104,15 @@ fn monitored() -> Value {
     json!({"metrics": {
         "serviceMonitor": {"enabled": true, "renderMode": "alwaysRender", "labels": {"release": "prometheus"}},
         "podMonitor": {"enabled": true, "renderMode": "alwaysRender", "interval": "1m"},
+        "prometheusRule": {"enabled": true, "renderMode": "alwaysRender", "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": true, "annotations": {"example.com/folder": "Moorline"}},
     }})
 }
 
 fn walled() -> Value {
     let pods = |name: &str| json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]);
     json!({
-        "otlp": {"endpoint": "http://collector.observability:4317"},
+        "otlp": {"endpoint": "http://collector.observability:4318"},
         "networkPolicy": {
             "ingress": {"from": pods("team-a"), "metricsFrom": pods("monitoring")},
             "apiServer": {"cidrs": ["10.0.0.1/32", "fd00::1/128"], "ports": [6443]},

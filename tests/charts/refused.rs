@@ -14,7 +14,8 @@ async fn what_cannot_be_meant_is_refused_by_name() {
         (json!({"replicas": 3}), "additional properties 'replicas' not allowed"),
         (json!({"pods": {"replicas": "two"}}), "at '/pods/replicas': got string, want null or integer"),
         (json!({"api": {"replicas": -1}}), "at '/api/replicas': minimum: got -1, want 0"),
-        (json!({"pods": {"terminationGracePeriodSeconds": 10}}), "at '/pods/terminationGracePeriodSeconds': minimum: got 10, want 25"),
+        (json!({"pods": {"terminationGracePeriodSeconds": 10}}), "at '/pods/terminationGracePeriodSeconds': minimum: got 10, want 20"),
+        (json!({"pods": {"shutdownDelay": "1m"}}), "at '/pods/shutdownDelay': '1m' does not match"),
         (json!({"roles": "both"}), "at '/roles': value must be one of 'together', 'apart'"),
         (json!({"image": {"digest": "0a0b"}}), "at '/image/digest'"),
         (json!({"database": {"connections": 2}}), "at '/database/connections': minimum: got 2, want 4"),
@@ -35,6 +36,10 @@ async fn what_cannot_be_meant_is_refused_by_name() {
         // What a schema cannot say.
         (json!({"image": {"repository": ""}}), "image.repository is required"),
         (json!({"database": {"existingSecret": {"name": ""}}}), "database.existingSecret.name is required"),
+        (
+            json!({"pods": {"shutdownDelay": "30s"}}),
+            "pods.terminationGracePeriodSeconds must be at least 50: 20 s to stop and pods.shutdownDelay, got 45",
+        ),
         (json!({"auth": {"mode": "token"}}), "auth.tokenSecret.name is required with auth.mode token"),
         (json!({"tls": {"certManager": {"enabled": true}}}), "tls.certManager.issuerRef.name is required"),
         (json!({"ingress": {"enabled": true}}), "ingress.hosts is required"),

@@ -79,6 +79,10 @@ async fn what_is_rendered_is_valid_and_taken_without_a_warning_and_its_pods_are_
             admits(&control_plane, name, workload).await;
         }
     }
+    let issuer = repository().join("deploy/examples/cert-manager/issuer.yaml");
+    let said = kubectl.run(&["apply", "--server-side", "--validate=strict", "-f", issuer.to_str().unwrap()]).await;
+    assert!(said.ok && said.err.is_empty(), "{}{}", said.out, said.err);
+
     // Whoever looks sees: a word that is not one, and a pod that may be root.
     let (_, least) = &ways[0];
     let said = kubeconform(&conform, &least.replace("serviceAccountName:", "serviceAcountName:")).await;
