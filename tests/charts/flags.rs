@@ -36,7 +36,8 @@ async fn every_container_is_told_what_this_binary_understands() {
         let objects = helm.objects(name, &values).await;
         for workload in of_kind(&objects, "Deployment").chain(of_kind(&objects, "Job")) {
             let pod = &workload["spec"]["template"]["spec"];
-            let containers = ["containers", "initContainers"].into_iter().flat_map(|key| pod[key].as_array().into_iter().flatten());
+            let containers =
+                ["containers", "initContainers"].into_iter().flat_map(|key| pod[key].as_array().into_iter().flatten());
             for container in containers {
                 let args = container["args"].as_array().unwrap();
                 lines.insert(args.iter().map(|arg| arg.as_str().unwrap().to_owned()).collect::<Vec<_>>());
@@ -70,7 +71,9 @@ fn mounted(pod: &Value, container: &Value) {
         let mount = mount.unwrap_or_else(|| panic!("{flag}: nothing is mounted at {folder}"));
         let volume = pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == mount["name"]).unwrap();
         // Without a list of keys a Secret of type kubernetes.io/tls has tls.crt and tls.key.
-        let has = volume["secret"]["items"].as_array().map_or(name.starts_with("tls."), |items| items.iter().any(|item| item["path"] == name));
+        let has = volume["secret"]["items"]
+            .as_array()
+            .map_or(name.starts_with("tls."), |items| items.iter().any(|item| item["path"] == name));
         assert!(has && mount["readOnly"] == true, "{flag}: {name} is not in {volume}");
     }
 }

@@ -29,7 +29,9 @@ fn normal(mut all: Vec<Value>) -> Vec<Value> {
 /// A patch adds to the end of what is merged by name.
 fn sorted(object: &mut Value) {
     let template = "/spec/template/spec";
-    for list in ["/volumes", "/containers/0/volumeMounts", "/containers/0/env", "/initContainers/0/volumeMounts", "/initContainers/0/env"] {
+    for list in
+        ["/volumes", "/containers/0/volumeMounts", "/containers/0/env", "/initContainers/0/volumeMounts", "/initContainers/0/env"]
+    {
         if let Some(list) = object.pointer_mut(&format!("{template}{list}")).and_then(Value::as_array_mut) {
             list.sort_by_key(|item| item["name"].to_string());
         }

@@ -32,7 +32,8 @@ async fn migrated(control_plane: &ControlPlane, image: &str, well: bool) {
     })
     .await;
     let at = "2026-01-01T00:00:00Z";
-    let condition = |kind: &str| json!({"type": kind, "status": "True", "lastProbeTime": at, "lastTransitionTime": at, "reason": "Test"});
+    let condition =
+        |kind: &str| json!({"type": kind, "status": "True", "lastProbeTime": at, "lastTransitionTime": at, "reason": "Test"});
     let status = if well {
         json!({"startTime": at, "completionTime": at, "succeeded": 1, "conditions": [condition("SuccessCriteriaMet"), condition("Complete")]})
     } else {
@@ -66,7 +67,8 @@ async fn a_release_is_installed_upgraded_and_uninstalled_and_leaves_what_the_doc
     let image = |tag: &str| format!("registry.example/tools/moorline:{tag}");
 
     // They are there, because the control plane of tests has them: taken over, as docs/install.md has it.
-    let definitions = ["install", "moorline-crds", DEFINITIONS, "--namespace", NAMESPACE, "--take-ownership", "--force-conflicts"];
+    let definitions =
+        ["install", "moorline-crds", DEFINITIONS, "--namespace", NAMESPACE, "--take-ownership", "--force-conflicts"];
     helm.run(&definitions).await.out();
 
     // Nothing of a release is there before its schema is.
@@ -108,7 +110,8 @@ async fn a_release_is_installed_upgraded_and_uninstalled_and_leaves_what_the_doc
     assert!(there(&control_plane, &deployment("moorline")).await && !there(&control_plane, &deployment("moorline-api")).await);
 
     // What is not the release's: a chat, the Lease of the writing replica, the definitions.
-    let chat = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "fix"}, "spec": {"owner": "alice"}});
+    let chat =
+        json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "fix"}, "spec": {"owner": "alice"}});
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "moorline"}});
     for object in [chat, lease] {
         control_plane.kubectl(NAMESPACE, &["apply", "-f", "-"], &object.to_string()).await.out();
@@ -118,7 +121,9 @@ async fn a_release_is_installed_upgraded_and_uninstalled_and_leaves_what_the_doc
     }
     let kinds = "deployments,jobs,services,serviceaccounts,configmaps,secrets,poddisruptionbudgets,networkpolicies,roles,rolebindings,\
                  clusterroles,clusterrolebindings,ingresses";
-    let left = control_plane.kubectl(NAMESPACE, &["get", kinds, "-A", "-l", "app.kubernetes.io/instance=moorline", "-o", "name"], "").await;
+    let left = control_plane
+        .kubectl(NAMESPACE, &["get", kinds, "-A", "-l", "app.kubernetes.io/instance=moorline", "-o", "name"], "")
+        .await;
     assert_eq!(left.out(), "");
     let left = control_plane.kubectl(NAMESPACE, &["get", "chats,leases,crds", "-o", "name"], "").await.out();
     assert_eq!(

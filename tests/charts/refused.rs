@@ -14,7 +14,10 @@ async fn what_cannot_be_meant_is_refused_by_name() {
         (json!({"replicas": 3}), "additional properties 'replicas' not allowed"),
         (json!({"pods": {"replicas": "two"}}), "at '/pods/replicas': got string, want null or integer"),
         (json!({"api": {"replicas": -1}}), "at '/api/replicas': minimum: got -1, want 0"),
-        (json!({"pods": {"terminationGracePeriodSeconds": 10}}), "at '/pods/terminationGracePeriodSeconds': minimum: got 10, want 20"),
+        (
+            json!({"pods": {"terminationGracePeriodSeconds": 10}}),
+            "at '/pods/terminationGracePeriodSeconds': minimum: got 10, want 20",
+        ),
         (json!({"pods": {"shutdownDelay": "1m"}}), "at '/pods/shutdownDelay': '1m' does not match"),
         (json!({"roles": "both"}), "at '/roles': value must be one of 'together', 'apart'"),
         (json!({"image": {"digest": "0a0b"}}), "at '/image/digest'"),
@@ -29,9 +32,15 @@ async fn what_cannot_be_meant_is_refused_by_name() {
         (json!({"kubernetes": {"lease": {"duration": "15"}}}), "at '/kubernetes/lease/duration': '15' does not match"),
         (json!({"retention": {"events": "1w"}}), "at '/retention/events': '1w' does not match"),
         (json!({"service": {"port": 0}}), "at '/service/port': minimum: got 0, want 1"),
-        (json!({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}), "at '/networkPolicy/apiServer/cidrs/0': '10.0.0.1' does not"),
+        (
+            json!({"networkPolicy": {"apiServer": {"cidrs": ["10.0.0.1"]}}}),
+            "at '/networkPolicy/apiServer/cidrs/0': '10.0.0.1' does not",
+        ),
         (json!({"networkPolicy": {"dns": {"to": []}}}), "at '/networkPolicy/dns/to': minItems: got 0, want 1"),
-        (json!({"metrics": {"serviceMonitor": {"renderMode": "maybe"}}}), "at '/metrics/serviceMonitor/renderMode': value must be one of"),
+        (
+            json!({"metrics": {"serviceMonitor": {"renderMode": "maybe"}}}),
+            "at '/metrics/serviceMonitor/renderMode': value must be one of",
+        ),
         (json!({"ingress": {"enabled": true, "hosts": [{"path": "/"}]}}), "at '/ingress/hosts/0': missing property 'host'"),
         // What a schema cannot say.
         (json!({"image": {"repository": ""}}), "image.repository is required"),
@@ -43,10 +52,7 @@ async fn what_cannot_be_meant_is_refused_by_name() {
         (json!({"auth": {"mode": "token"}}), "auth.tokenSecret.name is required with auth.mode token"),
         (json!({"tls": {"certManager": {"enabled": true}}}), "tls.certManager.issuerRef.name is required"),
         (json!({"ingress": {"enabled": true}}), "ingress.hosts is required"),
-        (
-            json!({"httpRoute": {"enabled": true, "renderMode": "alwaysRender"}}),
-            "httpRoute.parentRefs is required",
-        ),
+        (json!({"httpRoute": {"enabled": true, "renderMode": "alwaysRender"}}), "httpRoute.parentRefs is required"),
         (
             json!({"metrics": {"podMonitor": {"enabled": true, "renderMode": "failIfMissing"}}}),
             "metrics.podMonitor.renderMode is failIfMissing, and the cluster does not serve monitoring.coreos.com/v1/PodMonitor",

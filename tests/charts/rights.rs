@@ -94,7 +94,8 @@ impl<'a> Release<'a> {
             json!({"apiGroups": [right.group], "resources": [right.resource], "resourceNames": names, "verbs": [right.verb]})
         };
         let rules: Vec<Value> = its.map(rule).collect();
-        let place = role.namespace.as_ref().map_or("clusterroles".to_owned(), |namespace| format!("namespaces/{namespace}/roles"));
+        let place =
+            role.namespace.as_ref().map_or("clusterroles".to_owned(), |namespace| format!("namespaces/{namespace}/roles"));
         let path = format!("/apis/rbac.authorization.k8s.io/v1/{place}/{}", role.role);
         self.control_plane.send("PATCH", &path, Some(&json!({"rules": rules}))).await.unwrap();
     }
@@ -129,14 +130,16 @@ fn each(namespace: &Option<String>, role: &str, rule: &Value) -> Vec<Right> {
 impl Right {
     fn explained(&self) -> bool {
         EXPLAINED.iter().any(|(verb, group, resource, _)| {
-            (self.verb.as_str(), self.group.as_str(), self.resource.as_str()) == (*verb, *group, *resource) && self.namespace.is_none()
+            (self.verb.as_str(), self.group.as_str(), self.resource.as_str()) == (*verb, *group, *resource)
+                && self.namespace.is_none()
         })
     }
 
     /// As the binary calls it.
     fn said(&self) -> String {
         let Self { namespace, role: _, verb, group, resource, name } = self;
-        let (resource, sub) = resource.split_once('/').map_or((resource.as_str(), String::new()), |(resource, sub)| (resource, format!("/{sub}")));
+        let (resource, sub) =
+            resource.split_once('/').map_or((resource.as_str(), String::new()), |(resource, sub)| (resource, format!("/{sub}")));
         let name = name.as_ref().map(|name| format!(" named {name}")).unwrap_or_default();
         let place = match namespace {
             Some(namespace) => format!(" in namespace {namespace}"),
@@ -150,7 +153,8 @@ impl Right {
 /// What a Deployment tells the front of the binary.
 pub fn options(deployment: &Value) -> FrontOptions {
     let known: BTreeSet<String> = Line::command().get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
-    let is_known = |arg: &String| arg.strip_prefix("--").and_then(|arg| arg.split('=').next()).is_some_and(|name| known.contains(name));
+    let is_known =
+        |arg: &String| arg.strip_prefix("--").and_then(|arg| arg.split('=').next()).is_some_and(|name| known.contains(name));
     let args = args(deployment).into_iter().filter(is_known);
     Line::try_parse_from(["moorline".to_owned()].into_iter().chain(args)).unwrap().options
 }
@@ -162,7 +166,10 @@ async fn each_right_that_is_given_is_asked_about_and_none_is_missing() {
     for (values, account) in [
         (json!({}), "moorline"),
         (json!({"kubernetes": {"mirror": "all", "watchNamespaces": [other, "default"]}}), "moorline"),
-        (json!({"kubernetes": {"mirror": "off"}, "roles": "apart", "auth": {"mode": "token", "tokenSecret": {"name": "tokens"}}}), "moorline-controller"),
+        (
+            json!({"kubernetes": {"mirror": "off"}, "roles": "apart", "auth": {"mode": "token", "tokenSecret": {"name": "tokens"}}}),
+            "moorline-controller",
+        ),
     ] {
         let namespace = control_plane.namespace_of_its_own().await;
         let release = Release::of(control_plane, &namespace, &values).await;
