@@ -6,7 +6,7 @@ export SQLX_OFFLINE := true
 EXAMPLE := target/dev/workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check fmt sqlx crds reference docs bench lint-image release clean
+.PHONY: help dev test check fmt sqlx crds reference deploy docs bench lint-image release clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,9 +22,10 @@ $(EXAMPLE):
 
 test: ## Run every test, on a real PostgreSQL, with real clients, and beside a real kube-apiserver
 	@scripts/ensure-postgres >/dev/null
-	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && prometheus=$$(scripts/ensure-prometheus) && echo "cargo test" && \
-		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest MOORLINE_TEST_PROMETHEUS=$$prometheus cargo test && \
-		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest cargo test --all-features --test main -- traces:: profile::
+	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && helm=$$(scripts/ensure-helm) && \
+		prometheus=$$(scripts/ensure-prometheus) && echo "cargo test" && \
+		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest MOORLINE_TEST_HELM=$$helm \
+		MOORLINE_TEST_PROMETHEUS=$$prometheus cargo test
 
 check: ## Format, lints, docs, generated files, dependencies: everything but the tests
 	cargo fmt --check
@@ -60,10 +61,13 @@ lint-image: ## Look at deploy/Dockerfile with hadolint (from PyPI)
 release: lint-image ## Build what is released, for this machine's architecture, into dist/
 	scripts/release
 
+deploy: ## Make the generated parts of deploy/ again, after crds/ or the chart changed
+	scripts/render-deploy deploy
+
 bench: ## Measure
 	@scripts/ensure-postgres >/dev/null
 	@envtest=$$(scripts/ensure-envtest cached) && echo "cargo bench" && MOORLINE_TEST_ENVTEST=$$envtest cargo bench
 
 clean: ## Remove what was built, the tools and the workspace to play with included
 	cargo clean
-	rm -rf target/tools target/dev tests/envtest/bin tests/prometheus/bin dist
+	rm -rf target/tools target/dev tests/envtest/bin tests/deploy/bin tests/prometheus/bin dist

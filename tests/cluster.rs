@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 
 #[tokio::test]
 async fn the_whole_story_is_told_in_manifests() {
-    let front = Front::start(ControlPlane::shared().await, &[]).await;
+    the_story(&Front::start(ControlPlane::shared().await, &[]).await).await;
+}
+
+/// Pinned, drifted, refreshed, deleted.
+pub async fn the_story(front: &Front<'_>) {
     front.apply(&json!({"kind": "Agent", "metadata": {"name": "ws"}, "spec": {}})).await;
     front
         .apply(&json!({"kind": "Chat", "metadata": {"name": "fix"}, "spec": {"agentRef": {"name": "ws"}, "owner": "alice"}}))

@@ -10,6 +10,7 @@ mod auth;
 mod backup;
 mod bad_input;
 mod caches;
+mod charts;
 mod cli;
 mod cli_apply;
 mod cli_connect;

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod collector;
 pub mod envtest;
 pub mod gateway;
+pub mod helm;
 pub mod hostile;
 pub mod kubectl;
 pub mod link;

@@ -4,12 +4,12 @@
 
 use super::{
     super::{FrontOptions, Mirror, kind::Kind},
-    REQUEST,
+    REQUEST, ours,
 };
 use crate::v1alpha1::GROUP;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use kube::{Api, Client, api::PostParams};
+use kube::{Api, Client, ResourceExt as _, api::PostParams};
 use tokio::time::timeout;
 
 /// Reviews that are asked for at once.
@@ -41,6 +41,8 @@ struct Right {
     group: &'static str,
     resource: &'static str,
     subresource: Option<&'static str>,
+    /// Of one object only: an account need not be given more.
+    name: Option<String>,
     place: Place,
 }
 
@@ -53,10 +55,13 @@ enum Place {
 
 impl std::fmt::Display for Right {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { verb, group, resource, subresource, place } = self;
+        let Self { verb, group, resource, subresource, name, place } = self;
         write!(f, "{verb} {resource}.{group}")?;
         if let Some(subresource) = subresource {
             write!(f, "/{subresource}")?;
+        }
+        if let Some(name) = name {
+            write!(f, " named {name}")?;
         }
         match place {
             Place::Namespace(namespace) => write!(f, " in namespace {namespace}"),
@@ -87,6 +92,7 @@ async fn allowed(api: &Api<SelfSubjectAccessReview>, right: &Right) -> Result<bo
         group: Some(right.group.into()),
         resource: Some(right.resource.into()),
         subresource: right.subresource.map(Into::into),
+        name: right.name.clone(),
         namespace: match &right.place {
             Place::Namespace(namespace) => Some(namespace.clone()),
             Place::AllNamespaces | Place::Cluster => None,
@@ -111,7 +117,7 @@ fn needed(options: &FrontOptions, own_namespace: Option<&str>) -> Vec<Right> {
     let mut needed = Vec::new();
     for place in places {
         let mut need = |group, resource, subresource, verbs: &[&'static str]| {
-            let right = |verb: &&'static str| Right { verb, group, resource, subresource, place: place.clone() };
+            let right = |verb: &&'static str| Right { verb, group, resource, subresource, name: None, place: place.clone() };
             needed.extend(verbs.iter().map(right));
         };
         for kind in [Kind::Chat, Kind::Agent] {
@@ -134,11 +140,16 @@ fn needed(options: &FrontOptions, own_namespace: Option<&str>) -> Vec<Right> {
     }
     let namespace = options.lease.lease_namespace.as_deref().or(own_namespace);
     let place = namespace.map_or(Place::AllNamespaces, |namespace| Place::Namespace(namespace.to_owned()));
-    for verb in ["get", "create", "update"] {
+    // Of the Lease, which one is known; but whoever creates an object has not named it yet when rights are looked at.
+    let lease = Some(options.lease.lease_name.clone());
+    for (verb, name) in [("get", lease.clone()), ("create", None), ("update", lease)] {
         let (group, resource) = ("coordination.k8s.io", "leases");
-        needed.push(Right { verb, group, resource, subresource: None, place: place.clone() });
+        needed.push(Right { verb, group, resource, subresource: None, name, place: place.clone() });
     }
-    let (group, resource) = ("apiextensions.k8s.io", "customresourcedefinitions");
-    needed.push(Right { verb: "get", group, resource, subresource: None, place: Place::Cluster });
+    for definition in ours() {
+        let (group, resource) = ("apiextensions.k8s.io", "customresourcedefinitions");
+        let name = Some(definition.name_any());
+        needed.push(Right { verb: "get", group, resource, subresource: None, name, place: Place::Cluster });
+    }
     needed
 }
