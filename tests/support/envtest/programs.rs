@@ -54,8 +54,7 @@ impl Layout {
         let it = Self { home: tempfile::tempdir().unwrap(), etcd, apiserver };
         fs::create_dir(it.data()).unwrap();
         fs::create_dir(it.certs()).unwrap();
-        let key = it.certs().join("sa.key");
-        let made = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").stderr(Stdio::null()).status();
+        let made = Command::new("openssl").args(["genrsa", "-out"]).arg(it.tokens_key()).arg("2048").stderr(Stdio::null()).status();
         assert!(made.unwrap().success(), "openssl genrsa");
         let tokens = [("admin", ADMIN), ("moorline", MOORLINE)];
         let lines = tokens.map(|(name, token)| format!("{token},{name},{name}-uid,system:masters\n"));
@@ -101,6 +100,11 @@ impl Layout {
     /// Its key.
     pub fn key(&self) -> PathBuf {
         self.certs().join("apiserver.key")
+    }
+
+    /// What the apiserver signs tokens with.
+    pub fn tokens_key(&self) -> PathBuf {
+        self.certs().join("sa.key")
     }
 
     /// What the apiserver was asked and did.
