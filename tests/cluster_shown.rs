@@ -8,7 +8,7 @@ use crate::support::{
     postgres::TestDb,
     until::{until, until_within},
 };
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, future};
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, WatchEvent, WatchParams},
@@ -65,12 +65,12 @@ async fn shows(front: &Front<'_>) -> Shows {
     let api: Api<Chat> = Api::namespaced(client, &front.namespace);
     let version = api.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
     let events = api.watch(&WatchParams::default(), &version).await.unwrap();
-    let shown = |event| match event {
+    let shown = |event: WatchEvent<Chat>| match event {
         WatchEvent::Added(chat) | WatchEvent::Modified(chat) => Some((chat.name_any(), state(&chat))),
         WatchEvent::Bookmark(_) => None,
         other => panic!("{other:?}"),
     };
-    events.map(Result::unwrap).filter_map(async move |event| shown(event)).boxed()
+    events.map(Result::unwrap).filter_map(move |event| future::ready(shown(event))).boxed()
 }
 
 fn state(chat: &Chat) -> Option<State> {
@@ -94,12 +94,10 @@ fn is_part_of(shown: &[State], held: &[State]) -> Result<(), String> {
 
 /// Changes what a chat asks for, in the cluster.
 async fn ask(front: &Front<'_>, round: usize, chat: usize) {
+    let (agent, policy) = (["a", "b"][(round / 5 + chat) % 2], ["Manual", "OnDrift"][chat % 2]);
     let manifest = json!({
         "metadata": {"annotations": {"moorline.dev/refresh-requested-at": format!("round-{}", round / 3)}},
-        "spec": {
-            "agentRef": {"name": ["a", "b"][(round / 5 + chat) % 2]}, "refreshPolicy": ["Manual", "OnDrift"][chat % 2],
-            "suspend": (round + chat) % 11 == 0,
-        },
+        "spec": {"agentRef": {"name": agent}, "refreshPolicy": policy, "suspend": (round + chat).is_multiple_of(11)},
     });
     let path = format!("/apis/moorline.dev/v1alpha1/namespaces/{}/chats/chat-{chat}", front.namespace);
     front.control_plane.send("PATCH", &path, Some(&manifest)).await.unwrap();
