@@ -200,3 +200,24 @@ async fn what_happens_to_a_chat_again_and_again_is_one_event_that_counts() {
     let described = front.kubectl(&["describe", "chat/fix"]).await.out();
     assert!(described.contains("x4"), "people see it: {described}");
 }
+
+#[tokio::test]
+async fn a_chat_with_the_longest_name_has_events_too_and_one_that_somebody_deleted_is_told_anew() {
+    let front = Front::start(ControlPlane::shared().await, &[]).await;
+    let long = "a".repeat(253);
+    front.apply(&json!({"kind": "Agent", "metadata": {"name": "ws"}, "spec": {}})).await;
+    front.apply(&json!({"kind": "Chat", "metadata": {"name": long}, "spec": {"agentRef": {"name": "ws"}}})).await;
+    front.push("ws", "begin").await;
+    front.until_shown(&format!("chat/{long}"), "Ready", "True", "Pinned").await;
+    for round in 0..2 {
+        front.push("ws", &format!("round {round}")).await;
+        front.until_shown(&format!("chat/{long}"), "Drifted", "True", "ContentChanged").await;
+        front.kubectl(&["annotate", "--overwrite", "chat", &long, &format!("moorline.dev/refresh-requested-at=r{round}")]).await.out();
+        until("its refresh is an Event, which is no series", || async {
+            let events = events(&front, &long, "ContextRefreshed").await;
+            (events.len() == 1 && events[0]["series"].is_null()).then_some(())
+        })
+        .await;
+        front.kubectl(&["delete", "events.events.k8s.io", "--all"]).await.out();
+    }
+}
