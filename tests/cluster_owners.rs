@@ -145,7 +145,7 @@ async fn who_takes_a_field_of_the_status_is_told_whose_it_is_and_by_force_holds_
         "apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "fix"}, "status": {"dirty": true, "state": "Running"},
     });
     let conflict = apply_as(&front, "theirs", &theirs, &["--subresource=status"]).await.err();
-    assert!(conflict.contains(r#"conflict with "moorline-controller""#) && conflict.contains(".status.dirty"), "{conflict}");
+    assert!(conflict.contains(r#"conflicts with "moorline-controller""#) && conflict.contains(".status.dirty"), "{conflict}");
     apply_as(&front, "theirs", &theirs, &["--subresource=status", "--force-conflicts"]).await.out();
     until("the cluster shows what PostgreSQL holds", || async {
         let status = front.get("chat/fix").await["status"].clone();

@@ -54,8 +54,10 @@ enum Stage {
     Panic,
 }
 
+/// Whom the apiserver does not know has no name.
 #[derive(Deserialize)]
 struct Named {
+    #[serde(default)]
     username: String,
 }
 
