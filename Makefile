@@ -25,7 +25,8 @@ test: ## Run every test, on a real PostgreSQL, with real clients, and beside a r
 	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && helm=$$(scripts/ensure-helm) && \
 		prometheus=$$(scripts/ensure-prometheus) && echo "cargo test" && \
 		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest MOORLINE_TEST_HELM=$$helm \
-		MOORLINE_TEST_PROMETHEUS=$$prometheus cargo test
+		MOORLINE_TEST_PROMETHEUS=$$prometheus cargo test && \
+		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest cargo test --all-features --test main -- traces:: profile::
 
 check: ## Format, lints, docs, generated files, dependencies: everything but the tests
 	cargo fmt --check

@@ -11,14 +11,18 @@ use std::time::Duration;
 
 /// Half of them manifests, half of them made through the API.
 const OBJECTS: u32 = 2_000;
-/// How long the front is watched doing nothing.
-const OBSERVED: Duration = Duration::from_mins(1);
+/// How long the front is watched doing nothing, in seconds; `MOORLINE_TEST_IDLE` says another number.
+const OBSERVED: u64 = 60;
 /// How long all of them may take, beside whatever else runs.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 fn chat(name: &str) -> Value {
     json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": name},
            "spec": {"owner": "alice", "agentRef": {"name": "ws"}}})
+}
+
+fn observed() -> Duration {
+    Duration::from_secs(std::env::var("MOORLINE_TEST_IDLE").map_or(OBSERVED, |seconds| seconds.parse().unwrap()))
 }
 
 async fn make(front: &Front<'_>) {
@@ -34,12 +38,19 @@ async fn make(front: &Front<'_>) {
     made.buffer_unordered(8).collect::<Vec<_>>().await;
 }
 
-/// Waits until each shows that it is pinned, and whether it has drifted.
+/// Waits until each shows that it is pinned, and whether it has drifted. Looks at few at a time: at all of them only when about as
+/// much was written as it takes.
 async fn until_all_show(front: &Front<'_>, dirty: bool) {
+    let path = format!("/apis/moorline.dev/v1alpha1/namespaces/{}/chats", front.namespace);
     until_within(PATIENCE, &format!("all show dirty={dirty}"), || async {
-        let selector = format!("--field-selector=status.dirty={dirty}");
-        let names = front.kubectl(&["get", "chats", &selector, "-o", "jsonpath={.items[*].status.pinned.snapshot}"]).await;
-        (names.ok && names.out.split_whitespace().count() == OBJECTS as usize).then_some(())
+        let others =
+            front.control_plane.send("GET", &format!("{path}?limit=1&fieldSelector=status.dirty!={dirty}"), None).await?;
+        if !others["items"].as_array()?.is_empty() {
+            return None;
+        }
+        let all = front.control_plane.send("GET", &path, None).await?;
+        let pinned = all["items"].as_array()?.iter().filter(|chat| chat["status"]["pinned"]["snapshot"].is_string());
+        (pinned.count() == OBJECTS as usize).then_some(())
     })
     .await;
 }
@@ -88,13 +99,15 @@ async fn beside_2000_objects_an_idle_front_writes_nothing_for_a_minute_and_a_cha
         "{looked} looks at {OBJECTS} objects, and some at an agent, a snapshot and probes"
     );
 
-    // A minute of observation, not a wait for something to come about: what is asked is that nothing does.
+    // An observation, not a wait for something to come about: what is asked is that nothing does.
     let (mark, looks) = (front.control_plane.mark(), front.metric("moorline_mirror_looks_total").await);
-    tokio::time::sleep(OBSERVED).await;
+    let observed = observed();
+    tokio::time::sleep(observed).await;
     assert_eq!(written(&front, mark).await, []);
     let looked = front.metric("moorline_mirror_looks_total").await - looks;
     assert!(looked <= 4, "{looked} looks, of which the last probe can have left a few");
     let renewals = front.control_plane.writes_since(mark).await;
     let renewals = renewals.iter().filter(|it| it.namespace == front.namespace && it.resource == "leases").count();
-    assert!(renewals >= 30, "it was there all the time: it has renewed its Lease {renewals} times");
+    println!("0 writes and {looked} looks in {observed:?}, {renewals} renewals of the Lease");
+    assert!(renewals as u64 >= observed.as_secs() / 2, "it was there all the time: it has renewed its Lease {renewals} times");
 }

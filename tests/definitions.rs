@@ -156,10 +156,8 @@ async fn every_verb_that_the_account_lacks_is_named_and_no_other() {
             };
             let expected: Vec<String> =
                 names.iter().map(|name| format!("{verb} {resource}.{group}{subresource}{name}{place}")).collect();
-            until(&format!("only this is missing: {expected:?}"), || async {
-                (missing(&all).await == expected).then_some(())
-            })
-            .await;
+            until(&format!("only this is missing: {expected:?}"), || async { (missing(&all).await == expected).then_some(()) })
+                .await;
         }
     }
     // The last one: nobody can say that the definitions do not fit.

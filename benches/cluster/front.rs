@@ -23,6 +23,8 @@ pub const THEIRS: &str = "bare";
 const PATIENCE: Duration = Duration::from_mins(4);
 /// Requests at once, where it does not matter how many.
 const AT_ONCE: usize = 16;
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(100);
 /// Objects in a page of a list.
 const PAGE: u32 = 500;
 
@@ -134,16 +136,16 @@ impl<'a> Front<'a> {
 
 /// What a server says of itself under a name, summed over its labels.
 pub async fn metric(place: &Place, name: &str) -> anyhow::Result<f64> {
-    let text = reqwest::get(format!("http://{}/metrics", place.process.address)).await?.text().await?;
+    let text = place.text("metrics").await?;
     let of = |line: &str| line.strip_prefix("moorline_")?.strip_prefix(name)?.rsplit_once(' ')?.1.parse::<f64>().ok();
     let found: Vec<f64> = text.lines().filter_map(of).collect();
     ensure!(!found.is_empty(), "it has no metric {name}");
     Ok(found.iter().sum())
 }
 
-/// Looks every 20 ms until it is so.
+/// Looks every so often until it is so: not too often, because a look costs what is looked at something too.
 pub async fn until<T>(what: &str, look: impl AsyncFn() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
-    let (began, mut ticks) = (Instant::now(), tokio::time::interval(Duration::from_millis(20)));
+    let (began, mut ticks) = (Instant::now(), tokio::time::interval(LOOK));
     loop {
         ticks.tick().await;
         if let Some(found) = look().await.with_context(|| what.to_owned())? {

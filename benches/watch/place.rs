@@ -114,6 +114,11 @@ impl Place {
         }
     }
 
+    /// What it says of itself.
+    pub async fn text(&self, path: &str) -> anyhow::Result<String> {
+        Ok(self.http.get(format!("http://{}/{path}", self.process.address)).send().await?.text().await?)
+    }
+
     /// Asks for something below the namespace.
     pub async fn ask(&self, method: reqwest::Method, path: &str, body: &Value) -> anyhow::Result<Value> {
         let url = format!("http://{}{BASE}/{path}", self.process.address);

@@ -3,6 +3,7 @@
 use super::{ControlPlane, User, programs};
 use crate::support::kubectl::Kubectl;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
 use std::fs;
 
 /// A way to the apiserver, which each verb changes in one thing.
@@ -52,6 +53,13 @@ impl Access<'_> {
     /// A kubeconfig (as JSON).
     pub fn kubeconfig(&self) -> String {
         programs::kubeconfig(&self.to.layout, &self.server, &self.token, &self.namespace)
+    }
+
+    /// A kubeconfig for whom the token in a file is, which may change.
+    pub fn kubeconfig_with_token_in(&self, file: &std::path::Path) -> String {
+        let mut kubeconfig: Value = serde_json::from_str(&self.kubeconfig()).unwrap();
+        kubeconfig["users"][0]["user"] = json!({"tokenFile": file});
+        kubeconfig.to_string()
     }
 
     /// A kubectl with a home of its own.

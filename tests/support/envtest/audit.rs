@@ -54,9 +54,10 @@ enum Stage {
     Panic,
 }
 
+/// Whom the apiserver does not know has no name.
 #[derive(Deserialize)]
 struct Named {
-    #[serde(default)] // of a caller that nobody knows
+    #[serde(default)]
     username: String,
 }
 

@@ -54,8 +54,8 @@ impl Layout {
         let it = Self { home: tempfile::tempdir().unwrap(), etcd, apiserver };
         fs::create_dir(it.data()).unwrap();
         fs::create_dir(it.certs()).unwrap();
-        let key = it.certs().join("sa.key");
-        let made = Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048").stderr(Stdio::null()).status();
+        let made =
+            Command::new("openssl").args(["genrsa", "-out"]).arg(it.token_key()).arg("2048").stderr(Stdio::null()).status();
         assert!(made.unwrap().success(), "openssl genrsa");
         let tokens = [("admin", ADMIN), ("moorline", MOORLINE)];
         let lines = tokens.map(|(name, token)| format!("{token},{name},{name}-uid,system:masters\n"));
@@ -103,7 +103,7 @@ impl Layout {
         self.certs().join("apiserver.key")
     }
 
-    /// What it signs the tokens of service accounts with.
+    /// What the apiserver signs the tokens of service accounts with.
     pub fn token_key(&self) -> PathBuf {
         self.certs().join("sa.key")
     }
