@@ -79,6 +79,19 @@ async fn an_agent_is_its_service_accounts_of_its_own_namespace_and_nobodys_else(
             assert_eq!((code, text.contains(NAME)), (200, false), "{path}: {text}");
         }
     }
+    // A user's whole name is no service account's name: nothing is theirs that has it.
+    let account = &world.user("stranger").name;
+    let in_full = json!({"metadata": {"name": "in-full"}, "spec": {"serviceAccountName": account}});
+    let watch = world.answer("stranger", &world.path("contextevents?watch=1&timeoutSeconds=2")).await;
+    let (code, text) = world.send("admin", "POST", "agents", Some(in_full)).await;
+    assert_eq!(code, 201, "{text}");
+    assert_eq!(world.get_as("stranger", &world.path("agents/in-full")).await.0, 403);
+    for list in ["agents", "contextevents", "events"] {
+        let (code, text) = world.get_as("stranger", &world.path(list)).await;
+        assert_eq!((code, text.contains("in-full")), (200, false), "{list}: {text}");
+    }
+    assert!(!watch.text().await.unwrap().contains("in-full"));
+    assert!(world.get_as("viewer", &world.path("contextevents")).await.1.contains("in-full"));
     // The right one finds its own in all namespaces, too.
     let (_, text) = world.get_as("owner", "/apis/moorline.dev/v1alpha1/agents").await;
     assert!(text.contains("robots") && !text.contains(NAME), "{text}");

@@ -258,6 +258,50 @@ mod tests {
         }
     }
 
+    /// A cluster that answers every question with this status.
+    fn reviews(status: serde_json::Value) -> Reviews {
+        let answer = move |_: http::Request<kube::client::Body>| {
+            let said = serde_json::json!({"spec": {}, "status": status});
+            async move { Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(said.to_string().into_bytes()))) }
+        };
+        let client = Client::new(tower::service_fn(answer), "default");
+        let times = Times { token: Duration::from_mins(1), allow: Duration::from_mins(5), deny: Duration::from_secs(30) };
+        Reviews::new(client, crate::clock::system(), "moorline".into(), times)
+    }
+
+    #[tokio::test]
+    async fn a_token_is_known_only_when_the_cluster_says_that_it_is_for_us() {
+        let known = async |status: serde_json::Value| reviews(status).subject(&"a".into()).await.expect("an answer").is_some();
+        let user = serde_json::json!({"username": "alice"});
+        let said = |authenticated, audiences: &[&str]| {
+            serde_json::json!({"authenticated": authenticated, "audiences": audiences, "user": user})
+        };
+        assert!(known(said(true, &["vault", "moorline"])).await);
+        assert!(!known(said(true, &["vault"])).await);
+        assert!(!known(said(false, &["moorline"])).await);
+        assert!(!known(serde_json::json!({"authenticated": true, "user": user})).await, "it knows of no audiences");
+        assert!(!known(serde_json::json!({"authenticated": true, "audiences": ["moorline"]})).await, "nobody");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_wins() {
+        let said = async |status: serde_json::Value| {
+            let subject = Subject::new(UserInfo { username: Some("alice".into()), ..UserInfo::default() }).expect("a user");
+            let deed = Deed {
+                verb: "get",
+                group: "moorline.dev",
+                resource: "chats",
+                subresource: None,
+                namespace: "team-a".into(),
+                name: "x".into(),
+            };
+            reviews(status).allowed(&Arc::new(subject), &deed).await.expect("an answer").value
+        };
+        assert!(said(serde_json::json!({"allowed": true})).await);
+        assert!(!said(serde_json::json!({"allowed": true, "denied": true})).await);
+        assert!(!said(serde_json::json!({"allowed": false})).await);
+    }
+
     #[test]
     fn a_service_account_is_known_by_its_name_and_others_are_not() {
         let subject = |user: &str| Subject::new(UserInfo { username: Some(user.into()), ..UserInfo::default() }).expect("a user");
