@@ -183,11 +183,14 @@ impl Server {
                 tasks.spawn(horizon::run(pool.clone(), clock.clone(), stop.clone()));
                 tasks.spawn(census::run(pool.clone(), clock.clone(), stop.clone()));
                 let reconciler = Reconciler::new(pool.clone(), clock.clone());
-                let poll = config.poll();
-                let worker = Worker { reconciler, pool: pool.clone(), clock: clock.clone(), wake: wake.clone(), poll };
-                if !role.converges() {
-                    tasks.spawn(worker.upkeep(stop.clone()));
-                } else {
+                let worker = Worker {
+                    reconciler,
+                    pool: pool.clone(),
+                    clock: clock.clone(),
+                    wake: wake.clone(),
+                    poll: config.poll(),
+                };
+                if role.converges() {
                     if let Some((options, cluster)) = front {
                         let (pool, clock, wake) = (pool.clone(), clock.clone(), wake.clone());
                         let (tail, liveness) = (state.tail().clone(), state.liveness().clone());
@@ -203,6 +206,8 @@ impl Server {
                     };
                     tasks.spawn(retention.run(stop.clone()));
                     working = Some(tasks.spawn(worker.run(stop.clone())));
+                } else {
+                    tasks.spawn(worker.upkeep(stop.clone()));
                 }
             }
         }

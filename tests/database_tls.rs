@@ -72,7 +72,8 @@ async fn each_mode_of_tls_does_what_its_name_says() {
 
     // A URL that somebody else writes says nothing of TLS; libpq's variables do.
     for (file, code) in [(&right, Some(0)), (&wrong, Some(1))] {
-        let mut command = Shell::bare().command(&["migrate", "--database-url", &postgres.url(&who, "localhost", NAME, "")]);
+        let shell = Shell::bare();
+        let mut command = shell.command(&["migrate", "--database-url", &postgres.url(&who, "localhost", NAME, "")]);
         command.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", file);
         assert_eq!(ended(command.spawn().unwrap()).await.code, code, "{file}");
     }

@@ -59,7 +59,7 @@ impl Database {
     /// How to connect.
     pub fn access(&self) -> Result<DatabaseAccess, DatabaseUrlError> {
         match (&self.database_url, &self.database_url_file) {
-            (Some(url), _) => Ok(parse(url.expose_secret(), "--database-url".to_owned())?.into()),
+            (Some(url), _) => Ok(parse(url.expose_secret(), "--database-url")?.into()),
             (None, Some(path)) => {
                 let (file, contents) = Watched::open(&[path])?;
                 let options = options_in(&file, &contents.concat())?;
@@ -78,7 +78,7 @@ pub fn options_in(file: &Watched, content: &[u8]) -> Result<PgConnectOptions, Da
     if text.is_empty() {
         return Err(not_a_url("it is empty"));
     }
-    parse(text, from())
+    parse(text, &from())
 }
 
 /// The parameters that sqlx takes. It logs others with their values, which may be secret: they do not come that far.
@@ -102,9 +102,9 @@ const KNOWN: [&str; 17] = [
     "options",
 ];
 
-fn parse(text: &str, from: String) -> Result<PgConnectOptions, DatabaseUrlError> {
+fn parse(text: &str, from: &str) -> Result<PgConnectOptions, DatabaseUrlError> {
     // The library's reasons for a parameter's refusal repeat its value.
-    let refused = |why: &str| DatabaseUrlError::NotAUrl { from: from.clone(), why: why.to_owned() };
+    let refused = |why: &str| DatabaseUrlError::NotAUrl { from: from.to_owned(), why: why.to_owned() };
     let mut url = Url::parse(text).map_err(|error| refused(&error.to_string()))?;
     if !matches!(url.scheme(), "postgres" | "postgresql") {
         return Err(refused("it must begin with postgres:// or postgresql://"));
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn refused(url: &str) -> String {
-        parse(url, "--database-url".into()).expect_err(url).to_string()
+        parse(url, "--database-url").expect_err(url).to_string()
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
             "postgres://db/?hostaddr=hunter2",
             "postgres://a:%ff%00hunter2@db/",
         ] {
-            let Err(error) = parse(url, "--database-url".into()) else {
+            let Err(error) = parse(url, "--database-url") else {
                 assert!(url.contains("%ff"), "{url} was taken");
                 continue;
             };
@@ -179,7 +179,7 @@ mod tests {
         let authority = tempfile::NamedTempFile::new().expect("a file");
         let authority = authority.path().display();
         let url = "postgres://moorline:a%20b@db.example:5433/name?connect_timeout=3&sslmode=verify-full";
-        let options = parse(&format!("{url}&sslrootcert={authority}"), "--database-url".into()).expect("a URL");
+        let options = parse(&format!("{url}&sslrootcert={authority}"), "--database-url").expect("a URL");
         assert_eq!(
             (options.get_host(), options.get_port(), options.get_username(), options.get_database()),
             ("db.example", 5433, "moorline", Some("name"))

@@ -262,7 +262,9 @@ mod tests {
     fn reviews(status: serde_json::Value) -> Reviews {
         let answer = move |_: http::Request<kube::client::Body>| {
             let said = serde_json::json!({"spec": {}, "status": status});
-            async move { Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(said.to_string().into_bytes()))) }
+            async move {
+                Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::from(said.to_string().into_bytes())))
+            }
         };
         let client = Client::new(tower::service_fn(answer), "default");
         let times = Times { token: Duration::from_mins(1), allow: Duration::from_mins(5), deny: Duration::from_secs(30) };
@@ -273,9 +275,7 @@ mod tests {
     async fn a_token_is_known_only_when_the_cluster_says_that_it_is_for_us() {
         let known = async |status: serde_json::Value| reviews(status).subject(&"a".into()).await.expect("an answer").is_some();
         let user = serde_json::json!({"username": "alice"});
-        let said = |authenticated, audiences: &[&str]| {
-            serde_json::json!({"authenticated": authenticated, "audiences": audiences, "user": user})
-        };
+        let said = |authenticated, audiences: &[&str]| serde_json::json!({"authenticated": authenticated, "audiences": audiences, "user": user});
         assert!(known(said(true, &["vault", "moorline"])).await);
         assert!(!known(said(true, &["vault"])).await);
         assert!(!known(said(false, &["moorline"])).await);
