@@ -119,18 +119,7 @@ async fn a_replica_that_is_told_to_stop_under_load_loses_nothing_and_is_gone_in_
 
     // The stream of the watch has ended as streams do, and what it said holds: whoever goes on from there at the other sees
     // the rest, each once.
-<<<<<<< ours
-    let (mut seen, mut version) = (BTreeSet::new(), String::new());
-    let mut note = |event: &Value| {
-        version = event["object"]["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-        if event["type"] == "ADDED" {
-            // What the list began with may be told once more, when the log comes to it.
-            seen.insert(event["object"]["metadata"]["name"].as_str().unwrap().to_owned());
-        }
-    };
-=======
     let (mut seen, mut version) = (BTreeSet::new(), list);
->>>>>>> theirs
     while let Some(event) = watch.next().await {
         version = event["object"]["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
         note(&event, &mut seen);

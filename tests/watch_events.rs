@@ -2,7 +2,7 @@
 //! reading the database and following the tail.
 
 use crate::support::{
-    api::{Api, BASE, NAMESPACE, file, settings},
+    api::{Api, BASE, Caller, NAMESPACE, file, settings},
     postgres::{TestDb, database},
     stream::{Watch, all_readable},
     until::until,
@@ -37,6 +37,146 @@ async fn until_the_end(watch: &mut Watch, field: &str) -> (Vec<String>, Value) {
         assert_eq!(event["type"], "ADDED", "{event}");
         told.push(event["object"][field].as_str().expect("what happened").to_owned());
     }
+}
+
+#[tokio::test]
+async fn context_events_tell_the_story_once_across_pages_watches_and_servers() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let run = api.running_agent("ws-1").await;
+    api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
+    api.create_chat("demo", json!({"agentRef": {"name": "ws-1"}})).await;
+    api.create_chat("other", json!({})).await;
+    all_readable(&db).await;
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = api.get(&format!("{}?chat=demo&limit=1&cursor={cursor}", events())).await.expect(200);
+        for event in page["items"].as_array().unwrap() {
+            seen.push(event.clone());
+        }
+        match page["metadata"]["continue"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => break,
+        }
+    }
+    let last = seen.last().unwrap()["metadata"]["name"].as_str().unwrap().to_owned();
+    // Another server, and a watch from where the pages ended.
+    let api = Api::start(&db).await;
+    let mut watch = Watch::open(&api, &events(), &format!("chat=demo&cursor={last}")).await;
+    api.pushed(&run, 2, json!([file("AGENTS.md", "two"), file("CLAUDE.md", "x")])).await;
+    let drifted = watch.until(|event| event["object"]["type"] == "ContextDrifted").await["object"].clone();
+    assert_eq!(drifted["message"], "2 resources changed: AGENTS.md, CLAUDE.md");
+    assert_eq!(
+        (&drifted["kind"], &drifted["chat"]["name"], &drifted["agent"]["name"]),
+        (&json!("ContextEvent"), &json!("demo"), &json!("ws-1"))
+    );
+    assert!(drifted["from"].as_str().unwrap().starts_with("sha256:") && drifted["from"] != drifted["to"]);
+    all_readable(&db).await;
+    // The whole story, told at once, numbered without a gap.
+    let all = api.get(&format!("{}?chat=demo", events())).await.expect(200);
+    let numbers: Vec<i64> = all["items"].as_array().unwrap().iter().map(|event| event["chat"]["seq"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, (1..=i64::try_from(numbers.len()).unwrap()).collect::<Vec<_>>());
+    assert_eq!(all["items"].as_array().unwrap()[..seen.len()], seen[..]);
+    let of_agent = api.get(&format!("{}?agent=ws-1", events())).await.expect(200);
+    let kinds: Vec<&str> = of_agent["items"].as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert!(
+        kinds.contains(&"AgentCreated") && kinds.contains(&"ContextDrifted") && kinds.contains(&"SnapshotAccepted"),
+        "{kinds:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_cursor_from_before_what_is_kept_is_expired_and_nonsense_is_refused() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    api.create_chat("demo", json!({})).await;
+    api.get(&format!("{}?cursor=5-1", events())).await.refused(410, "Expired");
+    let error = Watch::open(&api, &events(), "cursor=5-1").await.next().await.expect("an error");
+    assert_eq!((&error["type"], &error["object"]["reason"]), (&json!("ERROR"), &json!("Expired")));
+    for query in ["cursor=nonsense", "cursor=1", "cursor=01-2", "cursor=-1-2", "limit=few"] {
+        let refused = api.get(&format!("{}?{query}", events())).await.refused(400, "BadRequest");
+        assert!(refused.message.starts_with(query.split('=').next().unwrap()), "{}", refused.message);
+    }
+}
+
+#[tokio::test]
+async fn events_are_told_to_whose_they_are_also_when_their_chat_is_gone() {
+    let db = database().await;
+    let api = Api::with_tokens(&db, "a,alice,1\nb,bob,2\nroot,admin,3,\"system:masters\"\n").await;
+    let (alice, bob) = (api.as_token("a"), api.as_token("b"));
+    alice.create_chat("hers", json!({})).await;
+    bob.create_chat("his", json!({})).await;
+    alice.delete(&"chats/hers").await.expect(200);
+    all_readable(&db).await;
+    let kinds = async |caller: &Caller| {
+        let list = caller.get(&events()).await.expect(200);
+        let told = |event: &Value| format!("{} {}", event["type"].as_str().unwrap(), event["chat"]["name"].as_str().unwrap());
+        list["items"].as_array().unwrap().iter().map(told).collect::<Vec<_>>()
+    };
+    let hers = kinds(&alice).await;
+    assert_eq!(hers.first().map(String::as_str), Some("ChatCreated hers"));
+    assert_eq!(hers.last().map(String::as_str), Some("ChatDeleted hers"));
+    assert!(hers.iter().all(|told| told.ends_with(" hers")));
+    assert!(kinds(&bob).await.iter().all(|told| told.ends_with(" his")));
+    let mut watch = Watch::open(&bob, &events(), "").await;
+    assert_eq!(watch.next().await.unwrap()["object"]["chat"]["name"], "his");
+}
+
+#[tokio::test]
+async fn the_story_of_an_object_is_there_as_core_events() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let run = api.running_agent("ws-1").await;
+    api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
+    let chat = api.create_chat("demo", json!({"agentRef": {"name": "ws-1"}})).await;
+    let uid = chat["metadata"]["uid"].as_str().unwrap();
+    all_readable(&db).await;
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/events");
+    let selector = format!(
+        "involvedObject.kind=Chat,involvedObject.name=demo,involvedObject.uid={uid},involvedObject.namespace={NAMESPACE}"
+    );
+    let list = api.get(&format!("{path}?fieldSelector={}", selector.replace('=', "%3D"))).await.expect(200);
+    let reasons: Vec<&str> = list["items"].as_array().unwrap().iter().map(|event| event["reason"].as_str().unwrap()).collect();
+    // Where the agent's lane was first, the chats' lane only says that it has seen the generation.
+    let (story, after) = reasons.split_at(2);
+    assert_eq!(story, ["ChatCreated", "ContextHydrated"], "{list}");
+    assert!(after.is_empty() || after == ["ChatUpdated"], "{list}");
+    let none = api.get(&format!("{path}?fieldSelector=involvedObject.kind%3DPod")).await.expect(200);
+    assert_eq!(none["items"], json!([]));
+    let refused = api.get(&format!("{path}?fieldSelector=spec.x%3D1")).await.refused(400, "BadRequest");
+    assert!(refused.message.contains("involvedObject.name"));
+    let version = list["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = Watch::open(&api, &path, &format!("resourceVersion={version}")).await;
+    api.pushed(&run, 2, json!([file("AGENTS.md", "two")])).await;
+    let drifted = watch.until(|event| event["object"]["reason"] == "ContextDrifted").await;
+    assert_eq!(drifted["object"]["involvedObject"]["name"], "demo");
+}
+
+#[tokio::test]
+async fn a_page_of_context_events_is_full_however_much_of_the_log_is_others() {
+    let db = database().await;
+    let api = Api::with_tokens(&db, "a,alice,1\nb,bob,2\n").await;
+    let alice = api.as_token("a");
+    alice.create_chat("first", json!({})).await;
+    let others = "INSERT INTO events (namespace, rv, seq, kind, name, payload)
+         SELECT 'team-a', r.rv, n, 'AgentUpdated', 'others', '{}' FROM (SELECT log_rv() AS rv) r, generate_series(1, 4500) n";
+    sqlx::query(others).execute(&db.pool).await.expect("a long log");
+    alice.create_chat("last", json!({})).await;
+    all_readable(&db).await;
+    let chats = async |path: &str| {
+        let page = alice.get(path).await.expect(200);
+        assert_eq!(page["metadata"].get("continue"), None, "{path}");
+        let names = page["items"].as_array().unwrap().iter().map(|event| event["chat"]["name"].as_str().unwrap().to_owned());
+        let mut names: Vec<String> = names.collect();
+        names.dedup();
+        names
+    };
+    assert_eq!(chats(&events()).await, ["first", "last"]);
+    assert_eq!(chats(&format!("{BASE}/contextevents")).await, ["first", "last"]);
+    assert_eq!(chats(&format!("{BASE}/contextevents?chat=last")).await, ["last"]);
+    let mut watch = Watch::open(&alice, &events(), "").await;
+    assert_eq!(watch.next().await.unwrap()["object"]["chat"]["name"], "first");
+    watch.until(|event| event["object"]["chat"]["name"] == "last").await;
 }
 
 #[tokio::test]

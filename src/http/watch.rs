@@ -27,13 +27,8 @@ use crate::{
     model::{access::Reach, object::Key},
     store::{self, StoreError, events::Cursor, log},
 };
-<<<<<<< HEAD
 use asked::Selection;
 pub use asked::{Asked, IfWatch, Start, Style, place};
-=======
-pub use asked::{Asked, IfWatch, Style, place};
-use asked::{Selection, Start};
->>>>>>> 5e7bc8a (fmt)
 use axum::{
     body::{Body, Bytes},
     http::{HeaderValue, header},

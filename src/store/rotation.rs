@@ -38,11 +38,7 @@ where
 
 /// Whether the server does not take us for who we say we are: class 28, invalid authorization.
 fn refused(error: &sqlx::Error) -> bool {
-<<<<<<< ours
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code.starts_with("28"))
-=======
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code.starts_with("28"))
->>>>>>> theirs
 }
 
 /// Replaces the credentials of a pool, and of those who connect for themselves.

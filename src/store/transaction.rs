@@ -80,12 +80,7 @@ async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error>
 /// A transaction that reads, and whose statements all see one moment: for reads of more than one statement whose answers
 /// must fit together. Dropping it ends it.
 pub async fn one_moment(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
-<<<<<<< ours
     insisting(pool, || pool.begin_with(ONE_MOMENT)).named("db.begin_one_moment").await
-=======
-    const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    insisting(pool, || pool.begin_with(BEGIN)).named("db.begin_one_moment").await
->>>>>>> theirs
 }
 
 /// The same on a connection of the caller's.

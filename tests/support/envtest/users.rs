@@ -104,16 +104,7 @@ impl ControlPlane {
         for time in ["iat", "nbf", "exp"] {
             claims[time] = json!(claims[time].as_i64().unwrap() - 3_600);
         }
-<<<<<<< HEAD
         self.signed(&format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string())))
-=======
-        let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let input = self.layout.home().join("signed");
-        fs::write(&input, &signed).unwrap();
-        let openssl =
-            Command::new("openssl").args(["dgst", "-sha256", "-sign"]).arg(self.layout.token_key()).arg(&input).output();
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(openssl.unwrap().stdout))
->>>>>>> 5e7bc8a (fmt)
     }
 
     /// Gives a user these rights in one namespace, besides those it has.
