@@ -105,8 +105,7 @@ impl Place {
         let place = Self { process, http: reqwest::Client::builder().build()? };
         let began = Instant::now();
         loop {
-            let ready = place.http.get(format!("http://{}/readyz", place.process.address)).send().await;
-            if ready.is_ok_and(|answer| answer.status().is_success()) {
+            if place.text("readyz").await.is_ok() {
                 return Ok(place);
             }
             ensure!(began.elapsed() < Duration::from_secs(30), "the server does not become ready");
@@ -114,9 +113,9 @@ impl Place {
         }
     }
 
-    /// What it says of itself.
+    /// What it says of itself, if it is well.
     pub async fn text(&self, path: &str) -> anyhow::Result<String> {
-        Ok(self.http.get(format!("http://{}/{path}", self.process.address)).send().await?.text().await?)
+        Ok(self.http.get(format!("http://{}/{path}", self.process.address)).send().await?.error_for_status()?.text().await?)
     }
 
     /// Asks for something below the namespace.
