@@ -70,7 +70,7 @@ pub enum Command {
     /// Run everything on a private PostgreSQL, for one workspace.
     Dev(dev::DevArgs),
     /// Serve the API and run the loop.
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     /// Bring the database's schema to the version of this binary.
     Migrate(migrate::MigrateArgs),
     /// Print the custom resource definitions as YAML.
@@ -140,7 +140,7 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> anyhow::Result<ExitCo
     let asked: futures::future::BoxFuture<'static, anyhow::Result<ExitCode>> = match cli.command {
         Command::Agent(args) => return agent::run(args, shutdown).await,
         Command::Dev(args) => return dev::run(args, shutdown).await,
-        Command::Serve(args) => return Box::pin(serve::run(args, shutdown)).await,
+        Command::Serve(args) => return Box::pin(serve::run(*args, shutdown)).await,
         Command::Migrate(args) => return migrate::run(args).await,
         Command::Crd(args) => return crd::run(&args),
         Command::Uninstall(args) => return uninstall::run(args, shutdown).await,

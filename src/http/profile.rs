@@ -1,10 +1,7 @@
 //! `/debug/pprof/profile?seconds=30`: what this process spends its processor time on, for `system:masters` only.
 
 use super::{address::Query, auth::Identity, status::ApiError};
-use crate::{
-    model::access::Reach,
-    profile::{self, ProfileError},
-};
+use crate::profile::{self, ProfileError};
 use axum::{
     http::header,
     response::{IntoResponse, Response},
@@ -23,7 +20,7 @@ pub struct ProfileQuery {
 
 /// Takes a profile.
 pub async fn take(identity: Identity, Query(query): Query<ProfileQuery>) -> Result<Response, ApiError> {
-    if identity.reach() != Reach::Everything {
+    if !identity.is_master() {
         return Err(ApiError::denied("a profile is for members of system:masters"));
     }
     let seconds = query.seconds.unwrap_or(30);

@@ -197,7 +197,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_was_told_long_ago_is_told_anew_and_takes_no_memory() {
-        let what = |n: usize| (Id { kind: Kind::Chat, key: Key::new("n", &n.to_string()) }, Uuid::nil(), "R".to_owned());
+        let what = |n: usize| (Id { kind: Kind::Chat, key: Key::new("n", n.to_string()) }, Uuid::nil(), "R".to_owned());
         let mut told = Told::default();
         for n in 0..10_000 {
             told.note(what(n), Series { name: String::new(), count: 1, at: Instant::now() });

@@ -509,10 +509,11 @@ impl Shared {
         };
         match self.request("patch", id.kind.plural().to_owned(), request).await {
             Ok(object) => {
-                if let Some(entry) = self.written(id, &object).filter(|entry| entry.deleting.is_none()) {
-                    if self.look(id, &entry, &object).await {
-                        self.again.failed(id, self.clock.random());
-                    }
+                let there = self.written(id, &object).filter(|entry| entry.deleting.is_none());
+                if let Some(entry) = there
+                    && self.look(id, &entry, &object).await
+                {
+                    self.again.failed(id, self.clock.random());
                 }
                 Ok(Next::Done)
             }

@@ -99,16 +99,20 @@ impl Entry {
     }
 
     /// Takes what was seen now, unless something newer is known. Answers whether that says anything new.
-    fn becomes(&mut self, entry: Self) -> bool {
+    fn becomes(&mut self, mut entry: Self) -> bool {
         let same_object = self.uid == entry.uid;
         if same_object && self.version >= entry.version {
             return false;
         }
-        let refusal = self.refusal.clone().filter(|_| same_object);
-        let entry = Self { refusal, abandoned: self.abandoned && same_object, ..entry };
-        let same = Self { version: entry.version, ..self.clone() } == entry;
+        if same_object {
+            entry.refusal = self.refusal.take();
+            entry.abandoned = self.abandoned;
+            self.refusal.clone_from(&entry.refusal);
+        }
+        self.version = entry.version;
+        let news = *self != entry;
         *self = entry;
-        !same
+        news
     }
 
     /// Of a manifest that is nowhere: all that is known is its uid.

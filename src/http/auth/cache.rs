@@ -138,6 +138,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::sync::Notify;
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is given in the place of what may fail")]
     fn for_a_minute(value: u32) -> Result<Answer<u32>, Failed> {
         Ok(Answer { value, until: Instant::now() + Duration::from_mins(1) })
     }

@@ -98,8 +98,13 @@ impl Identity {
         Self { user, groups, access: Access::Cluster(Arc::new(Known { reviews, subject, token })) }
     }
 
+    /// Whether this is a member of `system:masters`.
+    pub fn is_master(&self) -> bool {
+        self.groups.iter().any(|group| group == MASTERS)
+    }
+
     fn by_the_rules(&self) -> Reach {
-        if self.groups.iter().any(|group| group == MASTERS) { Reach::Everything } else { Reach::Own(self.user.clone()) }
+        if self.is_master() { Reach::Everything } else { Reach::Own(self.user.clone()) }
     }
 
     /// What is somebody's own of a kind without any right; of one namespace, or of all.

@@ -56,7 +56,7 @@ impl ControlPlane {
         let account = self.send("GET", &path, None).await.unwrap();
         let (now, issuer) = (clock::system().now().as_second(), format!("{}/", self.url));
         let claims = json!({
-            "iss": issuer, "aud": [issuer], "sub": user.name, "iat": now, "nbf": now, "exp": now + lifetime.as_secs() as i64,
+            "iss": issuer, "aud": [issuer], "sub": user.name, "iat": now, "nbf": now, "exp": now + lifetime.as_secs().cast_signed(),
             "kubernetes.io": {"namespace": user.namespace, "serviceaccount": {"name": user.short, "uid": account["metadata"]["uid"]}},
         });
         let part = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
