@@ -135,7 +135,9 @@ async fn no_object_ever_shows_a_state_that_postgres_did_not_hold_or_an_older_one
             ask(&front, round, chat).await;
         }
         if round % 10 == 7 {
-            links.iter().for_each(|link| link.set(Flow::Whole));
+            for link in &links {
+                link.set(Flow::Whole);
+            }
         }
     }
     until_within(PATIENCE, "the cluster shows what the records say", || async { front.agrees().await.then_some(()) }).await;

@@ -18,6 +18,7 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
+#[expect(clippy::needless_pass_by_value, reason = "a literal at each call")]
 fn chat(name: &str, spec: Value) -> Value {
     json!({"kind": "Chat", "metadata": {"name": name}, "spec": spec})
 }
@@ -232,7 +233,7 @@ async fn a_manifest_that_was_restored_from_an_earlier_day_says_what_counts() {
     front.apply(&chat("fix", json!({"title": "restored"}))).await;
     front.until_shown("chat/fix", "Ready", "True", "Unbound").await;
     // As if much had happened in the days that were lost.
-    let later = r#"UPDATE chats SET manifest = jsonb_set(manifest, '{version}', '999999999999') WHERE name = 'fix'"#;
+    let later = r"UPDATE chats SET manifest = jsonb_set(manifest, '{version}', '999999999999') WHERE name = 'fix'";
     assert_eq!(front.db.pool.execute(later).await.unwrap().rows_affected(), 1);
     front.apply(&chat("fix", json!({"title": "edited"}))).await;
     until_within(PATIENCE, "it is taken over", || async {

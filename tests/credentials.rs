@@ -21,7 +21,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A folder as the kubelet makes one of a Secret: a file behind a link that is swapped.
 struct Mounted(TempDir);

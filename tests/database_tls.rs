@@ -28,7 +28,7 @@ async fn each_mode_of_tls_does_what_its_name_says() {
     let (his, his_key) = (postgres.file("his.crt", &stranger.certificate), postgres.file("his.key", &stranger.key));
     // `moorline` is let in with TLS only, `plain` without as well. The certificate is for `localhost`.
     let taken = [
-        (&who, "localhost", NAME, "".to_owned()),
+        (&who, "localhost", NAME, String::new()),
         (&who, "127.0.0.1", NAME, "sslmode=prefer".to_owned()),
         (&who, "127.0.0.1", "plain", "sslmode=disable".to_owned()),
         (&who, "127.0.0.1", NAME, "sslmode=require".to_owned()),

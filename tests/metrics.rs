@@ -22,11 +22,11 @@ fn exposed(text: &str) -> BTreeMap<String, Shape> {
     let mut all: BTreeMap<String, Shape> = BTreeMap::new();
     for line in text.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            all.entry(name.to_owned()).or_default().kind = kind.to_owned();
+            kind.clone_into(&mut all.entry(name.to_owned()).or_default().kind);
         } else if !line.starts_with('#') {
             let (name, labels) = line.split_once(['{', ' ']).unwrap();
             let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-            let shape = all.get_mut(name).map(|_| name).unwrap_or(base);
+            let shape = all.get_mut(name).map_or(base, |_| name);
             let shape = all.get_mut(shape).unwrap_or_else(|| panic!("{line} has no type"));
             if line.contains('{') {
                 let labels = labels.split_once('}').unwrap().0;

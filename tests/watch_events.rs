@@ -106,7 +106,7 @@ async fn events_are_told_to_whose_they_are_also_when_their_chat_is_gone() {
     let (alice, bob) = (api.as_token("a"), api.as_token("b"));
     alice.create_chat("hers", json!({})).await;
     bob.create_chat("his", json!({})).await;
-    alice.delete(&"chats/hers").await.expect(200);
+    alice.delete("chats/hers").await.expect(200);
     all_readable(&db).await;
     let kinds = async |caller: &Caller| {
         let list = caller.get(&events()).await.expect(200);

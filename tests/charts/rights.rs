@@ -70,7 +70,7 @@ impl<'a> Release<'a> {
             for role in of_kind(&self.objects, kind).filter(|role| self.is_bound(role, account)) {
                 let namespace = role["metadata"]["namespace"].as_str().map(str::to_owned);
                 for rule in role["rules"].as_array().unwrap() {
-                    rights.extend(each(&namespace, role["metadata"]["name"].as_str().unwrap(), rule));
+                    rights.extend(each(namespace.as_deref(), role["metadata"]["name"].as_str().unwrap(), rule));
                 }
             }
         }
@@ -89,11 +89,11 @@ impl<'a> Release<'a> {
     /// Gives a role these rights, of all, instead of those it has.
     async fn give(&self, role: &Right, rights: &[Right]) {
         let its = rights.iter().filter(|right| right.role == role.role && right.namespace == role.namespace);
-        let rule = |right: &Right| {
+        let one = |right: &Right| {
             let names = right.name.iter().collect::<Vec<_>>();
             json!({"apiGroups": [right.group], "resources": [right.resource], "resourceNames": names, "verbs": [right.verb]})
         };
-        let rules: Vec<Value> = its.map(rule).collect();
+        let rules: Vec<Value> = its.map(one).collect();
         let place =
             role.namespace.as_ref().map_or("clusterroles".to_owned(), |namespace| format!("namespaces/{namespace}/roles"));
         let path = format!("/apis/rbac.authorization.k8s.io/v1/{place}/{}", role.role);
@@ -101,7 +101,7 @@ impl<'a> Release<'a> {
     }
 }
 
-fn each(namespace: &Option<String>, role: &str, rule: &Value) -> Vec<Right> {
+fn each(namespace: Option<&str>, of: &str, rule: &Value) -> Vec<Right> {
     let texts = |key: &str| -> Vec<String> {
         rule[key].as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
@@ -113,8 +113,8 @@ fn each(namespace: &Option<String>, role: &str, rule: &Value) -> Vec<Right> {
             for verb in texts("verbs") {
                 for name in &names {
                     rights.push(Right {
-                        namespace: namespace.clone(),
-                        role: role.to_owned(),
+                        namespace: namespace.map(str::to_owned),
+                        role: of.to_owned(),
                         verb: verb.clone(),
                         group: group.clone(),
                         resource: resource.clone(),

@@ -42,8 +42,9 @@ pub async fn write(control_plane: &ControlPlane, folder: &Path, kinds: &BTreeSet
 fn definition<'a>(document: &'a Value, version: &str, kind: &str) -> Option<&'a str> {
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     let wanted = json!({"group": group, "kind": kind, "version": version});
-    let is_it =
-        |definition: &Value| definition["x-kubernetes-group-version-kind"].as_array().is_some_and(|all| all == &[wanted.clone()]);
+    let is_it = |definition: &Value| {
+        definition["x-kubernetes-group-version-kind"].as_array().is_some_and(|all| all == std::slice::from_ref(&wanted))
+    };
     document["definitions"].as_object()?.iter().find(|(_, definition)| is_it(definition)).map(|(name, _)| name.as_str())
 }
 

@@ -119,7 +119,9 @@ async fn the_definitions_of_the_chart_are_those_of_the_binary() {
     let helm = Helm::alone();
     let ours = |yaml: &str| -> Vec<Value> {
         let mut all = objects(yaml);
-        all.iter_mut().for_each(|object| object["metadata"] = json!({"name": object["metadata"]["name"]}));
+        for object in &mut *all {
+            object["metadata"] = json!({"name": object["metadata"]["name"]});
+        }
         all
     };
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_moorline")).arg("crd").output().await.unwrap();

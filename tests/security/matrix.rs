@@ -12,6 +12,7 @@ pub enum Whose {
 }
 
 use Whose::{All, None, Own};
+use std::fmt::Write as _;
 
 /// The columns: what RBAC gives in the namespace.
 pub const ROLES: [&str; 5] = ["no role", "viewer", "reader", "editor", "admin"];
@@ -92,7 +93,7 @@ pub fn table() -> String {
             Own => "own",
             None => "–",
         });
-        text += &format!("| {right} | `{method} …/{}` | {} |\n", path.replace("{}", "NAME"), cells.join(" | "));
+        writeln!(text, "| {right} | `{method} …/{}` | {} |", path.replace("{}", "NAME"), cells.join(" | ")).unwrap();
     }
     text
 }

@@ -112,7 +112,7 @@ impl World {
     /// `owner`, without them. Both chats are pinned, and their agents have reported something else since.
     async fn plant(&mut self) {
         let before: Value = serde_json::from_str(&self.get_as("admin", &self.path("events")).await.1).unwrap();
-        self.began = before["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        before["metadata"]["resourceVersion"].as_str().unwrap().clone_into(&mut self.began);
         for (agent, account, chat, owner, word, body) in [
             (format!("{NAME}-agent"), "other-robot", format!("{NAME}-chat"), "keeper", NAME, BODY),
             ("robots".into(), "owner", "owns".into(), "owner", "plain", "plain"),
