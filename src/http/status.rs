@@ -234,18 +234,6 @@ impl ApiError {
         error
     }
 
-    /// 503: the cluster cannot be asked who sends the token.
-    pub fn no_authentication(why: &str) -> Self {
-        tracing::debug!(why, "a caller could not be known");
-        Self::unavailable("the cluster, which knows who sends this token, does not answer: nothing was done; try again")
-    }
-
-    /// 503: the cluster cannot be asked what the caller may do.
-    pub fn no_authorization(why: &str) -> Self {
-        tracing::debug!(why, "it could not be known what a caller may do");
-        Self::unavailable("the cluster, which knows what you may do, does not answer: nothing was done; try again")
-    }
-
     /// 429: the caller sends more than its share.
     pub fn too_fast(rate: u32, wait: Duration) -> Self {
         let message = format!("you may send {rate} requests a second on average: try again after the time in Retry-After");

@@ -239,7 +239,7 @@ impl Identity {
         let Access::Cluster(known) = &self.access else { return Ok(Scope { reach: own, namespace: within, until: None }) };
         let mut until = Instant::now() + known.reviews.times().allow;
         for deed in deeds {
-            let answer = known.reviews.allowed(&known.subject, deed).await.map_err(|why| ApiError::no_authorization(&why))?;
+            let answer = known.reviews.allowed(&known.subject, deed).await.map_err(|_| unanswered())?;
             if !answer.value {
                 return Ok(Scope { reach: own, namespace: within, until: Some(until) });
             }
@@ -257,7 +257,7 @@ impl Identity {
     async fn allowed(&self, asked: &Asked<'_>) -> Result<bool, ApiError> {
         let Access::Cluster(known) = &self.access else { return Ok(self.by_the_rules() == Reach::Everything) };
         let answer = known.reviews.allowed(&known.subject, &deed(asked)).await;
-        answer.map(|answer| answer.value).map_err(|why| ApiError::no_authorization(&why))
+        answer.map(|answer| answer.value).map_err(|_| unanswered())
     }
 
     /// A refusal, as a kube-apiserver's.
@@ -281,8 +281,15 @@ pub async fn identify(reviews: &Arc<Reviews>, token: SecretString) -> Result<Ide
     match reviews.subject(&token).await {
         Ok(Some(subject)) => Ok(Identity::in_cluster(Arc::clone(reviews), subject, token)),
         Ok(None) => Err(ApiError::unauthorized()),
-        Err(why) => Err(ApiError::no_authentication(&why)),
+        Err(_) => Err(ApiError::unavailable(
+            "the cluster, which knows who sends this token, does not answer: nothing was done; try again",
+        )),
     }
+}
+
+/// Nobody says what the caller may do. Why not stands in the log.
+fn unanswered() -> ApiError {
+    ApiError::unavailable("the cluster, which knows what you may do, does not answer: nothing was done; try again")
 }
 
 fn deed(asked: &Asked<'_>) -> Deed {
