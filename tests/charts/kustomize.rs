@@ -61,7 +61,7 @@ async fn kustomize_makes_what_helm_makes() {
         let (made, rendered) = (normal(objects(&made)), normal(objects(&rendered)));
         assert_eq!(made.len(), rendered.len(), "{name}");
         for (made, rendered) in made.iter().zip(&rendered) {
-            assert_eq!(made, rendered, "{name}: {made:#}\nis not\n{rendered:#}");
+            assert!(made == rendered, "{name}: {made:#}\nis not\n{rendered:#}");
         }
     }
 }
