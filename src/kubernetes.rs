@@ -13,6 +13,7 @@
 //! What it does not: decide (the loop does, from PostgreSQL), or hold up the API and the loop: a cluster that is away for
 //! as long as it likes costs them nothing.
 
+pub mod apply;
 pub mod bucket;
 pub mod connect;
 pub mod events;

@@ -19,12 +19,14 @@ use std::{
 pub const OURS: &str = "bench";
 /// A namespace that is none of its business.
 pub const THEIRS: &str = "bare";
+/// How many requests wrote the cluster.
+pub const WRITTEN: &str = "mirror_patches_total{result=\"sent\"}";
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_mins(4);
 /// Requests at once, where it does not matter how many.
 const AT_ONCE: usize = 16;
 /// How often to look.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(500);
 /// Objects in a page of a list.
 const PAGE: u32 = 500;
 
@@ -109,7 +111,7 @@ impl<'a> Front<'a> {
         // Each is made and then shown, at least: only when so much was written is it worth a look at all of them.
         let enough = 2.0 * number(count);
         until("about as much was written as has to be", async || {
-            Ok((metric(place, "mirror_writes_total").await? >= enough).then_some(()))
+            Ok((metric(place, WRITTEN).await? >= enough).then_some(()))
         })
         .await?;
         until("all chats are shown to be pinned", async || Ok((self.shown().await? == (count, 0)).then_some(()))).await?;

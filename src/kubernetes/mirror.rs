@@ -6,7 +6,7 @@
 //! even when two replicas believe that they hold the Lease.
 
 use super::{
-    Mirror, Shared,
+    Mirror, Shared, apply,
     follow::CHECK,
     kind::{FINALIZER, Id, Kind},
     seen::{Entry, OWNED_BY_API},
@@ -398,21 +398,14 @@ impl Shared {
             METRICS.mirror_skipped();
             return Ok(Next::Done);
         }
-        let resource = id.kind.resource();
-        let patch = json!({
-            "apiVersion": resource.api_version, "kind": resource.kind,
-            "metadata": {
-                "namespace": id.key.namespace, "name": id.key.name,
-                "uid": entry.uid, "resourceVersion": entry.version.to_string(),
-            },
-            "status": status,
-        });
-        let params = PatchParams::apply(CONTROLLER).force();
-        let api = id.kind.api(&self.client, Some(&id.key.namespace));
-        let request = async { api.patch_status(&id.key.name, &params, &Patch::Apply(&patch)).await };
+        let request = apply::status(&self.client, id, entry, &status);
         match self.request("patch", format!("{}/status", id.kind.plural()), request).await {
-            Ok(object) => {
-                self.written(id, &object);
+            Ok(version) => {
+                METRICS.mirrored();
+                if let Some(version) = version {
+                    let status = shown::status(id.kind, &status);
+                    self.seen.answered(id, Entry { version, status, ..entry.clone() });
+                }
                 Ok(Next::Done)
             }
             Err(error) if error.is_not_found() => Ok(self.is_gone(id, entry)),

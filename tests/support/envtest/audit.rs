@@ -2,6 +2,7 @@
 
 use super::{ControlPlane, programs};
 use crate::support::until::until;
+use jiff::Timestamp;
 use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +31,8 @@ pub struct Audit {
     pub user_agent: String,
     /// The HTTP status.
     pub code: u16,
+    /// When it was answered.
+    pub at: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +47,7 @@ struct Line {
     user_agent: String,
     object_ref: Option<Object>,
     response_status: Option<Status>,
+    stage_timestamp: Timestamp,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
@@ -125,11 +129,11 @@ fn read(of: &ControlPlane, Mark(from): Mark) -> Vec<Line> {
 
 impl From<Line> for Audit {
     fn from(line: Line) -> Self {
-        let Line { id: _, stage: _, verb, user, user_agent, object_ref, response_status } = line;
+        let Line { id: _, stage: _, verb, user, user_agent, object_ref, response_status, stage_timestamp } = line;
         let Object { resource, subresource, namespace, name } = object_ref.unwrap_or_default();
         let resource = if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") };
         let code = response_status.unwrap_or_default().code;
-        Self { verb, resource, namespace, name, user: user.username, user_agent, code }
+        Self { verb, resource, namespace, name, user: user.username, user_agent, code, at: stage_timestamp }
     }
 }
 
