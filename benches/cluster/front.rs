@@ -110,10 +110,8 @@ impl<'a> Front<'a> {
         stream::iter((0..count).map(make)).buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await?;
         // Each is made and then shown, at least: only when so much was written is it worth a look at all of them.
         let enough = 2.0 * number(count);
-        until("about as much was written as has to be", async || {
-            Ok((metric(place, WRITTEN).await? >= enough).then_some(()))
-        })
-        .await?;
+        until("about as much was written as has to be", async || Ok((metric(place, WRITTEN).await? >= enough).then_some(())))
+            .await?;
         until("all chats are shown to be pinned", async || Ok((self.shown().await? == (count, 0)).then_some(()))).await?;
         self.until_quiet().await
     }
