@@ -44,7 +44,7 @@ async fn steal(front: &Front<'_>, seconds: u32) {
     let lease = front.kubectl(&["get", "leases", "-o", "jsonpath={.items[0].metadata.name}"]).await.out();
     let theft = json!({"spec": {"holderIdentity": "thief", "leaseDurationSeconds": seconds}}).to_string();
     front.kubectl(&["patch", "lease", &lease, "--type=merge", "-p", &theft]).await.out();
-    until("the front has noticed", || async { (front.metric("moorline_lease_holder").await == 0).then_some(()) }).await;
+    until("the front has noticed", || async { (front.metric("leader_election_master_status").await == 0).then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -110,11 +110,13 @@ async fn what_was_to_be_written_while_the_lease_was_away_is_written_when_it_is_b
     statuses(false);
     until("the status is tried", || async { (refused.load(Ordering::SeqCst) > 0).then_some(()) }).await;
     statuses(true);
-    until("the Lease is not renewed", || async { (front.metric("moorline_lease_holder").await == 0).then_some(()) }).await;
+    until("the Lease is not renewed", || async { (front.metric("leader_election_master_status").await == 0).then_some(()) })
+        .await;
     // Until it would have been tried again, had it the Lease.
     tokio::time::sleep(Duration::from_secs(8)).await;
     gateway.calm();
-    until("it holds the Lease again", || async { (front.metric("moorline_lease_holder").await == 1).then_some(()) }).await;
+    until("it holds the Lease again", || async { (front.metric("leader_election_master_status").await == 1).then_some(()) })
+        .await;
     lock.commit().await.unwrap();
     front.until_shown("agent/ws", "Ready", "True", "Reporting").await;
 }

@@ -28,7 +28,7 @@ async fn a_replica_whose_token_expires_goes_on_without_the_cluster_and_recovers_
     front.until_shown("chat/fix", "Ready", "True", "Pinned").await;
 
     until_within(PATIENCE, "its token has expired", || async {
-        (front.metric("moorline_lease_holder").await == 0).then_some(())
+        (front.metric("leader_election_master_status").await == 0).then_some(())
     })
     .await;
     let (mark, pinned) = (control_plane.mark(), front.record("chats", "fix").await.unwrap()["status"]["pinned"].clone());
@@ -43,7 +43,7 @@ async fn a_replica_whose_token_expires_goes_on_without_the_cluster_and_recovers_
 
     fs::write(&file, &user.token).unwrap();
     until_within(PATIENCE, "it holds the Lease again", || async {
-        (front.metric("moorline_lease_holder").await == 1).then_some(())
+        (front.metric("leader_election_master_status").await == 1).then_some(())
     })
     .await;
     front.until_shown("chat/fix", "Drifted", "True", "ContentChanged").await;

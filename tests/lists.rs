@@ -4,6 +4,7 @@
 use crate::support::{
     api::{Api, Caller, NAMESPACE, file, settled},
     postgres::{TestDb, database},
+    stream::all_readable,
 };
 use moorline::store::log;
 use serde_json::{Value, json};
@@ -332,6 +333,7 @@ async fn how_new_a_list_must_be_is_asked_and_refused_as_by_a_kube_apiserver() {
         chat(&api, NAMESPACE, &format!("c{n}"), json!({})).await;
     }
     settled(&db).await;
+    all_readable(&db).await;
     let (list, object) = versions(&api).await;
     let old = list - 2;
     for query in [

@@ -134,7 +134,11 @@ async fn every_line_of_a_real_server_is_one_flat_object_with_fields_of_the_page(
         }
         for (name, value) in object {
             let types = documented.get(name).unwrap_or_else(|| panic!("docs/logs.md has no {name}: {line}"));
-            let is = if value.is_number() { "number" } else { "string" };
+            let is = match value {
+                Value::Number(_) => "number",
+                Value::Bool(_) => "boolean",
+                _ => "string",
+            };
             assert!(types.contains(is) && !value.is_object() && !value.is_array(), "{name} is to be a {types}: {line}");
         }
     }

@@ -52,7 +52,7 @@ async fn an_api_replica_and_a_controller_replica_converge_together() {
         }
         let text = replica.get("/metrics").await.text;
         assert!(text.contains("moorline_database_up 1"), "{text}");
-        assert_eq!(text.contains("moorline_reconcile_total{"), converges, "{text}");
+        assert_eq!(text.contains("controller_runtime_reconcile_total{"), converges, "{text}");
     }
     assert_eq!(back.terminate().await, Some(0));
     assert_eq!(front.terminate().await, Some(0));
