@@ -3,7 +3,7 @@
 //! Three ways of knowing callers: not at all (`none`, loopback only), by a file of tokens (`token`), in the format of
 //! kube-apiserver's `--token-auth-file`, and by asking a cluster (`kubernetes`). Under the first two, members of
 //! `system:masters` may do everything, and others reach their own chats (`spec.owner`) and the agents whose
-//! `spec.serviceAccountName` is their user name. Under the third RBAC decides, and owning ([`identity`]). For lists the same
+//! `spec.serviceAccountName` is their user name. Under the third RBAC decides, and owning (the module `identity`). For lists the same
 //! rules are a [`Reach`](crate::model::access::Reach), which the store turns into SQL.
 
 mod browser;
