@@ -123,10 +123,12 @@ pub async fn run(options: Options, clock: Clock, shutdown: CancellationToken) ->
     if let Some(patience) = once {
         return Ok(delivery.deliver_once(patience, shutdown).await?.map_or(Outcome::Stopped, Outcome::Pushed));
     }
-    let stop = shutdown.child_token();
+    // Watching ends after delivering: a watch that ends before it has failed.
+    let stop = CancellationToken::new();
     let watching = tokio::spawn(watch::watch(root, watch, clock, stop.clone(), sender));
+    let ending = stop.drop_guard();
     let delivered = delivery.deliver(shutdown).await;
-    stop.cancel();
+    drop(ending);
     watching.await??;
     delivered?;
     Ok(Outcome::Stopped)

@@ -24,7 +24,7 @@ use clap::Args;
 use sqlx::PgPool;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 use story::Story;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// The database of the embedded server.
 const DATABASE: &str = "moorline";
@@ -112,11 +112,9 @@ async fn on_database(
             result
         }
     });
-    let telling = tokio::spawn(story.tell(pool.clone(), wake.clone(), stop.clone()));
-    let result = work(args, dir, name, (address, &wake, &pool, &clock), stop.clone()).await;
+    let result = work(args, dir, name, (address, &wake, &pool, &clock), story, stop.clone()).await;
     stop.cancel();
-    let ended = async { tokio::join!(serving, telling) };
-    if let Ok((ended, _)) = tokio::time::timeout(GRACE, ended).await {
+    if let Ok(ended) = tokio::time::timeout(GRACE, serving).await {
         ended.context("the server")??;
     } else {
         tracing::warn!("shutdown took too long; what was left is dropped, and stays due");
@@ -131,6 +129,7 @@ async fn work(
     dir: &std::path::Path,
     name: &str,
     (address, wake, pool, clock): Parts<'_>,
+    story: Story,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let agent = Key::new(&args.namespace, name);
@@ -139,6 +138,8 @@ async fn work(
     wake.work();
     let server = format!("http://{address}");
     println!("ready: {server}   try: kubectl --server {server} get chats   kubectl --server {server} get chat {CHAT} -o yaml");
+    // What there is to tell comes after where to look.
+    let telling = AbortOnDropHandle::new(tokio::spawn(story.tell(pool.clone(), wake.clone(), stop.clone())));
     let client = ApiClient::new(&server, &args.namespace, name, None)?;
     let options = workspace::Options {
         root: dir.to_owned(),
@@ -148,6 +149,7 @@ async fn work(
         watch: watch::Settings::default(),
     };
     workspace::run(options, clock.clone(), stop).await?;
+    drop(telling);
     Ok(())
 }
 

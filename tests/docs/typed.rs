@@ -73,7 +73,8 @@ async fn the_tutorial_does_what_it_says() {
         let at = block.line;
         assert!(is_text(&written.text, printed), "{TUTORIAL}:{at} says\n{}and it prints\n{printed}", written.text);
     }
-    assert_eq!(world.stops().await, Some(0), "Ctrl-C");
+    let (code, said) = world.stops().await;
+    assert_eq!(code, Some(0), "Ctrl-C ends it, and it says\n{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

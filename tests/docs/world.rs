@@ -98,16 +98,16 @@ impl World {
         printed
     }
 
-    /// Ctrl-C in the first terminal.
-    pub async fn stops(mut self) -> Option<i32> {
+    /// Ctrl-C in the first terminal: how it exits, and all that it has said by then.
+    pub async fn stops(mut self) -> (Option<i32>, String) {
         let pid = i32::try_from(self.dev.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        until("`make dev` ends", || {
+        let ended = until("`make dev` ends", || {
             let ended = self.dev.try_wait().unwrap();
             async move { ended }
         })
-        .await
-        .code()
+        .await;
+        (ended.code(), self.told())
     }
 }
 
