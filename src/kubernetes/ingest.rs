@@ -62,7 +62,11 @@ impl Shared {
     pub(super) async fn saw(&self, kind: Kind, objects: Vec<DynamicObject>, task: &str) {
         let mut news: HashMap<Id, (Entry, DynamicObject)> = HashMap::new();
         for object in objects {
-            let (Some(id), Some(entry)) = (Id::of(kind, &object), Entry::of(kind, &object)) else { continue };
+            let Some(id) = Id::of(kind, &object) else { continue };
+            if self.seen.has(&id, &object) {
+                continue; // most often the echo of our own write
+            }
+            let Some(entry) = Entry::of(kind, &object) else { continue };
             if self.seen.note(&id, entry.clone()) {
                 news.insert(id, (entry, object));
             }
@@ -72,6 +76,9 @@ impl Shared {
             for id in news.keys() {
                 self.queue.add(id);
             }
+            return;
+        }
+        if news.is_empty() {
             return;
         }
         let mut work = tokio::task::JoinSet::new();

@@ -149,6 +149,17 @@ impl Seen {
         self.lock().get(id).cloned()
     }
 
+    /// Whether this state of an object, or a newer one, is known: without looking at what it says.
+    pub fn has(&self, id: &Id, object: &DynamicObject) -> bool {
+        let meta = object.meta();
+        let (Some(Ok(uid)), Some(Ok(version))) =
+            (meta.uid.as_deref().map(str::parse), meta.resource_version.as_deref().map(str::parse))
+        else {
+            return false;
+        };
+        self.lock().get(id).is_some_and(|known| known.uid == uid && known.version >= version)
+    }
+
     /// Notes an object, unless something newer is known of it. A refusal outlives what does not change what was refused.
     /// Answers whether there is anything to look at: an echo of our own write has nothing new.
     pub fn note(&self, id: &Id, entry: Entry) -> bool {
