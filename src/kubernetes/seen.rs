@@ -153,7 +153,7 @@ impl Seen {
     pub fn has(&self, id: &Id, object: &DynamicObject) -> bool {
         let meta = object.meta();
         let (Some(Ok(uid)), Some(Ok(version))) =
-            (meta.uid.as_deref().map(str::parse), meta.resource_version.as_deref().map(str::parse))
+            (meta.uid.as_deref().map(str::parse::<Uuid>), meta.resource_version.as_deref().map(str::parse::<u64>))
         else {
             return false;
         };
