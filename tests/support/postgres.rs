@@ -7,15 +7,18 @@ use moorline::{
     embedded::{self, Embedded},
     store,
 };
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, postgres::PgConnectOptions};
-use std::{path::Path, sync::LazyLock};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{path::Path, sync::LazyLock, time::Duration};
 
 /// What the databases are copied from: migrated, and closed to everybody, because a copy needs it to be unused.
 const TEMPLATE: &str = "template_moorline";
 
 /// A database that no other test has.
 pub(crate) struct TestDb {
-    /// Connections to it, as a server of ours makes them.
+    /// Connections to it, with the session of a server of ours.
     pub(crate) pool: PgPool,
     /// For another process.
     pub(crate) url: String,
@@ -67,7 +70,12 @@ pub(crate) async fn database() -> TestDb {
     let mut connection = options.connect().await.unwrap();
     store::log::bump(&mut connection, false).await.unwrap();
     connection.close().await.unwrap();
-    TestDb { pool: store::pool(options.clone(), 10), url: server.url(&name), options, name }
+    TestDb { pool: patient(options.clone()), url: server.url(&name), options, name }
+}
+
+/// A test's own connections: a machine that is busy with other tests is no finding, so they wait longer than a server's would.
+fn patient(options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_mins(1)).connect_lazy_with(store::session(options))
 }
 
 /// Where PostgreSQL's programs are.
@@ -83,7 +91,7 @@ pub(crate) async fn empty_database() -> TestDb {
     execute(&mut postgres, format!("CREATE DATABASE {name}")).await;
     postgres.close().await.unwrap();
     let options = server.connect_options(&name);
-    TestDb { pool: store::pool(options.clone(), 10), url: server.url(&name), options, name }
+    TestDb { pool: patient(options.clone()), url: server.url(&name), options, name }
 }
 
 impl TestDb {
