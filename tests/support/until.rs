@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-/// Looks every 5 ms until `look` gives something. Panics with `what` after 30 s: then it will not come.
+/// Looks every 5 ms until `look` gives something. Panics with `what` after a minute: then it will not come.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, look: impl FnMut() -> F) -> T {
     until_within(Duration::from_mins(1), what, look).await
 }
