@@ -28,7 +28,7 @@ fn no_bytes_break(name: &str) {
     let seed = env::var("MOORLINE_TEST_SEED").ok().map_or_else(rand::random, |text| text.parse().expect("a seed"));
     let mut random = StdRng::seed_from_u64(seed);
     let (began, mut runs) = (Instant::now(), 0_u64);
-    let mut attempt = |input: &[u8]| {
+    let attempt = |input: &[u8]| {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(input))) {
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-broken"));
             fs::write(&path, input).expect("a place for what broke it");

@@ -73,6 +73,7 @@ mod roles;
 mod rules;
 mod scan;
 mod schema;
+mod schemathesis;
 mod security;
 mod selectors;
 mod store_smoke;

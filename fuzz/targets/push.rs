@@ -162,10 +162,10 @@ fn large(mut tape: Tape<'_>) -> PushRequest {
     if repeated > 14 {
         resources.extend((0..repeated - 2).map(|n| report("McpServer", &format!("m{n}"), Some("y".repeat(Limits::BODY)))));
     }
-    let mut long = report(tape.pick(&["Plugin", "McpConfig", "Nothing"]), &"s".repeat(sizes[0]), None);
+    let mut long = report(["Plugin", "McpConfig", "Nothing"][usize::from(tape.byte()) % 3], &"s".repeat(sizes[0]), None);
     long.source_path = "p".repeat(sizes[1]);
     long.error = "e".repeat(sizes[2]);
-    long.status = (*tape.pick(&["Invalid", "Ok", "ok"])).to_owned();
+    long.status = ["Invalid", "Ok", "ok"][usize::from(tape.byte()) % 3].to_owned();
     long.size_bytes = Some(tape.number());
     resources.push(long);
     let duplicate = tape.byte();
