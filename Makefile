@@ -78,7 +78,7 @@ mutants: ## Change the decision in small ways and see whether a test notices (do
 conformance: ## Hold the API against its own OpenAPI for longer than make test does: EXAMPLES=… SEED=… (docs/testing.md)
 	@scripts/ensure-postgres >/dev/null
 	@schemathesis=$$(scripts/ensure-schemathesis) && MOORLINE_TEST_SCHEMATHESIS=$$schemathesis \
-		MOORLINE_TEST_EXAMPLES="$(or $(EXAMPLES),100)" MOORLINE_TEST_SEED="$(or $(SEED),$$RANDOM)" \
+		MOORLINE_TEST_EXAMPLES="$(or $(EXAMPLES),100)" MOORLINE_TEST_SEED="$(or $(SEED),$$(date +%s))" \
 		cargo test --test main -- --nocapture schemathesis::
 
 clean: ## Remove what was built, the tools and the workspace to play with included
