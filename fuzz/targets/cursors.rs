@@ -139,7 +139,7 @@ fn own_token(tape: &mut Tape<'_>) {
 }
 
 fn own_numbers(tape: &mut Tape<'_>) {
-    let cursor = Cursor { rv: tape.number() & i64::MAX, seq: (tape.number() & 0x7fff_ffff) as i32 };
+    let cursor = Cursor { rv: tape.number() & i64::MAX, seq: i32::try_from(tape.number() & 0x7fff_ffff).expect("31 bits") };
     assert_eq!(read_cursor(&cursor_text(cursor)), Some(cursor));
     assert_eq!(parse_object_version(&object_version(cursor.rv)).ok(), Some(cursor.rv));
     let through = place(&list_version(cursor.rv)).expect("a version of a list");

@@ -132,7 +132,7 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
         if !padded || letters < 2 || (letters < 4 && n < last) {
             return None;
         }
-        let bits = quad[..letters].iter().try_fold(0_u32, |bits, letter| Some(bits << 6 | value(*letter)? as u32))? << (6 * (4 - letters));
+        let bits = quad[..letters].iter().try_fold(0_u32, |bits, letter| Some(bits << 6 | u32::try_from(value(*letter)?).ok()?))? << (6 * (4 - letters));
         let whole = letters - 1;
         if bits & ((1 << (8 * (3 - whole))) - 1) != 0 {
             return None; // bits that are no byte's

@@ -12,7 +12,6 @@ use moorline::{
 };
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::{
-    cell::RefCell,
     ffi::OsString,
     fs,
     os::unix::{ffi::OsStringExt as _, fs::symlink, net::UnixListener},
@@ -68,12 +67,9 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        thread_local!(static BASE: RefCell<PathBuf> = RefCell::new(if Path::new("/dev/shm").is_dir() {
-            PathBuf::from("/dev/shm")
-        } else {
-            std::env::temp_dir()
-        }));
-        let dir = BASE.with_borrow(|base| tempfile::Builder::new().prefix("moorline-fuzz-").tempdir_in(base)).expect("a folder");
+        // In memory where there is such a place: a tree is made for every run.
+        let base = Some(PathBuf::from("/dev/shm")).filter(|place| place.is_dir()).unwrap_or_else(std::env::temp_dir);
+        let dir = tempfile::Builder::new().prefix("moorline-fuzz-").tempdir_in(base).expect("a folder");
         fs::create_dir(dir.path().join("root")).expect("the root");
         fs::create_dir(dir.path().join("outside")).expect("the outside");
         let skill = format!("---\nname: {SECRET}\ndescription: {SECRET}\n---\n");
@@ -89,9 +85,9 @@ impl Place {
     fn make(&self, tape: &mut Tape<'_>) {
         let what = tape.byte();
         let Some(path) = self.way(&path(tape)) else { return };
-        let is_link = path.is_symlink();
+        let other = fs::symlink_metadata(&path).is_ok_and(|meta| !meta.is_file());
         let _ = match what % 12 {
-            0 | 1 | 2 | 10 if is_link => Ok(()), // nothing is ever written through a link
+            0 | 1 | 2 | 10 if other => Ok(()), // nothing is ever written through a link, or into a FIFO that nobody reads
             0 => fs::write(&path, SKILL),
             1 => fs::write(&path, tape.bytes(255)),
             2 => {

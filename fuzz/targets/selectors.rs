@@ -101,7 +101,7 @@ fn of_fields(selector: &FieldSelector, known: &[&str]) {
     assert_eq!(FieldSelector::parse(&text, known).ok().as_ref(), Some(selector), "written out and read again: {text:?}");
     for term in &selector.0 {
         let one = FieldSelector(vec![term.clone()]);
-        assert_eq!(one.matches(|_| &term.value), term.equal, "{term:?} of its own value");
+        assert_eq!(one.matches(|_| term.value.as_str()), term.equal, "{term:?} of its own value");
         let other = format!("{}x", term.value);
         assert_eq!(one.matches(|_| other.as_str()), !term.equal, "{term:?} of another value");
     }
