@@ -6,7 +6,7 @@ export SQLX_OFFLINE := true
 EXAMPLE := target/dev/workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check fmt sqlx crds reference deploy docs bench lint-image release clean
+.PHONY: help dev test check fmt sqlx crds reference deploy docs bench fuzz mutants conformance lint-image release clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,9 +23,9 @@ $(EXAMPLE):
 test: ## Run every test, on a real PostgreSQL, with real clients, and beside a real kube-apiserver
 	@scripts/ensure-postgres >/dev/null
 	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && helm=$$(scripts/ensure-helm) && \
-		prometheus=$$(scripts/ensure-prometheus) && echo "cargo test" && \
+		prometheus=$$(scripts/ensure-prometheus) && schemathesis=$$(scripts/ensure-schemathesis) && echo "cargo test" && \
 		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest MOORLINE_TEST_HELM=$$helm \
-		MOORLINE_TEST_PROMETHEUS=$$prometheus cargo test && \
+		MOORLINE_TEST_PROMETHEUS=$$prometheus MOORLINE_TEST_SCHEMATHESIS=$$schemathesis cargo test && \
 		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest cargo test --all-features --test main -- traces:: profile::
 
 check: ## Format, lints, docs, generated files, dependencies: everything but the tests
@@ -68,6 +68,18 @@ deploy: ## Make the generated parts of deploy/ again, after crds/ or the chart c
 bench: ## Measure
 	@scripts/ensure-postgres >/dev/null
 	@envtest=$$(scripts/ensure-envtest cached) && echo "cargo bench" && MOORLINE_TEST_ENVTEST=$$envtest cargo bench
+
+fuzz: ## Look for bytes that break a promise: TARGET=… SECONDS=… (docs/testing.md)
+	SECONDS_EACH="$(or $(SECONDS),60)" scripts/fuzz $(TARGET)
+
+mutants: ## Change the decision in small ways and see whether a test notices (docs/testing.md)
+	scripts/mutants pure
+
+conformance: ## Hold the API against its own OpenAPI for longer than make test does: EXAMPLES=… SEED=… (docs/testing.md)
+	@scripts/ensure-postgres >/dev/null
+	@schemathesis=$$(scripts/ensure-schemathesis) && MOORLINE_TEST_SCHEMATHESIS=$$schemathesis \
+		MOORLINE_TEST_EXAMPLES="$(or $(EXAMPLES),100)" MOORLINE_TEST_SEED="$(or $(SEED),$$(date +%s))" \
+		cargo test --test main -- --nocapture schemathesis::
 
 clean: ## Remove what was built, the tools and the workspace to play with included
 	cargo clean

@@ -37,6 +37,7 @@ mod docs;
 mod embedded;
 mod envtest_support;
 mod front;
+mod fuzzing;
 mod horizon;
 mod idle;
 #[cfg(target_os = "linux")]
@@ -72,6 +73,7 @@ mod roles;
 mod rules;
 mod scan;
 mod schema;
+mod schemathesis;
 mod security;
 mod selectors;
 mod store_smoke;

@@ -4,8 +4,8 @@
 //! was: create what is not there, and merge a manifest three ways into what is. What it does not: prune what no manifest names any
 //! more, or apply on the server's side, which a Moorline server refuses.
 
-mod manifest;
-mod merge;
+pub mod manifest;
+pub mod merge;
 
 use super::{
     exit,

@@ -220,7 +220,10 @@ pub async fn register_run(
     let key = Key::new(namespace, name);
     let rehearsal = query.rehearsal()?;
     negotiate::expect_json(&headers)?;
-    negotiate::read_body(&headers, body, negotiate::BODY_MAX).await.and_then(|bytes| Json::parse(&bytes, NulAllowed::Nowhere))?;
+    let bytes = negotiate::read_body(&headers, body, negotiate::BODY_MAX).await?;
+    if !Json::parse(&bytes, NulAllowed::Nowhere)?.value.is_object() {
+        return Err(ApiError::bad_request("the request's body must be a JSON object, which may be empty, or nothing"));
+    }
     let old: AgentView = find_allowed(&state, &identity, &asked::<AgentView>("create", Some("runs"), &key), &key).await?;
     let registered = write(&state, rehearsal, &RegisterRun { clock: state.clock(), key: &key }).await;
     let run = registered.map_err(|error| ApiError::from_write(RESOURCE, &key.name, error))?;

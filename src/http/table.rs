@@ -241,10 +241,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Form {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let wanted = Wanted::from_headers(&parts.headers)?;
         let query = super::address::Query::<FormQuery>::from_request_parts(parts, state).await?;
-        let include = match wanted {
-            Wanted::Table => IncludeObject::from_query(query.0.include_object.as_deref())?,
-            Wanted::Json | Wanted::PartialObjectMetadata => IncludeObject::default(),
-        };
+        let include = IncludeObject::from_query(query.0.include_object.as_deref())?; // what cannot be read is refused in any form
         Ok(Self { wanted, include })
     }
 }

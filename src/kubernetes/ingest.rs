@@ -51,8 +51,11 @@ pub enum Heals {
 }
 
 /// What a manifest says, read.
-enum Said {
+#[derive(Clone, Debug)]
+pub enum Said {
+    /// What is asked of a chat.
     Chat(Manifest, Box<chat::Desired>),
+    /// What is asked of an agent.
     Agent(Manifest, Box<agent::Desired>),
 }
 
@@ -352,7 +355,7 @@ fn remembered(object: &DynamicObject, entry: &Entry, bound: bool) -> Manifest {
 }
 
 /// Reads what a manifest says; the error names each field that is wrong.
-fn read(id: &Id, entry: &Entry, object: &DynamicObject) -> Result<Said, String> {
+pub fn read(id: &Id, entry: &Entry, object: &DynamicObject) -> Result<Said, String> {
     // Only what is ours to read: other managers' noise is not.
     let manifest = remembered(object, entry, false);
     let metadata = ObjectMeta {

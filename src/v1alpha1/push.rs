@@ -59,12 +59,15 @@ impl RunResponse {
 pub struct PushRequest {
     /// `moorline.dev/v1alpha1`; may be left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = [API_VERSION]))]
     pub api_version: Option<String>,
     /// `AgentSnapshotPush`; may be left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = [PUSH_KIND]))]
     pub kind: Option<String>,
     /// The id that registering the run gave, a UUID.
     #[serde(rename = "runID", default)]
+    #[schemars(regex(pattern = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"))]
     pub run_id: String,
     /// The fencing number that registering the run gave: 1 to 2^53 − 1.
     #[serde(default)]
@@ -76,6 +79,7 @@ pub struct PushRequest {
     pub seq: i64,
     /// `Complete`: what is not listed is not there. `Pending`: the run has not yet seen everything.
     #[serde(default)]
+    #[schemars(extend("enum" = words(Phase::ALL)))]
     pub phase: String,
     /// What was wrong with the scan as a whole. At most 4,096 bytes, without U+0000.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -94,9 +98,11 @@ pub struct PushRequest {
 pub struct ResourceReport {
     /// `InstructionFile`, `Skill`, `McpConfig`, `McpServer`; reserved: `Plugin`, `Hook`, `Subagent`, `Command`.
     #[serde(default)]
+    #[schemars(extend("enum" = words(ResourceKind::ALL)))]
     pub kind: String,
     /// Its identity within the kind: `AGENTS.md`, `skills/tdd`. 1 to 1,024 bytes, without U+0000.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\x00]*$"))]
     pub source: String,
     /// Where it was found, relative to the workspace. At most 4,096 bytes, without U+0000.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -109,6 +115,7 @@ pub struct ResourceReport {
     pub body_base64: Option<String>,
     /// `sha256:` and 64 lower-case hexadecimal digits. Required for an McpConfig that is Ok; with a body it must be right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^sha256:[0-9a-f]{64}$"))]
     pub content_hash: Option<String>,
     /// Size of the content in bytes: 0 to 2^53 − 1; with a body it must be right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +123,7 @@ pub struct ResourceReport {
     pub size_bytes: Option<i64>,
     /// `Ok`, `Oversize`, `Unreadable`, `Invalid` or `Excluded`. All but `Ok` need no content.
     #[serde(default)]
+    #[schemars(extend("enum" = words(ResourceStatus::ALL)))]
     pub status: String,
     /// Why, when the status is not `Ok`. At most 4,096 bytes, without U+0000.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -159,6 +167,11 @@ impl PushResponse {
     pub fn accepted(changed: bool, snapshot: Option<SnapshotRef>) -> Self {
         Self { api_version: API_VERSION.into(), kind: PUSH_KIND.into(), accepted: true, changed, snapshot }
     }
+}
+
+/// What a schema says that a text may be.
+fn words<T: ToString>(all: &[T]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
 }
 
 /// What the conversion requires of a [`PushRequest`]: serde's defaults are there to list every fault, not to be published.

@@ -16,11 +16,15 @@ const FILE_MAX: u64 = 64 * 1024 * 1024;
 
 /// One document.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Manifest {
-    pub(super) kind: Kind,
-    pub(super) name: String,
-    pub(super) namespace: Option<String>,
-    pub(super) object: Value,
+pub struct Manifest {
+    /// Of which kind it is.
+    pub kind: Kind,
+    /// `metadata.name`; never empty.
+    pub name: String,
+    /// `metadata.namespace`, unless it is empty.
+    pub namespace: Option<String>,
+    /// All of it.
+    pub object: Value,
     place: Place,
 }
 
@@ -36,7 +40,7 @@ struct Place {
 
 /// What is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub struct Fault {
     place: Result<Place, String>,
     message: String,
 }
@@ -53,13 +57,13 @@ impl fmt::Display for Fault {
 
 impl Manifest {
     /// Something is wrong with it.
-    pub(super) fn fault(&self, message: String) -> Fault {
+    pub fn fault(&self, message: String) -> Fault {
         Fault { place: Ok(self.place.clone()), message }
     }
 }
 
 /// Reads all documents of files, of directories and, for `-`, of standard input.
-pub(super) fn read(names: &[String], recursive: bool) -> (Vec<Manifest>, Vec<Fault>) {
+pub fn read(names: &[String], recursive: bool) -> (Vec<Manifest>, Vec<Fault>) {
     let (mut manifests, mut faults) = (Vec::new(), Vec::new());
     let mut fail = |file: &str, message: String| faults.push(Fault { place: Err(file.to_owned()), message });
     let mut texts: Vec<(String, String)> = Vec::new();
@@ -126,7 +130,7 @@ fn files(path: &Path, recursive: bool) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The documents of a text: YAML, of which JSON is a part. Those with nothing in them do not count.
-fn parse(file: &str, text: &str) -> Vec<Result<Manifest, Fault>> {
+pub fn parse(file: &str, text: &str) -> Vec<Result<Manifest, Fault>> {
     let mut documents: Vec<(usize, String)> = vec![(1, String::new())];
     for (at, line) in text.split_inclusive('\n').enumerate() {
         let bare = line.trim_end();

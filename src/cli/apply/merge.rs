@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
 /// The annotation that remembers the last manifest.
-pub(super) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// The manifest as it is sent: in this namespace, and remembering itself in its annotation.
-pub(super) fn remembering(manifest: &Value, namespace: &str) -> Value {
+pub fn remembering(manifest: &Value, namespace: &str) -> Value {
     let mut object = manifest.clone();
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return object };
     metadata.insert("namespace".into(), namespace.into());
@@ -54,7 +54,7 @@ fn as_kubectl_writes(object: &Value) -> String {
 
 /// What is to be done: [`patch`], but that labels are each a field of its own. A manifest that has none any more takes away those
 /// that the last one had, and not those that others put there.
-pub(super) fn changes(wanted: &Value, current: &Value) -> Option<Value> {
+pub fn changes(wanted: &Value, current: &Value) -> Option<Value> {
     let last = remembered(current);
     if wanted.pointer("/metadata/labels").is_some() || !current["metadata"]["labels"].is_object() {
         return patch(&last, wanted, current);

@@ -4,6 +4,7 @@ use super::{
     super::{
         discovery::{Entry, TABLE},
         negotiate::PATCH_TYPES,
+        patch::OPERATIONS_MAX,
     },
     parameters,
     schemas::{group_version_kind, meta_reference, reference},
@@ -171,9 +172,22 @@ fn takes(entry: &Entry, verb: &str) -> Vec<(&'static str, Value)> {
 /// A JSON patch is a list of operations; the others have the form of what they change.
 fn patch(media: &str) -> Value {
     match media {
-        "application/json-patch+json" => json!({"type": "array", "items": {"type": "object"}}),
+        "application/json-patch+json" => json!({"type": "array", "description": format!("At most {OPERATIONS_MAX} operations."), "items": json_patch_operation()}),
         _ => meta_reference("Patch"),
     }
+}
+
+/// One operation of a JSON patch (RFC 6902); its paths are JSON pointers (RFC 6901).
+fn json_patch_operation() -> Value {
+    let pointer = json!({"type": "string", "pattern": r"^(/([^/~]|~[01])*){0,32}$"});
+    let form = |words: &[&str], field: &str, schema: &Value| {
+        let properties = json!({"op": {"type": "string", "enum": words}, "path": pointer, field: schema});
+        json!({"type": "object", "required": ["op", "path", field], "properties": properties})
+    };
+    let mut remove = form(&["remove"], "path", &pointer);
+    remove["required"] = json!(["op", "path"]);
+    let value = json!({"description": "Any value."});
+    json!({"type": "object", "oneOf": [form(&["add", "replace", "test"], "value", &value), remove, form(&["copy", "move"], "from", &pointer)]})
 }
 
 fn responses(entry: &Entry, verb: &str) -> Value {
@@ -235,6 +249,13 @@ fn refusals(entry: &Entry, verb: &str) -> Vec<(&'static str, &'static str)> {
             all.push(("409", "Conflict: resourceVersion or uid is another, or a manifest owns the object."));
         }
         _ => {}
+    }
+    if verb == "delete" {
+        all.push(("413", "RequestEntityTooLarge: the body is over the limit."));
+        all.push(("422", "Invalid: options that do not go together, or a uid or resourceVersion that is none."));
+    }
+    if verb == "list" && entry.name == "contextevents" {
+        all.push(("422", "Invalid: the namespace is no DNS label."));
     }
     if writes {
         all.push(("413", "RequestEntityTooLarge: the body is over the limit."));

@@ -28,11 +28,18 @@ fn truth() -> Value {
 
 /// Those that stand in a path.
 pub fn of_path(path: &str) -> Vec<Value> {
-    let known =
-        [("namespace", "The namespace: a DNS label of at most 63 bytes. It needs no creating."), ("name", "The object's name.")];
-    let parameter =
-        |(name, about)| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}, "description": about});
-    known.into_iter().filter(|(name, _)| path.contains(&format!("{{{name}}}"))).map(parameter).collect()
+    let label = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+    let subdomain = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+    let name = if path.contains("/agents/") { (label, 63) } else { (subdomain, 253) };
+    let known = [
+        ("namespace", (label, 63), "The namespace: a DNS label of at most 63 bytes. It needs no creating."),
+        ("name", name, "The object's name."),
+    ];
+    let parameter = |(name, (pattern, longest), about): (&str, (&str, u32), &str)| {
+        let schema = json!({"type": "string", "minLength": 1, "maxLength": longest, "pattern": pattern});
+        json!({"name": name, "in": "path", "required": true, "schema": schema, "description": about})
+    };
+    known.into_iter().filter(|(name, ..)| path.contains(&format!("{{{name}}}"))).map(parameter).collect()
 }
 
 /// Those of an operation.
@@ -187,5 +194,11 @@ fn write(name: &str) -> Vec<Value> {
 /// The limits of a body, as a description says them.
 pub fn body_limit(name: &str) -> String {
     let limit = if name == "agents/snapshot" { PUSH_BODY_MAX } else { super::super::negotiate::BODY_MAX };
-    format!("At most {} MiB.", limit >> 20)
+    format!("At most {} MiB.", mebibytes(limit))
+}
+
+/// `1.5` of 1.5 MiB: a limit is a whole number of halves.
+fn mebibytes(bytes: usize) -> String {
+    let half = if bytes >> 19 & 1 == 1 { ".5" } else { "" };
+    format!("{}{half}", bytes >> 20)
 }

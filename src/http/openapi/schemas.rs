@@ -3,7 +3,7 @@
 
 use super::{super::context::RefreshRequest, plain};
 use crate::v1alpha1::{
-    Agent, AgentSnapshot, Chat,
+    API_VERSION, Agent, AgentSnapshot, Chat,
     chat::{DriftSummary, Latest},
     context::ChatContext,
     diff::ChatDiff,
@@ -159,8 +159,8 @@ fn add_object_fields(schemas: &mut Map<String, Value>, kind: &str) {
     let about = |field: &str| like.get("properties").and_then(|fields| fields[field].get("description")).cloned();
     let name = format!("{PREFIX}{kind}");
     let properties = &mut schemas[&name]["properties"];
-    for field in ["apiVersion", "kind"] {
-        properties[field] = json!({"type": "string", "description": about(field)});
+    for (field, word) in [("apiVersion", API_VERSION), ("kind", kind)] {
+        properties[field] = json!({"type": "string", "enum": [word], "description": about(field)});
     }
     properties["metadata"] = json!({"description": about("metadata"), "allOf": [meta_reference("ObjectMeta")]});
     if kind != "AgentSnapshot"

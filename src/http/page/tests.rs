@@ -1,5 +1,6 @@
 use super::*;
 use crate::{model::object::Key, store::lists::Updated};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
 fn query(pairs: &[(&str, &str)]) -> Result<Wanted, ApiError> {
@@ -125,4 +126,29 @@ fn versions_are_even_on_objects_and_odd_on_lists() {
         assert_eq!(parse_object_version(strange), Ok(NO_OBJECT), "{strange}");
     }
     assert_eq!(parse_object_version(&object_version(i64::MAX)), Ok(i64::MAX));
+}
+
+/// Found by the fuzz target `cursors`: the database has no such time, and answered with an error of its own (500).
+#[test]
+fn a_token_that_this_server_would_not_write_is_refused() {
+    let list = [("orderBy", "-updated")];
+    let page = |text: &[u8]| query(&[list[0], ("continue", &URL_SAFE_NO_PAD.encode(text))]);
+    let written = |rv: &str, at: &str| {
+        format!(
+            r#"{{"v":2,"rv":{rv},"of":{{"kind":"chats","namespace":"team-a"}},"after":{{"updated":["{at}","{}"]}}}}"#,
+            Uuid::max()
+        )
+    };
+    let ours = written("7", "2026-11-21T11:00:00.123456Z");
+    assert!(page(ours.as_bytes()).is_ok(), "{ours}");
+    for forged in [
+        written("7", "-009999-01-02T01:59:59Z"),
+        written("7", "2026-11-21T11:00:00.1234567Z"),
+        written("-7", "2026-11-21T11:00:00.123456Z"),
+        written("7", "2026-11-21T12:00:00.123456+01:00"),
+        ours.replace("\"v\":2", "\"v\": 2"),
+    ] {
+        let refused = page(forged.as_bytes()).expect_err(&forged);
+        assert!(refused.message().contains("not a token of this server"), "{}", refused.message());
+    }
 }

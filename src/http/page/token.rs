@@ -168,9 +168,13 @@ impl Continue {
             // Text with U+0000 in it is no name of ours, and PostgreSQL takes none.
             At::Name(namespace, name) if namespace.contains('\0') || name.contains('\0') => return None,
             At::Name(namespace, name) => Place::Name(Key { namespace, name }),
+            // Nor is there such a time in a record, and PostgreSQL has none so early or so fine.
+            At::Updated(at, _) if at.as_second() < 0 || at.subsec_nanosecond() % 1000 != 0 => return None,
             At::Updated(at, id) => Place::Updated(Updated { at, id }),
         };
-        (v == FORM).then_some(Self { rv, after, of })
+        let token = (v == FORM && rv >= 0).then_some(Self { rv, after, of })?;
+        // We write a token in one way only: what says the same in another was not written by us.
+        (token.clone().encode() == text).then_some(token)
     }
 
     /// Reads a token, which must be of this list in this order.

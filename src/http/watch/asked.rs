@@ -121,6 +121,14 @@ fn flag(name: &str, value: Option<&str>) -> Result<Option<bool>, ApiError> {
     }
 }
 
+/// A number of seconds: none when there is none, or 0.
+fn seconds(name: &str, value: Option<&str>) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = value.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let number = text.parse::<i64>().ok().and_then(|seconds| u64::try_from(seconds).ok());
+    let bad = || ApiError::bad_request(format!("{name}: must be a whole number of seconds from 0, got {text:?}"));
+    number.ok_or_else(bad).map(|seconds| (seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
 impl Asked {
     /// What it sees.
     pub fn selection(&self, resource: Resource, namespace: Option<&str>) -> Result<Selection, ApiError> {
@@ -172,6 +180,10 @@ impl<S: Send + Sync> FromRequestParts<S> for IfWatch {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Query(query) = Query::<WatchQuery>::from_request_parts(parts, state).await?;
+        // What cannot be read is refused of a list too, which otherwise passes over what is for watches.
+        let bookmarks = flag("allowWatchBookmarks", query.allow_watch_bookmarks.as_deref())? == Some(true);
+        let initial = flag("sendInitialEvents", query.send_initial_events.as_deref())?;
+        let timeout = seconds("timeoutSeconds", query.timeout_seconds.as_deref())?;
         if flag("watch", query.watch.as_deref())? != Some(true) {
             return Ok(Self(None));
         }
@@ -183,7 +195,6 @@ impl<S: Send + Sync> FromRequestParts<S> for IfWatch {
                 format!("orderBy: is for lists; a watch tells of changes in the order in which they are made, got {order:?}");
             return Err(ApiError::bad_request(message));
         }
-        let initial = flag("sendInitialEvents", query.send_initial_events.as_deref())?;
         match (initial, query.resource_version_match.as_deref().unwrap_or_default()) {
             (None, "") | (Some(_), "NotOlderThan") => {}
             (None, got) => {
@@ -195,25 +206,16 @@ impl<S: Send + Sync> FromRequestParts<S> for IfWatch {
                 return Err(ApiError::bad_request(message));
             }
         }
-        let timeout = match query.timeout_seconds.as_deref() {
-            None | Some("" | "0") => None,
-            Some(text) => {
-                let seconds = text.parse::<u64>().map_err(|_| {
-                    ApiError::bad_request(format!("timeoutSeconds: must be a whole number of seconds from 0, got {text:?}"))
-                })?;
-                Some(Duration::from_secs(seconds).min(TIMEOUT_MAX))
-            }
-        };
         let events = accept::ranges(&parts.headers)
             .first()
             .is_some_and(|range| range.is("text", "event-stream") && !range.is("application", "json"));
         let style = if events { Style::Events } else { Style::Lines(Form::from_request_parts(parts, state).await?) };
         let last_event = parts.headers.get(HeaderName::from_static("last-event-id")).and_then(|value| value.to_str().ok());
         Ok(Self(Some(Asked {
-            bookmarks: flag("allowWatchBookmarks", query.allow_watch_bookmarks.as_deref())? == Some(true),
+            bookmarks,
             last_event: last_event.filter(|_| events).map(ToOwned::to_owned),
             style,
-            timeout,
+            timeout: timeout.map(|timeout| timeout.min(TIMEOUT_MAX)),
             query,
         })))
     }
