@@ -12,14 +12,14 @@ mod write;
 
 pub use error::MirrorError;
 
-use super::{Shared, follow::CHECK, kind::Id, seen::Entry};
+use super::{Shared, follow::CHECK, kind::Id, queue::InHand, seen::Entry, wanted::Record};
 use crate::{
     metrics::{Came, Controller, METRICS},
     trace::{self, Step},
 };
 use settle::Next;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use write::REQUEST;
 
@@ -30,7 +30,7 @@ pub const MIRROR: &str = "moorline-mirror";
 /// Objects that are written at once, at most.
 const CONCURRENCY: u32 = 16;
 /// Records that are read at once.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 /// How the task is named that writes.
 const TASK: &str = "mirror";
 /// How long what cannot be written without the Lease is put off.
@@ -38,16 +38,31 @@ const STANDBY: Duration = Duration::from_secs(1);
 /// How often a deletion is looked at while the database is away.
 const DELETION: Duration = Duration::from_secs(2);
 
+/// An object that is to be made what its record says: what was seen of it, and then its record.
+struct Found {
+    id: Id,
+    entry: Option<Entry>,
+    record: Option<Record>,
+    hand: InHand,
+}
+
 impl Shared {
     /// Works off the queue until `stop`, while this replica may write. Who may not puts everything off and drops nothing: `follow`
     /// does, because it compares everything when this replica may write again. Only so is nothing lost when that is very soon.
     pub(super) async fn mirror(self, stop: CancellationToken) {
-        let room = Arc::new(Semaphore::new(CONCURRENCY as usize));
         METRICS.workers(Controller::Mirror, CONCURRENCY);
+        // While some are written the records of the next are read.
+        let (found, finds) = mpsc::channel(BATCH);
+        tokio::join!(self.find(found, &stop), self.settle_all(finds, &stop));
+        self.liveness.ended(TASK);
+    }
+
+    /// Finds out what should be there, of each object in the queue.
+    async fn find(&self, found: mpsc::Sender<Found>, stop: &CancellationToken) {
         loop {
             self.liveness.alive(TASK);
             let ids = tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return,
                 ids = self.queue.take(BATCH) => ids,
                 () = tokio::time::sleep(CHECK) => continue,
             };
@@ -70,35 +85,47 @@ impl Shared {
                 }
             };
             for (id, entry) in entries {
-                let Ok(turn) = Arc::clone(&room).acquire_owned().await else { break };
-                let (shared, record) = (self.clone(), records.remove(&id));
-                tokio::spawn(async move {
-                    let in_hand = METRICS.take_in_hand(Controller::Mirror);
-                    let came = match shared.settle(&id, entry, record).await {
-                        Ok(Next::Done) => {
-                            shared.waited.lock().expect("no holder of this lock panics").remove(&id);
-                            shared.queue.done(&id);
-                            Came::Success
-                        }
-                        Ok(Next::After(pause)) => {
-                            shared.queue.done(&id);
-                            shared.queue.add_after(&id, pause);
-                            Came::After
-                        }
-                        Err(error) => {
-                            shared.failed(std::iter::once(&id), &error);
-                            Came::Error
-                        }
-                    };
-                    shared.tell_of(&id, came, in_hand.since());
-                    in_hand.came_to(came);
-                    drop(turn);
-                });
+                let (record, hand) = (records.remove(&id), self.queue.in_hand(&id));
+                if found.send(Found { id, entry, record, hand }).await.is_err() {
+                    return;
+                }
             }
         }
+    }
+
+    /// Makes what was found what it should be: so many at once. What waits when `stop` comes is left to the next holder.
+    async fn settle_all(&self, mut finds: mpsc::Receiver<Found>, stop: &CancellationToken) {
+        let room = Arc::new(Semaphore::new(CONCURRENCY as usize));
+        while let Some(Some(Found { id, entry, record, hand })) = stop.run_until_cancelled(finds.recv()).await {
+            let Ok(turn) = Arc::clone(&room).acquire_owned().await else { break };
+            let shared = self.clone();
+            tokio::spawn(async move {
+                let in_hand = METRICS.take_in_hand(Controller::Mirror);
+                let came = match shared.settle(&id, entry, record).await {
+                    Ok(Next::Done) => {
+                        shared.waited.lock().expect("no holder of this lock panics").remove(&id);
+                        shared.queue.done(&id);
+                        Came::Success
+                    }
+                    Ok(Next::After(pause)) => {
+                        shared.queue.done(&id);
+                        shared.queue.add_after(&id, pause);
+                        Came::After
+                    }
+                    Err(error) => {
+                        shared.failed(std::iter::once(&id), &error);
+                        Came::Error
+                    }
+                };
+                hand.told();
+                shared.tell_of(&id, came, in_hand.since());
+                in_hand.came_to(came);
+                drop(turn);
+            });
+        }
+        drop(finds);
         // What is in hand is one request each.
         tokio::time::timeout(REQUEST, room.acquire_many(CONCURRENCY)).await.ok();
-        self.liveness.ended(TASK);
     }
 
     /// Tells of a look at an object as part of what it was because of, unless it comes again.

@@ -15,7 +15,10 @@ use std::collections::HashMap;
 
 impl Shared {
     /// The records of these objects, as they stand at one moment: what they show must fit together.
-    pub(in crate::kubernetes) async fn records(&self, entries: &[(Id, Option<Entry>)]) -> Result<HashMap<Id, Record>, StoreError> {
+    pub(in crate::kubernetes) async fn records(
+        &self,
+        entries: &[(Id, Option<Entry>)],
+    ) -> Result<HashMap<Id, Record>, StoreError> {
         let mut connection = store::acquire(&self.pool).await?;
         let read = store::patiently(store::PATIENCE, Self::read(&mut connection, entries)).await;
         if read.is_err() {

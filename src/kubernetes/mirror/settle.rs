@@ -6,7 +6,7 @@ use crate::{
     kubernetes::{
         Mirror, Shared,
         kind::{Id, Kind},
-        seen::{Entry, OWNED_BY_API},
+        seen::Entry,
         shown,
         wanted::{Record, refused},
     },
@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// How long the loop is given to end what it is about to change, before an object shows the state in between.
 const MOTION: Duration = Duration::from_millis(500);
+
+/// When a manifest is taken over again whose record another cluster has taken.
+const TAKEN_AWAY: Duration = Duration::from_mins(1);
 
 /// What looking at an object came to.
 pub(super) enum Next {
@@ -118,7 +121,7 @@ impl Shared {
         }
         if let Some(refusal) = &entry.refusal {
             // The record may have gone while nobody followed the log.
-            if refusal.reason == OWNED_BY_API && !record.as_ref().is_some_and(Record::was_never_a_manifests) {
+            if entry.is_refused_for_a_record() && !record.as_ref().is_some_and(Record::was_never_a_manifests) {
                 self.again.add(id);
                 return Ok(Next::Done);
             }
@@ -138,12 +141,25 @@ impl Shared {
         }
         match record {
             Some(record) if record.is_of(entry.uid) => self.show(id, &entry, &record).await,
+            Some(record) if entry.taken && record.is_of_another(entry.uid) => {
+                self.was_taken_away(id, &entry);
+                Ok(Next::Done)
+            }
             // Not taken over yet, or its record went another way.
             Some(_) | None => {
                 self.again.add(id);
                 Ok(Next::Done)
             }
         }
+    }
+
+    /// The record of a manifest that is as it was is now another's: another cluster has one of the same name. They do not fight for it
+    /// as fast as they can.
+    fn was_taken_away(&self, id: &Id, entry: &Entry) {
+        let message = "its record was taken over by a manifest of another cluster: a database belongs to one cluster";
+        tracing::warn!(object = %id, "{message}");
+        self.tell(id, entry.uid, "TakenByAnother", message, true);
+        self.again.add_after(id, TAKEN_AWAY);
     }
 
     /// Writes the status of a record, if another one is shown.

@@ -5,7 +5,8 @@ use crate::{
     kubernetes::{
         Shared, apply,
         kind::{FINALIZER, Id},
-        seen::Entry,
+        owned,
+        seen::{Entry, OWNED_BY_API},
         shown,
         wanted::Record,
     },
@@ -87,7 +88,7 @@ impl Shared {
         None
     }
 
-    /// Makes the spec of an object of ours what its record's is again.
+    /// Makes the spec and the labels of an object of ours what its record's are again. Who has changed the spec is told so.
     pub(super) async fn respecify(&self, id: &Id, entry: &Entry, record: &Record) -> Result<(), MirrorError> {
         let api = id.kind.api(&self.client, Some(&id.key.namespace));
         let request = async {
@@ -97,13 +98,24 @@ impl Shared {
                 spec.insert(field.clone(), Value::Null);
             }
             spec.extend(wanted.as_object().cloned().unwrap_or_default());
-            let patch = json!({"metadata": {"uid": entry.uid, "resourceVersion": entry.version.to_string()}, "spec": spec});
+            let mut labels: serde_json::Map<_, _> =
+                owned::labels(&there.metadata).into_keys().map(|label| (label, Value::Null)).collect();
+            labels.extend(record.labels().into_iter().flatten().map(|(label, value)| (label.clone(), json!(value))));
+            let patch = json!({
+                "metadata": {"uid": entry.uid, "resourceVersion": entry.version.to_string(), "labels": labels}, "spec": spec,
+            });
             let params = PatchParams { field_manager: Some(MIRROR.into()), ..PatchParams::default() };
-            api.patch(&id.key.name, &params, &Patch::Merge(&patch)).await
+            let theirs = owned::spec_of_others(&there.metadata).any(|field| there.data["spec"][field] != wanted[field]);
+            Ok::<_, kube::Error>((api.patch(&id.key.name, &params, &Patch::Merge(&patch)).await?, theirs))
         };
-        let object = self.request("patch", id.kind.plural().to_owned(), request).await?;
-        self.written(id, &object);
-        self.queue.add(id);
+        let (object, theirs) = self.request("patch", id.kind.plural().to_owned(), request).await?;
+        if theirs {
+            let message = "its spec was set back: its record was made through the API, and no manifest changes it";
+            self.tell(id, entry.uid, OWNED_BY_API, message, true);
+        }
+        if self.written(id, &object).is_some_and(|entry| record.has_spec(&entry)) {
+            self.queue.add(id);
+        }
         Ok(())
     }
 
