@@ -6,13 +6,15 @@
 //! * [`lease`]: who of the replicas writes to the cluster.
 //! * [`ingest`]: what manifests say becomes desired columns, by every replica.
 //! * [`mirror`]: what PostgreSQL holds becomes status and objects, by the holder.
-//! * [`follow`]: what has changed on either side is looked at; everything is, when it has to be.
+//! * [`watching`]: what the cluster tells is handed on; [`again`]: what could not be taken over is read once more.
+//! * [`follow`]: what the log of PostgreSQL tells of is looked at; everything is, when it has to be.
 //! * [`events`]: what happened is told as Events, by the holder.
 //! * [`strip`]: what was put on objects is taken off again, when Moorline leaves.
 //!
 //! What it does not: decide (the loop does, from PostgreSQL), or hold up the API and the loop: a cluster that is away for
 //! as long as it likes costs them nothing.
 
+pub mod again;
 pub mod apply;
 pub mod bucket;
 pub mod connect;
@@ -22,12 +24,15 @@ pub mod ingest;
 pub mod kind;
 pub mod lease;
 pub mod mirror;
+pub mod owned;
 pub mod queue;
 pub mod schema;
 pub mod seen;
 pub mod shown;
 pub mod strip;
+pub mod turns;
 pub mod wanted;
+pub mod watching;
 
 use crate::liveness::Liveness;
 use crate::{clock::Clock, http::tail::Tail, metrics::METRICS, trace::Story, wake::Wake};
@@ -51,6 +56,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use turns::Turns;
 
 /// How long what is being written may take at shutdown, before the Lease is let go.
 const GRACE: Duration = Duration::from_secs(2);
@@ -114,6 +120,8 @@ pub struct Inner {
     queue: Queue,
     /// Manifests that have to be read again.
     again: Queue,
+    /// Who looks at an object takes it over, or lets its record go, one at a time.
+    turns: Turns,
     bucket: Bucket,
     waited: Mutex<HashSet<Id>>,
     /// Namespaces that the cluster does not have, and when they are asked for again.
@@ -237,6 +245,7 @@ impl Front {
             seen: Seen::default(),
             queue: Queue::of_the_mirror(),
             again: Queue::default(),
+            turns: Turns::default(),
             waited: Mutex::default(),
             absent: Mutex::default(),
             stories: Mutex::default(),

@@ -21,6 +21,8 @@ mod cluster_faults;
 mod cluster_idle;
 mod cluster_large;
 mod cluster_owners;
+mod cluster_races;
+mod cluster_records;
 mod cluster_shown;
 mod cluster_stuck;
 mod cluster_token;

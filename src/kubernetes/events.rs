@@ -120,7 +120,7 @@ impl Shared {
             type_: Some(if *warning { "Warning" } else { "Normal" }.into()),
             action: Some(reason.clone()),
             reason: Some(reason.clone()),
-            note: Some(message[..message.floor_char_boundary(NOTE)].to_owned()),
+            note: Some(note(message).to_owned()),
             regarding: Some(ObjectReference {
                 api_version: Some(resource.api_version),
                 kind: Some(resource.kind),
@@ -134,6 +134,11 @@ impl Shared {
             ..Event::default()
         }
     }
+}
+
+/// As much of a message as an Event takes, in whole characters.
+fn note(message: &str) -> &str {
+    &message[..message.floor_char_boundary(NOTE)]
 }
 
 /// A name that no other Event has, however long that of its object is.
@@ -193,6 +198,15 @@ mod tests {
         assert_eq!((long.len(), long.ends_with(&format!("a.{hex}"))), (SUBDOMAIN_MAX, true));
         let dots = format!("{}{}", "a".repeat(200), "-.".repeat(26));
         assert_eq!(name(&dots, now), format!("{}.{hex}", "a".repeat(200)));
+    }
+
+    #[test]
+    fn a_long_note_of_whatever_characters_is_as_long_as_the_cluster_takes_it() {
+        assert_eq!(note("short"), "short");
+        for (character, bytes) in [("a", 1_024), ("é", 1_024), ("€", 1_023), ("🦀", 1_024)] {
+            let long = format!("{}€", character.repeat(2_000));
+            assert_eq!((note(&long).len(), long.starts_with(note(&long))), (bytes, true), "{character}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

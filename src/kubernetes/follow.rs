@@ -1,12 +1,8 @@
-//! What has changed is looked at: the cluster's watches, the event log, what failed before; and everything, when this replica becomes
-//! the holder or has missed a part of the log.
+//! What the event log tells of is looked at; and everything is, when this replica becomes the holder or has missed a part of it.
 
 use super::{
-    Listed, Shared,
-    connect::Cluster,
-    ingest::{CONCURRENCY, READ},
+    Listed, Mirror, Shared,
     kind::{Id, Kind},
-    seen::Entry,
 };
 use crate::{
     http::tail::{
@@ -17,188 +13,20 @@ use crate::{
     store::{self, StoreError, manifests},
     trace::{self, Story},
 };
-use futures::StreamExt as _;
-use kube::{
-    core::DynamicObject,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, watcher},
-    },
-};
-use std::{collections::HashSet, time::Duration};
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, sleep, sleep_until},
-};
+use std::time::Duration;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Objects in one page of a list, and at most in one look at a watch.
-const PAGE: u32 = 250;
 /// Entries of the log that are taken at once.
 const TAKE: usize = 512;
 /// Records that are compared at once.
-const COMPARE: i64 = 500;
+const COMPARE: i64 = 200;
 /// How often to look whether this replica still holds the Lease, and to try a comparison again that failed.
 const LOOK: Duration = Duration::from_secs(1);
-/// How the task is named that reads manifests again.
-const READER: &str = "reader of manifests";
-/// When records without a manifest are looked for again, after that failed.
-const OWED: Duration = Duration::from_secs(2);
 /// How often a watch that says nothing is looked after, and a task that has nothing to do says that it is there.
 pub(super) const CHECK: Duration = Duration::from_mins(1);
-/// How long a watch may ask nothing of the cluster: it is ended, and asked for again, within five minutes. After that the request
-/// has got lost.
-const SILENCE: Duration = Duration::from_mins(6);
 
 impl Shared {
-    /// Follows one kind of object in the cluster until `stop`. What goes wrong with the watch is logged once a minute at most.
-    pub(super) async fn watch(self, kind: Kind, namespace: Option<String>, cluster: Cluster, stop: CancellationToken) {
-        let task = match &namespace {
-            Some(namespace) => format!("watch of {} in {namespace}", kind.plural()),
-            None => format!("watch of {}", kind.plural()),
-        };
-        let config = watcher::Config::default().page_size(PAGE);
-        // A watch that has nothing to say is alive too: it ends and is asked for again, within five minutes.
-        let (liveness, alive) = (self.liveness.clone(), task.clone());
-        let client = match cluster.client_that_tells(move || liveness.alive(&alive)) {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::error!(%error, "there is no {task}");
-                return;
-            }
-        };
-        let api = kind.api(&client, namespace.as_deref());
-        let begin = || {
-            let stream = watcher(api.clone(), config.clone());
-            let stream = stream.modify(|object: &mut DynamicObject| object.metadata.managed_fields = None);
-            stream.default_backoff().ready_chunks(PAGE as usize).boxed()
-        };
-        let mut stream = begin();
-        let mut histories = self.lease.histories();
-        let mut history = *histories.borrow_and_update();
-        let mut listing: Option<HashSet<Id>> = None;
-        let mut quiet_until = Instant::now();
-        // When the records of manifests that no list had are looked for.
-        let mut owed: Option<Instant> = None;
-        self.liveness.alive(&task);
-        loop {
-            let events = tokio::select! {
-                () = stop.cancelled() => break,
-                () = sleep_until(owed.unwrap_or_else(Instant::now)), if owed.is_some() => {
-                    owed = self.look_for_vanished(kind, namespace.as_deref()).await.err().map(|error| {
-                        tracing::debug!(%error, kind = kind.plural(), "records without a manifest could not be looked for yet");
-                        Instant::now() + OWED
-                    });
-                    continue;
-                }
-                () = sleep(CHECK) => {
-                    if self.liveness.silence(&task) > SILENCE {
-                        tracing::warn!("the {task} was not answered for {} s; it begins anew", SILENCE.as_secs());
-                        stream = begin();
-                    }
-                    continue;
-                }
-                Ok(()) = histories.changed() => {
-                    history = *histories.borrow_and_update();
-                    // What was seen says nothing of what there is.
-                    self.seen.keep_only(kind, namespace.as_deref(), &HashSet::new());
-                    stream = begin();
-                    continue;
-                }
-                events = stream.next() => events,
-            };
-            self.liveness.alive(&task);
-            let Some(events) = events else { break };
-            let mut objects = Vec::new();
-            for event in events {
-                match event {
-                    Ok(watcher::Event::Init) => listing = Some(HashSet::new()),
-                    Ok(watcher::Event::InitApply(object)) => {
-                        if let (Some(there), Some(id)) = (&mut listing, Id::of(kind, &object)) {
-                            there.insert(id);
-                        }
-                        objects.push(object);
-                    }
-                    Ok(watcher::Event::Apply(object)) => objects.push(object),
-                    Ok(watcher::Event::Delete(object)) => {
-                        self.saw(kind, std::mem::take(&mut objects), &task).await;
-                        self.gone(kind, &object).await;
-                    }
-                    Ok(watcher::Event::InitDone) => {
-                        self.saw(kind, std::mem::take(&mut objects), &task).await;
-                        if let Some(there) = listing.take() {
-                            for (id, _) in self.seen.keep_only(kind, namespace.as_deref(), &there) {
-                                self.queue.add(&id);
-                            }
-                            owed = Some(Instant::now());
-                            self.listed.send_modify(|listed| _ = listed.of(history).map(|listed| listed.has(&task)));
-                        }
-                    }
-                    Err(error) => {
-                        crate::metrics::METRICS.watch_failed(kind.plural());
-                        if is_refused(&error) {
-                            self.listed.send_modify(|listed| _ = listed.of(history).map(|listed| listed.has_refused(&task)));
-                        }
-                        if Instant::now() >= quiet_until {
-                            quiet_until = Instant::now() + Duration::from_mins(1);
-                            tracing::warn!(%error, "the {task} failed; it is tried again");
-                        }
-                    }
-                }
-            }
-            self.saw(kind, objects, &task).await;
-        }
-        self.liveness.ended(&task);
-    }
-
-    /// Reads manifests again that could not be taken over, until `stop`: so many at once, and each ever more rarely.
-    pub(super) async fn try_again(self, stop: CancellationToken) {
-        let mut work = JoinSet::new();
-        loop {
-            while work.len() >= CONCURRENCY {
-                work.join_next().await;
-            }
-            self.liveness.alive(READER);
-            let ids = tokio::select! {
-                () = stop.cancelled() => break,
-                ids = self.again.take(1) => ids,
-                () = sleep(CHECK) => continue,
-            };
-            for id in ids {
-                let shared = self.clone();
-                work.spawn(async move {
-                    if shared.read_again(&id).await {
-                        shared.again.failed(&id, shared.clock.random());
-                    } else {
-                        shared.again.done(&id);
-                    }
-                });
-            }
-        }
-        self.liveness.ended(READER);
-    }
-
-    /// Reads one manifest again. Answers whether that has to be done once more.
-    async fn read_again(&self, id: &Id) -> bool {
-        let api = id.kind.api(&self.client, Some(&id.key.namespace));
-        match tokio::time::timeout(READ, api.get_opt(&id.key.name)).await {
-            Ok(Ok(Some(object))) => {
-                let Some(entry) = Entry::of(id.kind, &object) else { return false };
-                self.seen.note(id, entry.clone());
-                self.look(id, &entry, &object).await
-            }
-            Ok(Ok(None)) => match self.nowhere(id).await {
-                Ok(again) => again,
-                Err(error) => {
-                    tracing::debug!(object = %id, %error, "a manifest is gone, and its record could not be released yet");
-                    true
-                }
-            },
-            Ok(Err(_)) | Err(_) => true,
-        }
-    }
-
     /// Follows the event log while this replica is the holder, until `stop`.
     pub(super) async fn follow(self, stop: CancellationToken) {
         let mut holding = self.lease.holding();
@@ -208,7 +36,7 @@ impl Shared {
         let mut lists = self.listed.subscribe();
         let mut histories = self.lease.histories();
         let mut place: Option<Place> = None;
-        let mut late = 0;
+        let (mut late, mut rest) = (0, Rest::default());
         loop {
             let now = lists.borrow_and_update().late;
             if std::mem::replace(&mut late, now) != now {
@@ -241,9 +69,12 @@ impl Shared {
             } else if watching.is_none() {
                 watching = Some(self.tail.watch());
                 continue;
+            } else if !rest.is_over() {
+                // A log that overflows while all is compared would be compared with without end.
             } else if let Some(joined) = self.join(&mut progress, &mut lists) {
                 // First the place, then the comparison: what changes in between is heard.
-                match self.compare_all().await {
+                let compared = rest.after(self.compare_all()).await;
+                match compared {
                     Ok((compared, different)) => {
                         tracing::info!(compared, different, "compared every record with the cluster");
                         place = Some(joined);
@@ -304,11 +135,12 @@ impl Shared {
         self.is_part_of(&id, event);
         self.queue.add(&id);
         let Some(entry) = self.seen.get(&id) else { return };
+        let shows_it = self.options.mirror != Mirror::Off && !entry.is_refused_for_a_record();
         let gone = matches!(event.kind, EventKind::ChatDeleted | EventKind::AgentDeleted);
         if gone && !entry.mirrored {
             self.again.add(&id); // its record is gone: what was refused may be taken over, or its finalizer taken off
         }
-        if is_told(event.kind) && !gone {
+        if is_told(event.kind) && !gone && shows_it {
             self.tell(&id, entry.uid, event.kind.as_str(), &crate::v1alpha1::event::message(event), false);
         }
     }
@@ -329,7 +161,10 @@ impl Shared {
         self.queue.add(&id);
         let Some(agent) = event.payload.get("agent").and_then(serde_json::Value::as_str) else { return };
         let agent = Id { kind: Kind::Agent, key: Key::new(&event.namespace, agent) };
-        if let Some(entry) = self.seen.get(&agent) {
+        if let Some(entry) = self.seen.get(&agent)
+            && self.options.mirror != Mirror::Off
+            && !entry.is_refused_for_a_record()
+        {
             self.tell(&agent, entry.uid, event.kind.as_str(), &crate::v1alpha1::event::message(event), false);
         }
     }
@@ -339,7 +174,7 @@ impl Shared {
     async fn compare_all(&self) -> Result<(usize, usize), StoreError> {
         let (mut compared, mut different) = (0, 0);
         for kind in Kind::ALL {
-            let mut orphans: HashSet<Id> = self.seen.ids(kind).into_iter().collect();
+            let mut orphans = self.seen.ids(kind, None);
             let mut after = Key::new("", "");
             loop {
                 let mut connection = store::acquire(&self.pool).await?;
@@ -373,11 +208,20 @@ impl Shared {
     }
 }
 
-/// Whether the cluster has answered that there is no list for us, so that none is to be waited for.
-fn is_refused(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) => matches!(status.code, 403 | 404),
-        _ => false,
+/// How long nothing is compared after all was: as long as that took, so that it is never all that is done.
+#[derive(Debug, Default)]
+struct Rest(Option<Instant>);
+
+impl Rest {
+    fn is_over(&self) -> bool {
+        self.0.is_none_or(|until| until <= Instant::now())
+    }
+
+    async fn after<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let done = work.await;
+        self.0 = Some(Instant::now() + began.elapsed());
+        done
     }
 }
 
@@ -399,5 +243,24 @@ fn is_told(kind: EventKind) -> bool {
         | EventKind::AgentUpdated
         | EventKind::AgentDeleted
         | EventKind::SnapshotDeleted => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn after_all_was_compared_it_is_not_again_for_as_long_as_that_took() {
+        let mut rest = Rest::default();
+        assert!(rest.is_over());
+        for seconds in [7, 2] {
+            rest.after(tokio::time::sleep(Duration::from_secs(seconds))).await;
+            assert!(!rest.is_over());
+            tokio::time::advance(Duration::from_secs(seconds - 1)).await;
+            assert!(!rest.is_over());
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert!(rest.is_over());
+        }
     }
 }

@@ -8,7 +8,7 @@
 use super::{
     Shared,
     kind::{Id, Kind, SOURCE_ANNOTATION},
-    seen::{Entry, OWNED_BY_API, Refusal},
+    seen::{Entry, OWNED_BY_API, Refusal, Standing},
 };
 use crate::{
     model::{
@@ -91,10 +91,12 @@ impl Shared {
                 work.join_next().await;
                 self.liveness.alive(task);
             }
+            let hand = self.again.in_hand(&id);
             work.spawn(async move {
                 if shared.look(&id, &entry, &object).await {
                     shared.again.failed(&id, shared.clock.random());
                 }
+                hand.told();
             });
         }
         while work.join_next().await.is_some() {
@@ -144,7 +146,15 @@ impl Shared {
     }
 
     /// Looks at one object, and sees to what comes of it. Answers whether it has to be looked at once more, after a while.
+    ///
+    /// What is out of date by now is left: a record that was made of it would be one that nobody deletes.
     pub(super) async fn look(&self, id: &Id, entry: &Entry, object: &DynamicObject) -> bool {
+        let _turn = self.turns.of(id).await;
+        match self.seen.standing(id, entry) {
+            Standing::Latest => {}
+            Standing::Outdated => return true,
+            Standing::Gone => return false, // the watch has told of it, or brings another
+        }
         let mut taken = if entry.mirrored { Ok(Outcome::WaitsForHolder) } else { self.take(id, entry, object, None).await };
         if let Ok(Outcome::Doubtful(version)) = taken {
             taken = self.take_anew(id, version).await;
@@ -187,7 +197,9 @@ impl Shared {
         if entry.mirrored {
             return Ok(Outcome::WaitsForHolder);
         }
-        self.seen.note(id, entry.clone());
+        if !self.seen.answered(id, entry.clone()) {
+            return Ok(Outcome::Doubtful(version)); // the watch has not brought it yet, or has told that it is gone
+        }
         self.take(id, &entry, &object, Some(version)).await
     }
 
@@ -276,57 +288,11 @@ impl Shared {
         if entry.mirrored || kind == Kind::Snapshot {
             return;
         }
+        let _turn = self.turns.of(&id).await;
         // What was to go with it has gone before its finalizer was taken off.
         if let Err(error) = self.let_go(&id, &entry, DeletionPolicy::Retain).await {
             tracing::debug!(object = %id, %error, "a manifest is gone, and its record could not be released yet");
             self.again.failed(&id, self.clock.random());
-        }
-    }
-
-    /// The cluster was asked, and has no object of this name. The record of that name, if a manifest made it, loses its manifest, and
-    /// stays. Answers whether that has to be looked at once more.
-    pub(super) async fn nowhere(&self, id: &Id) -> Result<bool, StoreError> {
-        let keys = [id.key.clone()];
-        let mut connection = store::acquire(&self.pool).await?;
-        let origins = match id.kind {
-            Kind::Chat => manifests::of_chats_named(&mut connection, &keys).await?,
-            Kind::Agent => manifests::of_agents_named(&mut connection, &keys).await?,
-            Kind::Snapshot => return Ok(false),
-        };
-        drop(connection);
-        let made = origins.get(&id.key).filter(|origin| origin.source == Source::Manifest);
-        let Some(manifest) = made.and_then(|origin| origin.manifest.as_ref()) else { return Ok(false) };
-        // It may have been made and taken over since the cluster was asked.
-        let api = id.kind.api(&self.client, Some(&id.key.namespace));
-        match tokio::time::timeout(READ, api.get_metadata_opt(&id.key.name)).await {
-            Ok(Ok(None)) => {}
-            Ok(Ok(Some(_))) => return Ok(false), // the watch brings it
-            Ok(Err(_)) | Err(_) => return Ok(true),
-        }
-        self.let_go(id, &Entry::vanished(manifest.uid), DeletionPolicy::Retain).await?;
-        tracing::info!(object = %id, "its manifest is nowhere; the record stays, and the API may change it");
-        Ok(false)
-    }
-
-    /// A list has ended: records whose manifests were in none are looked for, and the cluster is asked for each.
-    pub(super) async fn look_for_vanished(&self, kind: Kind, namespace: Option<&str>) -> Result<(), StoreError> {
-        let mut after = Key::new("", "");
-        loop {
-            let mut connection = store::acquire(&self.pool).await?;
-            let page = match kind {
-                Kind::Chat => manifests::chats_made(&mut connection, &after, PAGE).await?,
-                Kind::Agent => manifests::agents_made(&mut connection, &after, PAGE).await?,
-                Kind::Snapshot => return Ok(()),
-            };
-            drop(connection);
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.key.clone();
-            for made in page.into_iter().filter(|made| namespace.is_none_or(|namespace| namespace == made.key.namespace)) {
-                let id = Id { kind, key: made.key };
-                if self.seen.get(&id).is_none() {
-                    self.again.add(&id);
-                }
-            }
         }
     }
 }
@@ -335,8 +301,6 @@ impl Shared {
 pub const CONCURRENCY: usize = 8;
 /// How long reading one manifest may take.
 pub const READ: Duration = Duration::from_secs(20);
-/// How many records are read at once.
-const PAGE: i64 = 1_000;
 
 /// What is remembered of an object.
 fn remembered(object: &DynamicObject, entry: &Entry, bound: bool) -> Manifest {

@@ -6,7 +6,7 @@ use crate::metrics::{Controller, METRICS};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet, VecDeque},
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 use tokio::{
@@ -18,6 +18,9 @@ use tokio::{
 pub const BACKOFF: Duration = Duration::from_millis(250);
 /// The longest pause of an object that failed.
 pub const BACKOFF_CAP: Duration = Duration::from_mins(1);
+
+/// Objects that there is room for when nothing is to be looked at.
+const ROOM: usize = 256;
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -68,23 +71,50 @@ impl Inner {
     }
 }
 
-/// The queue.
+/// The queue. Clones are of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Queue(Arc<Parts>);
+
 #[derive(Debug, Default)]
-pub struct Queue {
+struct Parts {
     inner: Mutex<Inner>,
     more: Notify,
     /// Nothing is left to be taken now.
     none: Notify,
 }
 
+/// An object in hand. When a task panics that has it, it has failed, and is tried again.
+#[derive(Debug)]
+pub struct InHand {
+    queue: Queue,
+    id: Option<Id>,
+}
+
+impl InHand {
+    /// The queue has been told what came of it.
+    pub fn told(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        self.queue.failed(&id, 1.0);
+        if std::thread::panicking() {
+            tracing::error!(object = %id, "looking at it panicked; it is tried again");
+        }
+    }
+}
+
 impl Queue {
     /// The mirror's, of which the metrics tell.
     pub fn of_the_mirror() -> Self {
-        Self { inner: Mutex::new(Inner { measured: true, ..Inner::default() }), ..Self::default() }
+        Self(Arc::new(Parts { inner: Mutex::new(Inner { measured: true, ..Inner::default() }), ..Parts::default() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().expect("no holder of this lock panics")
+        self.0.inner.lock().expect("no holder of this lock panics")
     }
 
     /// To be looked at now.
@@ -93,7 +123,7 @@ impl Queue {
         inner.add(id);
         inner.measure();
         drop(inner);
-        self.more.notify_one();
+        self.0.more.notify_one();
     }
 
     /// To be looked at after a while, unless something asks for it earlier.
@@ -106,13 +136,13 @@ impl Queue {
         inner.due.insert(id.clone(), at);
         inner.later.push(Reverse((at, id.clone())));
         drop(inner);
-        self.more.notify_one();
+        self.0.more.notify_one();
     }
 
     /// Takes at most so many, when there are any: they are in hand until [`Queue::done`].
     pub async fn take(&self, max: usize) -> Vec<Id> {
         loop {
-            let more = self.more.notified();
+            let more = self.0.more.notified();
             let next = {
                 let mut inner = self.lock();
                 inner.ripen(Instant::now());
@@ -128,7 +158,9 @@ impl Queue {
                     }
                     inner.measure();
                     if inner.ready.is_empty() {
-                        self.none.notify_waiters();
+                        inner.ready.shrink_to(ROOM);
+                        inner.wanted.shrink_to(ROOM);
+                        self.0.none.notify_waiters();
                     }
                     return taken;
                 }
@@ -141,10 +173,15 @@ impl Queue {
         }
     }
 
+    /// Sees to it that an object comes again whatever happens to who looks at it.
+    pub fn in_hand(&self, id: &Id) -> InHand {
+        InHand { queue: self.clone(), id: Some(id.clone()) }
+    }
+
     /// Waits until nothing is left to be taken now: what there is is in hand, or waits.
     pub async fn worked_off(&self) {
         loop {
-            let none = self.none.notified();
+            let none = self.0.none.notified();
             if self.lock().ready.is_empty() {
                 return;
             }
@@ -158,7 +195,7 @@ impl Queue {
         inner.failures.remove(id);
         Self::put_back(&mut inner, id);
         drop(inner);
-        self.more.notify_one();
+        self.0.more.notify_one();
     }
 
     /// It is no longer in hand, and is to be tried again. `random` is the jitter, in `0.0..1.0`. Answers how often it has failed.
@@ -190,7 +227,7 @@ impl Queue {
         let in_hand = std::mem::take(&mut inner.in_hand);
         *inner = Inner { in_hand, measured: inner.measured, ..Inner::default() };
         inner.measure();
-        self.none.notify_waiters();
+        self.0.none.notify_waiters();
     }
 
     /// How many are to be looked at, those that wait included.
@@ -274,5 +311,25 @@ mod tests {
         queue.add(&id("a"));
         queue.take(1).await;
         assert_eq!(queue.failed(&id("a"), 0.0), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_task_had_in_hand_that_panicked_comes_again_and_what_was_told_of_does_not() {
+        let queue = Queue::default();
+        for name in ["a", "b"] {
+            queue.add(&id(name));
+        }
+        for taken in queue.take(2).await {
+            let (queue, hand) = (queue.clone(), queue.in_hand(&taken));
+            let task = tokio::spawn(async move {
+                assert_eq!(taken.key.name, "a", "what goes wrong with b");
+                queue.done(&taken);
+                hand.told();
+            });
+            task.await.ok();
+        }
+        assert_eq!(queue.take(10).await, [id("b")]);
+        queue.done(&id("b"));
+        assert_eq!(queue.depth(), 0);
     }
 }

@@ -1,16 +1,19 @@
 //! What the cluster was last seen to hold: for each object a few numbers, never the object. Beside PostgreSQL, which says what
 //! should be there, this is all that the mirror compares; it is made anew by every list.
 
+mod names;
+
 use super::{
     kind::{FINALIZER, Id, Kind, SOURCE_ANNOTATION, SOURCE_API},
-    shown,
+    owned, shown,
 };
 use crate::model::{fault::Fault, object::DeletionPolicy};
 use jiff::Timestamp;
 use kube::core::{DynamicObject, Resource as _};
+use names::Names;
 use serde_json::Value;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard},
 };
 use uuid::Uuid;
@@ -29,6 +32,8 @@ pub struct Entry {
     pub texts: u64,
     /// Its spec, as a number.
     pub spec: u64,
+    /// The labels of an object that the mirror made, but for those of others, as a number.
+    pub labels: u64,
     /// Its status, as a number.
     pub status: u64,
     /// Whether the mirror made it.
@@ -45,6 +50,19 @@ pub struct Entry {
     pub refusal: Option<Arc<Refusal>>,
     /// Whether its deletion is no longer waited with: the record stays.
     pub abandoned: bool,
+    /// Whether what it says was taken over since it was first seen.
+    pub taken: bool,
+}
+
+/// How a state of an object stands to what is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing else is known.
+    Latest,
+    /// It says something else by now.
+    Outdated,
+    /// It is gone, or another one has its name.
+    Gone,
 }
 
 /// The reason of a refusal for a record that was made through the API.
@@ -80,6 +98,7 @@ impl Entry {
         let spec = object.data.get("spec").unwrap_or(&null);
         // The mirror's own objects never have it: with it an object is a manifest, whatever its annotation says.
         let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
+        let mirrored = !held && annotation.is_some_and(|source| source == SOURCE_API);
         let retain = spec.get("deletionPolicy").and_then(Value::as_str) == Some(DeletionPolicy::Retain.as_str());
         Some(Self {
             uid: meta.uid.as_deref()?.parse().ok()?,
@@ -88,13 +107,15 @@ impl Entry {
             texts: shown::texts(meta.labels.as_ref(), meta.annotations.as_ref()),
             spec: shown::spec(kind, spec),
             status: shown::status(kind, object.data.get("status").unwrap_or(&null)),
-            mirrored: !held && annotation.is_some_and(|source| source == SOURCE_API),
+            labels: if mirrored { shown::labels(&owned::labels(meta)) } else { 0 },
+            mirrored,
             held,
             policy: if retain { DeletionPolicy::Retain } else { DeletionPolicy::Delete },
             deleting: meta.deletion_timestamp.as_ref().map(|at| at.0),
             orphans: finalizers.iter().any(|finalizer| finalizer == "orphan"),
             refusal: None,
             abandoned: false,
+            taken: false,
         })
     }
 
@@ -106,7 +127,7 @@ impl Entry {
         }
         if same_object {
             entry.refusal = self.refusal.take();
-            entry.abandoned = self.abandoned;
+            (entry.abandoned, entry.taken) = (self.abandoned, self.taken);
             self.refusal.clone_from(&entry.refusal);
         }
         self.version = entry.version;
@@ -123,6 +144,7 @@ impl Entry {
             generation: 0,
             texts: 0,
             spec: 0,
+            labels: 0,
             status: 0,
             mirrored: false,
             held: false,
@@ -131,16 +153,28 @@ impl Entry {
             orphans: false,
             refusal: None,
             abandoned: false,
+            taken: false,
         }
+    }
+
+    /// Whether the record of its name is none of its business.
+    pub fn is_refused_for_a_record(&self) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| refusal.reason == OWNED_BY_API)
+    }
+
+    /// Whether this asks for the same as another state of the same object: what it shows may differ.
+    fn asks_the_same(&self, other: &Self) -> bool {
+        let asked = |it: &Self| (it.texts, it.spec, it.mirrored, it.held, it.policy, it.deleting, it.orphans);
+        asked(self) == asked(other)
     }
 }
 
 /// All of them.
 #[derive(Debug, Default)]
-pub struct Seen(Mutex<HashMap<Id, Entry>>);
+pub struct Seen(Mutex<Names<Entry>>);
 
 impl Seen {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Names<Entry>> {
         self.0.lock().expect("no holder of this lock panics")
     }
 
@@ -167,7 +201,7 @@ impl Seen {
         if let Some(known) = all.get_mut(id) {
             return known.becomes(entry);
         }
-        all.insert(id.clone(), entry);
+        all.insert(id, entry);
         true
     }
 
@@ -180,6 +214,16 @@ impl Seen {
         true
     }
 
+    /// How a state of an object stands to what is known now.
+    pub fn standing(&self, id: &Id, entry: &Entry) -> Standing {
+        match self.lock().get(id) {
+            Some(known) if known.uid != entry.uid => Standing::Gone,
+            Some(known) if known.version > entry.version && !known.asks_the_same(entry) => Standing::Outdated,
+            Some(_) => Standing::Latest,
+            None => Standing::Gone,
+        }
+    }
+
     /// Notes why an object was not taken over, or that it was.
     pub fn refuse(&self, id: &Id, uid: Uuid, refusal: Option<Refusal>) -> bool {
         let mut all = self.lock();
@@ -190,6 +234,7 @@ impl Seen {
             Some(_) | None => new,
         });
         let changed = known.refusal.as_deref() != refusal.as_ref();
+        known.taken = refusal.is_none();
         known.refusal = refusal.map(Arc::new);
         changed
     }
@@ -214,18 +259,21 @@ impl Seen {
         }
     }
 
-    /// Of a kind, in a namespace or in all, only these are there. Answers with those that are gone.
-    pub fn keep_only(&self, kind: Kind, namespace: Option<&str>, there: &HashSet<Id>) -> Vec<(Id, Entry)> {
-        let mut all = self.lock();
-        let gone =
-            |id: &Id| id.kind == kind && namespace.is_none_or(|namespace| namespace == id.key.namespace) && !there.contains(id);
-        let ids: Vec<Id> = all.keys().filter(|id| gone(id)).cloned().collect();
-        ids.into_iter().filter_map(|id| all.remove(&id).map(|entry| (id, entry))).collect()
+    /// An object is gone, whichever it was.
+    pub fn forget_any(&self, id: &Id) {
+        self.lock().remove(id);
     }
 
-    /// All that is known of a kind.
-    pub fn ids(&self, kind: Kind) -> Vec<Id> {
-        self.lock().keys().filter(|id| id.kind == kind).cloned().collect()
+    /// Nothing is known any more of a kind, in a namespace or in all.
+    pub fn forget_all(&self, kind: Kind, namespace: Option<&str>) {
+        for id in self.ids(kind, namespace) {
+            self.forget_any(&id);
+        }
+    }
+
+    /// All that are known of a kind, in a namespace or in all.
+    pub fn ids(&self, kind: Kind, namespace: Option<&str>) -> HashSet<Id> {
+        self.lock().ids(kind, namespace).collect()
     }
 
     /// How many objects are known.

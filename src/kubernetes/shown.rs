@@ -45,6 +45,11 @@ pub fn spec(kind: Kind, spec: &Value) -> u64 {
     }
 }
 
+/// Labels in that form.
+pub fn labels(labels: &TextMap) -> u64 {
+    number(labels)
+}
+
 /// Labels and annotations in that form, whoever's they are.
 pub fn texts(labels: Option<&TextMap>, annotations: Option<&TextMap>) -> u64 {
     number(&(labels, annotations))

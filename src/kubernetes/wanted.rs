@@ -59,6 +59,13 @@ impl Record {
         self.origin().is_none_or(|origin| origin.source == Source::Api)
     }
 
+    /// Whether another object of its name has made it what it is.
+    pub fn is_of_another(&self, uid: Uuid) -> bool {
+        self.origin().is_some_and(|origin| {
+            origin.source == Source::Manifest && origin.manifest.as_ref().is_some_and(|manifest| manifest.uid != uid)
+        })
+    }
+
     /// Whether it was made through the API and stands before every manifest of its name.
     pub fn was_never_a_manifests(&self) -> bool {
         self.origin().is_some_and(|origin| origin.source == Source::Api && origin.manifest.is_none())
@@ -132,9 +139,19 @@ impl Record {
         })
     }
 
-    /// Whether the spec of the mirror's own object is as it should be.
+    /// The labels that the mirror's own object should have beside those of others; none when they are as they were made.
+    pub fn labels(&self) -> Option<&TextMap> {
+        match self {
+            Self::Chat(view, _) => Some(&view.chat.meta.labels),
+            Self::Agent(view, _) => Some(&view.agent.meta.labels),
+            Self::Snapshot(..) => None,
+        }
+    }
+
+    /// Whether the mirror's own object, but for its status, is as it should be.
     pub fn has_spec(&self, entry: &Entry) -> bool {
         shown::spec(self.id().kind, &self.spec()) == entry.spec
+            && self.labels().is_none_or(|labels| shown::labels(labels) == entry.labels)
     }
 }
 

@@ -62,6 +62,19 @@ impl<'a> Front<'a> {
         all
     }
 
+    /// The same, by way of a gateway.
+    pub async fn behind(control_plane: &'a ControlPlane, gateway: &super::gateway::Gateway, flags: &[&str]) -> Self {
+        let namespace = control_plane.namespace_of_its_own().await;
+        let kubeconfig = control_plane.access(&namespace).via(&gateway.url).kubeconfig();
+        Self::start_by(control_plane, namespace, &kubeconfig, flags).await
+    }
+
+    /// Another replica on the same database, whose log goes into a file.
+    pub async fn another_telling(&self, log: &std::path::Path, flags: &[&str]) -> Replica {
+        let file = self.home.path().join("kubeconfig").display().to_string();
+        Replica::telling(&self.db.url, &Self::flags(&self.namespace, &file, flags), fs::File::create(log).unwrap().into()).await
+    }
+
     /// Another replica on the same database.
     pub async fn another(&self, flags: &[&str]) -> Replica {
         Self::replica_of(&self.namespace, &self.db, self.home.path(), flags).await
