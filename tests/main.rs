@@ -37,6 +37,7 @@ mod docs;
 mod embedded;
 mod envtest_support;
 mod front;
+mod histories;
 mod horizon;
 mod idle;
 #[cfg(target_os = "linux")]
