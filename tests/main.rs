@@ -36,6 +36,7 @@ mod diff;
 mod docs;
 mod embedded;
 mod envtest_support;
+mod faults;
 mod front;
 mod histories;
 mod horizon;
