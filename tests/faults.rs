@@ -3,7 +3,9 @@
 //!
 //! What this does not do: make the load, and judge what came of it (`histories`). docs/testing.md says what is covered.
 
+mod chaos;
 mod clocks;
+mod fleet;
 mod space;
 mod statements;
 mod steps;
