@@ -49,7 +49,7 @@ pub struct Stopped {
 impl Stopped {
     /// Whether the transaction is committed.
     pub fn committed(&self) -> bool {
-        self.side == Side::After && self.statements.last().is_some_and(|last| last == "COMMIT")
+        self.side == Side::After && self.statements.last().is_some_and(|last| last == COMMIT)
     }
 
     /// For a person: what it stopped at.
@@ -147,6 +147,8 @@ pub fn socket_of(server: &PgConnectOptions) -> PathBuf {
     server.get_socket().expect("a server of ours has a socket").join(format!(".s.PGSQL.{}", server.get_port()))
 }
 
+/// How the last statement of a transaction reads, if it goes well.
+const COMMIT: &str = "COMMIT";
 /// What a message of a client begins with.
 const PARSE: u8 = b'P';
 const BIND: u8 = b'B';
@@ -272,8 +274,13 @@ impl Carried {
             return None;
         }
         let statements = self.transaction.as_mut()?;
-        let last = matches!(statement.as_str(), "COMMIT" | "ROLLBACK");
+        let last = matches!(statement.as_str(), COMMIT | "ROLLBACK");
         statements.push(statement);
+        if statements.len() == 2 && statements[1] == COMMIT {
+            // It looked for something to do, and there was nothing: not the transaction that is meant.
+            self.transaction = None;
+            return None;
+        }
         let stopped = {
             let mut place = self.shared.place.lock().unwrap();
             let here = |place: &mut Place| statements.len() == place.step + 1 && statements[0].contains(place.first);

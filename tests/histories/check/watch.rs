@@ -107,7 +107,9 @@ impl<'a> Follower<'a> {
             None => self.listed.contains_key(&told.id) && created <= self.version,
         };
         let is_right = match told.word {
-            Word::Added => !known,
+            // One that is made and changed while somebody else is slow to commit is sent ahead of its rows, and added with each of
+            // them: clients bear that (reference/eventlog.md, §4.2).
+            Word::Added => !known || created > self.version,
             Word::Modified => known,
             // Of what was made after the list's version, and deleted before it could be told, only the end is told.
             Word::Deleted => known || (created > self.version && !self.known.contains_key(&told.id)) || !self.listed.contains_key(&told.id),
