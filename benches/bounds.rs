@@ -12,7 +12,7 @@ mod day;
 mod sample;
 #[path = "bounds/svg.rs"]
 mod svg;
-#[expect(dead_code, reason = "of the tests' trace this needs its resources alone")]
+#[expect(dead_code, unused_imports, reason = "of the tests' trace this needs its resources alone")]
 #[path = "../tests/support/trace.rs"]
 mod trace;
 
@@ -37,6 +37,7 @@ const EVERY: Duration = Duration::from_secs(2);
 pub const HISTORY: i64 = 2;
 /// How many pushes are under way at once, and how many watchers there are.
 pub const PUSHERS: usize = 4;
+/// See above.
 pub const WATCHERS: usize = 20;
 /// Connections that a replica has to its database: the pool, and two for wake-ups.
 const CONNECTIONS: f64 = 18.0;
@@ -220,6 +221,7 @@ async fn run(server: &Embedded, chats: u64, agents: u64, hold: Duration) -> anyh
         curve("its threads", |sample| sample.threads, Some(threads)),
         curve("records that are due", |sample| sample.due, None),
         curve("table chats, bytes", |sample| sample.chats, Some(4_096.0 * live)),
+        curve("table agents, bytes", |sample| sample.agents, None),
         curve("dead chats", |sample| sample.dead_chats, Some(told + swept)),
         curve("dead agents", |sample| sample.dead_agents, None),
         curve("the event log, bytes", |sample| sample.events, Some(1_024.0 * events)),

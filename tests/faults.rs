@@ -6,6 +6,7 @@
 mod chaos;
 mod clocks;
 mod fleet;
+mod forgotten;
 mod space;
 mod statements;
 mod steps;

@@ -207,10 +207,10 @@ impl Shared {
 
     /// The records of these objects, as they stand at one moment: what they show must fit together.
     pub(super) async fn records(&self, entries: &[(Id, Option<Entry>)]) -> Result<HashMap<Id, Record>, StoreError> {
-        let mut connection = store::acquire(&self.pool).await?;
+        let mut connection = store::acquire_whole(&self.pool).await?;
         let read = store::patiently(store::PATIENCE, Self::read(&mut connection, entries)).await;
-        if read.is_err() {
-            drop(connection.detach()); // it may never answer
+        if read.is_ok() {
+            connection.give_back(); // else it may never answer, and is closed
         }
         read
     }
