@@ -139,8 +139,8 @@ async fn rounds_of_faults_for_as_long_as_was_asked() {
     let asked = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse::<u64>().unwrap());
     let Some(minutes) = asked("MOORLINE_CHAOS_MINUTES") else { return };
     let seed = asked("MOORLINE_CHAOS_SEED").unwrap_or(1);
-    let until = Instant::now() + Duration::from_mins(minutes);
     let (mut pair, mut random) = (Pair::synchronous(DISK).await, Seeded::new(seed));
+    let until = Instant::now() + Duration::from_mins(minutes);
     let (mut all, mut rounds, mut slowest) = (BTreeMap::<Fault, u64>::new(), 0, Duration::ZERO);
     while Instant::now() < until {
         rounds += 1;
