@@ -6,7 +6,7 @@ export SQLX_OFFLINE := true
 EXAMPLE := target/dev/workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check fmt sqlx crds reference deploy docs bench fuzz mutants conformance lint-image release clean
+.PHONY: help dev test check fmt sqlx crds reference deploy docs bench fuzz mutants conformance lint-image release clean bounds chaos
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,15 @@ conformance: ## Hold the API against its own OpenAPI for longer than make test d
 	@schemathesis=$$(scripts/ensure-schemathesis) && MOORLINE_TEST_SCHEMATHESIS=$$schemathesis \
 		MOORLINE_TEST_EXAMPLES="$(or $(EXAMPLES),100)" MOORLINE_TEST_SEED="$(or $(SEED),$$(date +%s))" \
 		cargo test --test main -- --nocapture schemathesis::
+
+chaos: ## Break everything under load for MINUTES=… (10), from SEED=… (1): docs/testing.md
+	@scripts/ensure-postgres >/dev/null
+	MOORLINE_CHAOS_MINUTES=$(or $(MINUTES),10) MOORLINE_CHAOS_SEED=$(or $(SEED),1) \
+		cargo test --test main -- --exact faults::chaos::rounds_of_faults_for_as_long_as_was_asked --nocapture
+
+bounds: ## A compressed day of CHATS=… (1000000), AGENTS=… (10000), HOLD=… seconds (600): how large does everything get?
+	@scripts/ensure-postgres >/dev/null
+	CHATS=$(CHATS) AGENTS=$(AGENTS) HOLD=$(HOLD) cargo bench --bench bounds
 
 clean: ## Remove what was built, the tools and the workspace to play with included
 	cargo clean

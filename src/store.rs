@@ -92,6 +92,11 @@ pub async fn acquire(pool: &PgPool) -> Result<sqlx::pool::PoolConnection<sqlx::P
     rotation::insisting(pool, || pool.acquire()).named("db.acquire").await
 }
 
+/// A connection of the pool on which a transaction will be begun by whoever holds it.
+pub async fn acquire_whole(pool: &PgPool) -> Result<rotation::Whole, StoreError> {
+    acquire(pool).await.map(Into::into)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,20 +1,18 @@
 //! All four caches of real clients at once, behind writers that do everything that makes a log hard to follow, through a
 //! crash of PostgreSQL and the promotion of its standby: at the end every cache is what the table is.
 
-mod postgres;
-
 use crate::{
     clients::writes,
     support::{
         api::{Api, settings},
         caches::{By, Cache, all_equal},
         hostile,
+        pair::Pair,
         proxy::Proxy,
         until::until_within,
     },
 };
 use moorline::config;
-use postgres::Cluster;
 use std::time::Duration;
 
 /// How long the caches are given to agree with the table: client-go waits up to half a minute between two attempts.
@@ -22,7 +20,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn four_caches_equal_the_table_after_hostile_writers_a_crash_and_a_promotion() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Pair::start().await;
     let db = cluster.database().await;
     let api = Api::run(config::Server { poll_ms: 200, ..settings() }, db.options.clone(), None).await;
     let ready = || async { (api.get("/readyz").await.status == 200).then_some(()) };
@@ -64,7 +62,7 @@ async fn four_caches_equal_the_table_after_hostile_writers_a_crash_and_a_promoti
     // And the standby takes over, wherever it has got to.
     let promotion = async {
         hostile::some_commits(&db, 40).await;
-        cluster.fail_over().await;
+        drop(cluster.fail_over().await);
     };
     tokio::join!(Box::pin(under_way(2_000..2_150)), promotion);
     until_within(PATIENCE, "the server is ready on the standby that was promoted", ready).await;

@@ -38,8 +38,10 @@ mod diff;
 mod docs;
 mod embedded;
 mod envtest_support;
+mod faults;
 mod front;
 mod fuzzing;
+mod histories;
 mod horizon;
 mod idle;
 #[cfg(target_os = "linux")]

@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod cluster;
 #[cfg(feature = "otlp")]
 pub mod collector;
+pub mod disk;
 pub mod envtest;
 pub mod gateway;
 pub mod helm;
@@ -13,6 +14,7 @@ pub mod hostile;
 pub mod kubectl;
 pub mod link;
 pub mod moorline;
+pub mod pair;
 pub mod plan_words;
 pub mod postgres;
 pub mod prometheus;

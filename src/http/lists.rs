@@ -8,7 +8,7 @@ use super::{
     address::{Path, Query},
     auth::{Identity, Scope},
     objects,
-    page::{self, Continue, ListQuery, Order, Place},
+    page::{self, Continue, ListQuery, Order, Place, Wanted},
     status::{ApiError, Resource},
     table::Form,
     watch::{self, IfWatch},
@@ -86,15 +86,38 @@ async fn page<K: Listed>(
     let wanted = query.read(K::RESOURCE, namespace)?;
     wanted.wait(state).await?;
     let Scope { reach, namespace, until: _ } = identity.scope("list", K::RESOURCE, namespace).await?;
-    let mut connection = store::acquire(state.pool()).await?;
-    let mut moment = lists::moment(&mut connection).await?;
+    let mut connection = store::acquire_whole(state.pool()).await?;
+    let read = read::<K>(&mut connection, &wanted, &reach, namespace.as_deref()).await;
+    connection.give_back();
+    let Read { version, items, after, more } = read?;
+    let continued = after.filter(|_| more).map(|last| Continue::after(last, version, &wanted).encode());
+    let list = objects::list(K::RESOURCE.kind(), &items, &page::list_version(version), continued);
+    Ok(form.answer_list(K::RESOURCE, list, state.clock().now()))
+}
+
+/// What a page is made of.
+struct Read<W> {
+    version: i64,
+    items: Vec<W>,
+    after: Option<Place>,
+    more: bool,
+}
+
+/// Reads a page, as of one moment.
+async fn read<K: Listed>(
+    connection: &mut PgConnection,
+    wanted: &Wanted,
+    reach: &Reach,
+    namespace: Option<&str>,
+) -> Result<Read<K::Wire>, ApiError> {
+    let mut moment = lists::moment(connection).await?;
     let version = wanted.version(&mut moment).await?; // before the rows
     let mut items = Vec::new();
     let mut after = wanted.continued.as_ref().map(|token| token.after.clone());
     let more = loop {
         let limit = wanted.next(items.len());
-        let slice = Slice { namespace: namespace.as_deref(), labels: &wanted.labels, fields: &wanted.fields, limit: limit + 1 };
-        let mut rows = K::rows(&mut moment, &reach, &slice, wanted.order, after.as_ref()).await?;
+        let slice = Slice { namespace, labels: &wanted.labels, fields: &wanted.fields, limit: limit + 1 };
+        let mut rows = K::rows(&mut moment, reach, &slice, wanted.order, after.as_ref()).await?;
         let more = page::cut(&mut rows, limit);
         after = rows.last().map(|row| K::place(row, wanted.order)).or(after);
         items.extend(K::wire(&mut moment, rows).await?);
@@ -102,8 +125,5 @@ async fn page<K: Listed>(
             break more;
         }
     };
-    drop(moment);
-    let continued = after.filter(|_| more).map(|last| Continue::after(last, version, &wanted).encode());
-    let list = objects::list(K::RESOURCE.kind(), &items, &page::list_version(version), continued);
-    Ok(form.answer_list(K::RESOURCE, list, state.clock().now()))
+    Ok(Read { version, items, after, more })
 }

@@ -239,7 +239,7 @@ impl Watcher {
     async fn list(&mut self, after: Option<Key>) -> Done {
         let state = self.state.clone();
         let first = after.is_none() && self.cursor.rv == 0;
-        let mut connection = match store::acquire(state.pool()).await {
+        let mut connection = match store::acquire_whole(state.pool()).await {
             Ok(connection) => connection,
             Err(error) => return Done::Piece(self.failed(error)),
         };
@@ -255,8 +255,8 @@ impl Watcher {
             list_piece(&mut moment, self.resource, &self.reach, &self.selection, after.as_ref(), ROOM).await.map(Some)
         };
         let read = store::patiently(store::PATIENCE, read).await;
-        if read.is_err() {
-            drop(connection.detach()); // it may never answer
+        if read.is_ok() {
+            connection.give_back(); // else it may never answer, and is closed
         }
         let (objects, done) = match read {
             Ok(Some(piece)) => piece,

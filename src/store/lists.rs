@@ -65,7 +65,7 @@ pub use snapshots::snapshots;
 
 /// A transaction to read a list in: all its pieces see one moment, and each statement is planned for the values it has. (Speed
 /// only: PostgreSQL may otherwise keep one plan for any values, which cannot know which conditions are there.) Dropping it ends
-/// it.
+/// it. On a [`super::rotation::Whole`] connection, if it may be left in the middle.
 pub async fn moment(connection: &mut PgConnection) -> Result<Transaction<'_, Postgres>, StoreError> {
     const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan";
     connection.begin_with(BEGIN).named("db.begin_list").await

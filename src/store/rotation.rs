@@ -2,13 +2,19 @@
 //! with the new ones.
 
 use super::{check_out, log, session};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{
+    PgConnection, Postgres, Transaction,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgPool, PgPoolOptions},
+};
 use std::{
     future::Future,
+    ops::{Deref, DerefMut},
     sync::{Arc, RwLock},
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 /// When the credentials were last replaced.
 type Since = Arc<RwLock<Option<Instant>>>;
@@ -33,6 +39,65 @@ where
             done => return done,
         }
         pause = AGAIN_CAP.min(pause * 2);
+    }
+}
+
+/// Begins a transaction of `pool`, by this statement or plainly, in a task of its own, which goes on when nobody waits for it any more:
+/// a client that has hung up, a look that has taken too long.
+///
+/// A `BEGIN` that is sent and then forgotten by whoever waited leaves the connection inside a transaction, and sqlx, which
+/// counts it as begun only when it is answered, gives it back as it is. The next to use it would write what is never
+/// committed, be refused because it may only read, or look at one moment for ever.
+pub(super) async fn begin(pool: &PgPool, statement: Option<&'static str>) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(
+        async move {
+            match statement {
+                Some(statement) => pool.begin_with(statement).await,
+                None => pool.begin().await,
+            }
+        }
+        .in_current_span(),
+    );
+    // It panics if beginning does, and is cancelled when the runtime ends.
+    begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+}
+
+/// A connection on which its holder begins a transaction himself. It goes back to the pool when he says so; when he goes away in
+/// the middle it is closed, for the reason of [`begin`].
+#[derive(Debug)]
+pub struct Whole(Option<PoolConnection<Postgres>>);
+
+impl From<PoolConnection<Postgres>> for Whole {
+    fn from(connection: PoolConnection<Postgres>) -> Self {
+        Self(Some(connection))
+    }
+}
+
+impl Whole {
+    /// Gives it back: nothing is under way on it.
+    pub fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Deref for Whole {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.0.as_ref().expect("it is there until it is given back")
+    }
+}
+
+impl DerefMut for Whole {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("it is there until it is given back")
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{
     error::{Named, Retry, StoreError, full_jitter},
-    rotation::insisting,
+    rotation::{begin, insisting},
 };
 use crate::clock::Clock;
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -56,14 +56,14 @@ pub async fn transact<W: Write>(pool: &PgPool, clock: &Clock, write: &W) -> Resu
 
 /// Runs `write` once and rolls it back: what it would answer, without doing it.
 pub async fn rehearse<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error> {
-    let mut tx = insisting(pool, || pool.begin()).named("db.begin").await?;
+    let mut tx = insisting(pool, || begin(pool, None)).named("db.begin").await?;
     let output = write.run(&mut tx).await?;
     tx.rollback().named("db.rollback").await?;
     Ok(output)
 }
 
 async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error> {
-    let mut tx = insisting(pool, || pool.begin()).named("db.begin").await?;
+    let mut tx = insisting(pool, || begin(pool, None)).named("db.begin").await?;
     match write.run(&mut tx).await {
         Ok(output) => {
             tx.commit().named("db.commit").await?;
@@ -80,10 +80,10 @@ async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error>
 /// A transaction that reads, and whose statements all see one moment: for reads of more than one statement whose answers
 /// must fit together. Dropping it ends it.
 pub async fn one_moment(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
-    insisting(pool, || pool.begin_with(ONE_MOMENT)).named("db.begin_one_moment").await
+    insisting(pool, || begin(pool, Some(ONE_MOMENT))).named("db.begin_one_moment").await
 }
 
-/// The same on a connection of the caller's.
+/// The same on a connection of the caller's: a [`super::rotation::Whole`] one, if it may be left in the middle.
 pub async fn moment_on(connection: &mut PgConnection) -> Result<sqlx::Transaction<'_, sqlx::Postgres>, StoreError> {
     connection.begin_with(ONE_MOMENT).named("db.begin_one_moment").await
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Where a replica's log goes: nowhere, unless somebody looks for something and names a file.
-fn log() -> Stdio {
+pub fn log() -> Stdio {
     let named = std::env::var_os("MOORLINE_TEST_LOG");
     let file = named.map(|file| std::fs::File::options().append(true).create(true).open(file).expect("the log"));
     file.map_or_else(Stdio::null, Stdio::from)
@@ -76,10 +76,14 @@ impl Replica {
         self.child.wait().expect("its end");
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).expect("a signal");
+    }
+
     /// SIGTERM; answers with the exit code.
     pub async fn terminate(mut self) -> Option<i32> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a pid");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        self.signal(rustix::process::Signal::TERM);
         until("the replica ends", || {
             let ended = self.child.try_wait().expect("looking at it");
             async move { ended }

@@ -19,10 +19,10 @@ impl Shared {
         &self,
         entries: &[(Id, Option<Entry>)],
     ) -> Result<HashMap<Id, Record>, StoreError> {
-        let mut connection = store::acquire(&self.pool).await?;
+        let mut connection = store::acquire_whole(&self.pool).await?;
         let read = store::patiently(store::PATIENCE, Self::read(&mut connection, entries)).await;
-        if read.is_err() {
-            drop(connection.detach()); // it may never answer
+        if read.is_ok() {
+            connection.give_back(); // else it may never answer, and is closed
         }
         read
     }

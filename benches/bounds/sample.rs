@@ -1,0 +1,76 @@
+//! What is looked at every few seconds: the process, and what PostgreSQL says of its tables.
+
+use anyhow::Context as _;
+use sqlx::PgPool;
+use std::fs;
+
+/// One look.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// Seconds since the first.
+    pub at: f64,
+    /// Of the process: memory in bytes, open files and sockets, threads.
+    pub resident: f64,
+    pub files: f64,
+    pub threads: f64,
+    /// Bytes, indexes and large values included.
+    pub chats: f64,
+    pub agents: f64,
+    pub snapshots: f64,
+    pub blobs: f64,
+    pub events: f64,
+    /// Row versions that nobody needs and nobody has removed.
+    pub dead_chats: f64,
+    pub dead_agents: f64,
+    /// What the loop has before it.
+    pub due: f64,
+}
+
+/// Looks at everything.
+pub async fn look(pid: u32, pool: &PgPool, at: f64) -> anyhow::Result<Sample> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process runs")?;
+    let field = |name: &str| -> f64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+    };
+    let files = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+    let sizes: Vec<(String, f64)> = sqlx::query_as(
+        "SELECT CASE WHEN relname LIKE 'events%' THEN 'events' ELSE relname::text END, sum(pg_total_relation_size(oid))::float8
+         FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace GROUP BY 1",
+    )
+    .fetch_all(pool)
+    .await?;
+    let size = |table: &str| sizes.iter().find(|(name, _)| name == table).map_or(0.0, |(_, bytes)| *bytes);
+    let dead: Vec<(String, f64)> = sqlx::query_as(
+        "SELECT relname::text, n_dead_tup::float8 FROM pg_stat_user_tables WHERE relname IN ('chats', 'agents')",
+    )
+    .fetch_all(pool)
+    .await?;
+    let dead_in = |table: &str| dead.iter().find(|(name, _)| name == table).map_or(0.0, |(_, rows)| *rows);
+    Ok(Sample {
+        at,
+        resident: field("VmRSS:") * 1024.0,
+        threads: field("Threads:"),
+        files: u32::try_from(files)?.into(),
+        chats: size("chats"),
+        agents: size("agents"),
+        snapshots: size("snapshots"),
+        blobs: size("blobs"),
+        events: size("events"),
+        dead_chats: dead_in("chats"),
+        dead_agents: dead_in("agents"),
+        due: due(pool).await?,
+    })
+}
+
+/// How many records are due.
+pub async fn due(pool: &PgPool) -> anyhow::Result<f64> {
+    let due: i64 = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM chats WHERE converged_revision < revision)
+              + (SELECT count(*) FROM agents WHERE converged_revision < revision)",
+    )
+    .fetch_one(pool)
+    .await?;
+    #[expect(clippy::cast_precision_loss, reason = "a count of rows, for a picture")]
+    Ok(due as f64)
+}

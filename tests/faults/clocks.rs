@@ -1,0 +1,115 @@
+//! A clock that jumps. The product reads time in one place (`clock::Source`; clippy.toml forbids all others), so a server with
+//! this clock in this process is one on a machine whose clock jumps: for ids, `retry_at`, `dirtySince`, retention and back-off. What
+//! it does not cover: timers of the runtime and of the kernel, which are monotonic, and PostgreSQL's own clock.
+
+use crate::support::{
+    api::{Api, Caller, file, settings, settled},
+    postgres::database,
+};
+use jiff::{SignedDuration, Timestamp};
+use moorline::{
+    clock::{self, Source},
+    config,
+    server::Server,
+};
+use serde_json::json;
+use sqlx::postgres::PgConnectOptions;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+/// The machine's clock, so many seconds off.
+#[derive(Debug, Default)]
+pub struct Jumping(AtomicI64);
+
+impl Jumping {
+    /// From now on it is so many seconds ahead, or behind.
+    pub fn jump(&self, seconds: i64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Source for Jumping {
+    fn now(&self) -> Timestamp {
+        clock::system().now() + SignedDuration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+
+    fn new_id(&self) -> Uuid {
+        let random: [u8; 10] = clock::system().new_id().as_bytes()[6..].try_into().unwrap();
+        let now = u64::try_from(self.now().as_millisecond()).unwrap();
+        uuid::Builder::from_unix_timestamp_millis(now, &random).into_uuid()
+    }
+
+    fn random(&self) -> f64 {
+        clock::system().random()
+    }
+}
+
+/// A server of ours in this process whose clock jumps. It stops with this.
+pub struct Adrift {
+    pub clock: Arc<Jumping>,
+    /// `host:port`.
+    pub address: String,
+    _stop: DropGuard,
+}
+
+impl Adrift {
+    /// One on a database.
+    pub async fn start(config: config::Server, options: PgConnectOptions) -> Self {
+        let clock = Arc::new(Jumping::default());
+        let server = Server::bind(config, options, clock.clone()).await.unwrap();
+        let address = server.address().to_string();
+        let stop = CancellationToken::new();
+        tokio::spawn(server.run(stop.clone()));
+        Self { clock, address, _stop: stop.drop_guard() }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_clock_jumps_by_days_beside_one_with_a_good_clock_changes_no_outcome() {
+    let db = database().await;
+    let adrift = Adrift::start(settings(), db.options.clone()).await;
+    let well = Api::start(&db).await;
+    let api = Caller::new(&format!("http://{}", adrift.address));
+    let run = api.running_agent("ws").await;
+    api.pushed(&run, 0x100, json!([file("AGENTS.md", "0")])).await;
+    api.create_chat("fix", json!({"agentRef": {"name": "ws"}})).await;
+    let day = 86_400;
+    let (mut seen, mut told) = (Vec::new(), vec!["ChatCreated", "ContextHydrated"]);
+    for (n, seconds) in [day, -day, 6 * day, -3_600, -30 * day, 3 * day, 0].into_iter().enumerate() {
+        adrift.clock.jump(seconds);
+        // What either of them does is seen by both: a push here, a refresh there, and a chat of each.
+        let seq = 0x101 + i64::try_from(n).unwrap();
+        let hash = api.pushed(&run, seq, json!([file("AGENTS.md", &seq.to_string())])).await["snapshot"]["hash"].clone();
+        settled(&db).await;
+        let drifted = well.chat("fix").await;
+        assert_eq!(drifted["status"]["dirty"], true, "{seconds} s off: {drifted}");
+        let asking = if n % 2 == 0 { &api } else { &*well };
+        let fresh = asking.put("chats/fix/context", &json!({"token": format!("t{n}")})).await.expect(200);
+        assert_eq!((&fresh["status"]["pinned"]["hash"], &fresh["status"]["dirty"]), (&hash, &json!(false)), "{seconds} s off");
+        for (who, caller) in [("adrift", &api), ("well", &*well)] {
+            let name = format!("{who}-{n}");
+            let chat = caller.create_chat(&name, json!({"agentRef": {"name": "ws"}})).await;
+            assert_eq!(chat["status"]["pinned"]["hash"], hash, "{seconds} s off: {chat}");
+            seen.push(name);
+        }
+        told.extend(["ContextDrifted", "ContextRefreshed"]);
+    }
+    settled(&db).await;
+    let rows: Vec<(i64, String)> =
+        sqlx::query_as("SELECT chat_seq::bigint, kind FROM events WHERE chat_id IS NOT NULL AND name = 'fix' ORDER BY rv, seq")
+            .fetch_all(&db.pool)
+            .await
+            .unwrap();
+    let (numbers, kinds): (Vec<i64>, Vec<String>) = rows.into_iter().unzip();
+    assert_eq!(kinds, told);
+    assert_eq!(numbers, (1..=i64::try_from(told.len()).unwrap()).collect::<Vec<_>>());
+    // A list has everybody, whenever they think that they were made.
+    let list = well.get("chats").await.expect(200);
+    let names: Vec<&str> = list["items"].as_array().unwrap().iter().map(|chat| chat["metadata"]["name"].as_str().unwrap()).collect();
+    assert!(seen.iter().all(|name| names.contains(&name.as_str())), "{names:?}");
+    assert_eq!(names.len(), seen.len() + 1);
+}

@@ -1,0 +1,98 @@
+//! Histories: many clients at once against three real processes and one PostgreSQL, and watchers that are cut off again and
+//! again. What everybody was told is compared with the log, the last state and a sequential model (DESIGN.md §2).
+//!
+//! A seed decides what each client does, one operation after another. It does not decide how the clients interleave: a seed that
+//! has found something makes it likelier, not certain. What this cannot find: docs/testing.md.
+
+mod check;
+mod client;
+mod contents;
+pub mod history;
+mod load;
+mod log;
+pub mod operation;
+mod servers;
+mod state;
+mod watchers;
+
+pub use self::{
+    check::{Evidence, Violation, check},
+    load::Load,
+    log::Log,
+    servers::Servers,
+    state::State,
+    watchers::{Seen, Watchers},
+};
+use crate::support::{
+    postgres::database,
+    serve::Replica,
+    until::until_within,
+};
+use sqlx::PgPool;
+use std::time::{Duration, Instant};
+
+/// How many clients there are.
+const CLIENTS: usize = 12;
+/// How many operations `make test` does.
+const SHORT: u64 = 20_000;
+
+/// Waits until nothing is due and no deletion is under way.
+pub async fn quiet(pool: &PgPool) {
+    until_within(Duration::from_secs(60), "nothing is due", || async {
+        let due: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM chats WHERE converged_revision < revision)
+                  + (SELECT count(*) FROM agents WHERE converged_revision < revision OR deletion_timestamp IS NOT NULL)",
+        )
+        .fetch_one(pool)
+        .await
+        .ok()?;
+        (due == 0).then_some(())
+    })
+    .await;
+}
+
+/// How much there was, in a line.
+pub fn report(evidence: &Evidence) -> String {
+    let (done, refused, maybe) = evidence.history.outcomes();
+    let told: usize = evidence.seen.iter().map(Seen::lines).sum();
+    let cuts: u32 = evidence.seen.iter().map(|seen| seen.cuts).sum();
+    let lists: usize = evidence.seen.iter().map(|seen| seen.stretches.len()).sum();
+    format!(
+        "{} operations ({done} acknowledged, {refused} refused, {maybe} unknown), {} events, {told} lines to {} watchers in {lists} stretches and {cuts} cuts, {} chats and {} agents left",
+        evidence.history.records.len(),
+        evidence.log.events.len(),
+        evidence.seen.len(),
+        evidence.state.chats.len(),
+        evidence.state.agents.len(),
+    )
+}
+
+fn asked(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().filter(|text| !text.is_empty()).map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_many_clients_do_at_once_is_one_history_to_everybody() {
+    let (count, seed) = (asked("MOORLINE_HISTORIES_OPS").unwrap_or(SHORT), asked("MOORLINE_HISTORIES_SEED").unwrap_or(1));
+    let db = database().await;
+    let mut replicas = Vec::new();
+    for _ in 0..3 {
+        replicas.push(Replica::start(&db, &[]).await);
+    }
+    let servers = Servers::new(replicas.iter().map(|replica| replica.url.clone()).collect());
+    let watchers = Watchers::start(&servers, seed, 3, 6);
+    let load = Load::new(CLIENTS, seed, count, &servers);
+    let began = Instant::now();
+    let history = load.run().await;
+    let took = began.elapsed();
+    quiet(&db.pool).await;
+    let seen = watchers.finish(&servers).await;
+    let (log, state) = (Log::read(&db.pool).await, State::read(&db.pool).await);
+    let evidence = Evidence { history, log, state, seen };
+    let violations = check(&evidence);
+    println!("histories: seed {seed}, {CLIENTS} clients, {:.0} s, {:.0} s in all: {}", took.as_secs_f64(), began.elapsed().as_secs_f64(), report(&evidence));
+    for violation in violations.iter().take(50) {
+        println!("  {violation}");
+    }
+    assert!(violations.is_empty(), "{} violations, the first: {}", violations.len(), violations[0]);
+}

@@ -1,0 +1,134 @@
+//! Watchers: of transitions by cursor, and of chats by version. They are cut off again and again, come back to another server,
+//! and go on where they were; some list anew instead. They note what they are told, and judge nothing.
+
+mod events;
+mod lines;
+mod objects;
+
+use super::{log::Place, servers::Servers};
+use crate::support::proxy::Seeded;
+use moorline::model::event::EventKind;
+use serde_json::json;
+use std::{collections::HashMap, time::Duration};
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// The name of the chat that is made and deleted when all else is over: whoever was told of that has been told of everything.
+pub const LAST: &str = "last-of-all";
+/// How long watchers may take for it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A transition, as it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    pub place: Place,
+    pub kind: EventKind,
+    pub chat: Option<(Uuid, i64)>,
+    pub name: String,
+}
+
+/// What a watch says of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// A line of a watch of chats.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub word: Word,
+    pub id: Uuid,
+    pub name: String,
+    pub rv: i64,
+    /// Counts the connections; the first is 0.
+    pub connection: u32,
+    pub shown: Shown,
+}
+
+/// What an object shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    pub mark: Option<String>,
+    pub hash: Option<String>,
+    pub dirty: bool,
+}
+
+/// From a start on, without a gap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stretch {
+    /// Transitions after this place.
+    Events { after: Place, told: Vec<Transition> },
+    /// Chats: the list, its version, and what was told since. `resumed` is from which version each connection went on.
+    Objects { version: i64, listed: HashMap<Uuid, (i64, Shown)>, told: Vec<Told>, resumed: Vec<i64> },
+}
+
+/// All that one watcher was told.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub watcher: String,
+    pub stretches: Vec<Stretch>,
+    /// How often it was told to begin again.
+    pub expired: u32,
+    /// How often its connection ended, by itself or by another.
+    pub cuts: u32,
+    /// It was told of [`LAST`], at the end of its last stretch.
+    pub complete: bool,
+}
+
+impl Seen {
+    /// How many lines it was told.
+    pub fn lines(&self) -> usize {
+        let of = |stretch: &Stretch| match stretch {
+            Stretch::Events { told, .. } => told.len(),
+            Stretch::Objects { told, .. } => told.len(),
+        };
+        self.stretches.iter().map(of).sum()
+    }
+}
+
+/// Running watchers.
+pub struct Watchers {
+    tasks: JoinSet<Seen>,
+    give_up: CancellationToken,
+}
+
+impl Watchers {
+    /// So many of transitions, and so many of chats.
+    pub fn start(servers: &Servers, seed: u64, events: usize, objects: usize) -> Self {
+        let (mut tasks, give_up) = (JoinSet::new(), CancellationToken::new());
+        for n in 0..events + objects {
+            let random = Seeded::new(seed.wrapping_mul(31).wrapping_add(1_000 + n as u64));
+            let (servers, give_up) = (servers.clone(), give_up.clone());
+            if n < events {
+                tasks.spawn(events::watch(format!("transitions {n}"), n as u64, servers, random, give_up));
+            } else {
+                // Every other one lists anew when it is cut off, most of the time.
+                tasks.spawn(objects::watch(format!("chats {n}"), n as u64, servers, random, give_up));
+            }
+        }
+        Self { tasks, give_up }
+    }
+
+    /// Makes and deletes the last chat, and waits until every watcher was told.
+    pub async fn finish(self, servers: &Servers) -> Vec<Seen> {
+        let Self { tasks, give_up } = self;
+        let http = reqwest::Client::new();
+        let chats = || format!("{}/apis/moorline.dev/v1alpha1/namespaces/team-0/chats", servers.of(0));
+        let last = json!({"metadata": {"name": LAST}});
+        let made = http.post(chats()).header("content-type", "application/json").header("prefer", "wait=10").body(last.to_string());
+        assert_eq!(made.send().await.unwrap().status(), 201);
+        let deleted = http.delete(format!("{}/{LAST}", chats())).send().await.unwrap();
+        assert_eq!(deleted.status(), 200);
+        let mut tasks = Box::pin(tasks.join_all());
+        match timeout(PATIENCE, &mut tasks).await {
+            Ok(seen) => seen,
+            Err(_) => {
+                give_up.cancel(); // whoever is not complete is found out by the checker
+                tasks.await
+            }
+        }
+    }
+}

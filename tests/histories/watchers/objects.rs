@@ -1,0 +1,130 @@
+//! Lists the chats, and follows them by version.
+
+use super::{LAST, Seen, Shown, Stretch, Told, Word, lines::Lines};
+use crate::{histories::servers::Servers, support::proxy::Seeded};
+use serde_json::Value;
+use std::{collections::HashMap, time::Duration};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// A rest before it comes back to servers of which none answers.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// How a connection ended.
+enum End {
+    Cut,
+    Expired,
+    Complete,
+}
+
+/// What it knows since its list.
+struct Known {
+    version: i64,
+    listed: HashMap<Uuid, (i64, Shown)>,
+    told: Vec<Told>,
+    resumed: Vec<i64>,
+}
+
+/// Follows until it is told of the last chat's end.
+pub async fn watch(watcher: String, number: u64, servers: Servers, mut random: Seeded, give_up: CancellationToken) -> Seen {
+    let http = reqwest::Client::new();
+    let mut seen = Seen { watcher, ..Seen::default() };
+    let mut turn = number;
+    let mut known: Option<Known> = None;
+    let following = async {
+        loop {
+            turn += 1;
+            let base = format!("{}/apis/moorline.dev/v1alpha1/chats", servers.of(turn));
+            // Some list anew when they are cut off, most of the time: how a watch begins is where it may go wrong.
+            if number % 2 == 0 && random.of(0..4) != 0
+                && let Some(known) = known.take()
+            {
+                seen.stretches.push(known.stretch());
+            }
+            if known.is_none() {
+                known = list(&http, &base).await;
+            }
+            let Some(follower) = &mut known else {
+                tokio::time::sleep(BREATH).await;
+                continue;
+            };
+            let most = if number % 2 == 0 { 120 } else { 2_000 };
+            match follower.follow(&http, &base, random.of(10..most)).await {
+                End::Cut => seen.cuts += 1,
+                End::Expired => {
+                    seen.expired += 1;
+                    seen.stretches.extend(known.take().map(Known::stretch));
+                }
+                End::Complete => {
+                    seen.complete = true;
+                    return;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = following => {}
+        () = give_up.cancelled() => {}
+    }
+    seen.stretches.extend(known.map(Known::stretch));
+    seen
+}
+
+async fn list(http: &reqwest::Client, base: &str) -> Option<Known> {
+    let list: Value = http.get(base).send().await.ok()?.json().await.ok()?;
+    let version: i64 = list["metadata"]["resourceVersion"].as_str()?.parse().ok()?;
+    let mut listed = HashMap::new();
+    for item in list["items"].as_array()? {
+        let (id, _, rv) = identity(item);
+        listed.insert(id, (rv, shown(item)));
+    }
+    Some(Known { version, listed, told: Vec::new(), resumed: Vec::new() })
+}
+
+fn identity(object: &Value) -> (Uuid, &str, i64) {
+    let metadata = &object["metadata"];
+    let version: i64 = metadata["resourceVersion"].as_str().unwrap().parse().unwrap();
+    (metadata["uid"].as_str().unwrap().parse().unwrap(), metadata["name"].as_str().unwrap(), version / 2)
+}
+
+fn shown(object: &Value) -> Shown {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(ToOwned::to_owned);
+    let dirty = object.pointer("/status/dirty").and_then(Value::as_bool).unwrap_or_default();
+    Shown { mark: text("/metadata/labels/op"), hash: text("/status/pinned/hash"), dirty }
+}
+
+impl Known {
+    fn stretch(self) -> Stretch {
+        let Self { version, listed, told, resumed } = self;
+        Stretch::Objects { version: version / 2, listed, told, resumed }
+    }
+
+    async fn follow(&mut self, http: &reqwest::Client, base: &str, lines: u64) -> End {
+        // An object's own version is even, and comes again; the list's is odd, and does not.
+        let version = self.told.last().map_or(self.version, |told| told.rv * 2);
+        let Some(mut open) = Lines::open(http, &format!("{base}?watch=1&resourceVersion={version}")).await else {
+            tokio::time::sleep(BREATH).await;
+            return End::Cut;
+        };
+        let connection = u32::try_from(self.resumed.len()).unwrap();
+        self.resumed.push(version);
+        for _ in 0..lines {
+            let Some(line) = open.next().await else { return End::Cut };
+            let object = &line["object"];
+            let word = match line["type"].as_str().unwrap_or_default() {
+                "ADDED" => Word::Added,
+                "MODIFIED" => Word::Modified,
+                "DELETED" => Word::Deleted,
+                "ERROR" if object["code"] == 410 => return End::Expired,
+                _ => return End::Cut,
+            };
+            let (id, name, rv) = identity(object);
+            let over = word == Word::Deleted && name == LAST;
+            self.told.push(Told { word, id, name: name.to_owned(), rv, connection, shown: shown(object) });
+            if over {
+                return End::Complete;
+            }
+        }
+        End::Cut
+    }
+}
