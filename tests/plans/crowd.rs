@@ -20,7 +20,9 @@ pub fn size() -> anyhow::Result<i64> {
 /// Makes it.
 pub async fn make(connection: &mut PgConnection, chats: i64) -> anyhow::Result<()> {
     // Rows that refer to what is there by construction.
-    connection.execute("SET session_replication_role = replica; SET statement_timeout = 0; SET maintenance_work_mem = '256MB'").await?;
+    connection
+        .execute("SET session_replication_role = replica; SET statement_timeout = 0; SET maintenance_work_mem = '256MB'")
+        .await?;
     for (statement, number) in [
         (
             "INSERT INTO agents (namespace, id, name, rv, created_at, service_account, workspace, converged_revision, latest_snapshot_id)

@@ -34,12 +34,13 @@ pub struct Access {
 impl Catalog {
     /// Reads it.
     pub async fn read(connection: &mut PgConnection) -> anyhow::Result<Self> {
-        let large: Vec<(String,)> =
-            sqlx::query_as("SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p') AND reltuples >= $1
-                              AND relnamespace = 'public'::regnamespace")
-                .bind(LARGE)
-                .fetch_all(&mut *connection)
-                .await?;
+        let large: Vec<(String,)> = sqlx::query_as(
+            "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p') AND reltuples >= $1
+                              AND relnamespace = 'public'::regnamespace",
+        )
+        .bind(LARGE)
+        .fetch_all(&mut *connection)
+        .await?;
         let parts: Vec<(String, String)> = sqlx::query_as(
             "SELECT c.relname::text, p.relname::text FROM pg_inherits i
              JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent",
@@ -86,8 +87,10 @@ impl Catalog {
             {
                 // The key's first column is the namespace, which may hold nearly everything.
                 let condition = text("Index Cond").unwrap_or_default();
-                let narrow = columns.iter().any(|column| column != "namespace" && mentions(condition, column));
-                let access = Access { table: self.named(table), index: Some(self.named(index)), is_whole: !narrow && !is_partial };
+                let said: Vec<&String> = columns.iter().filter(|column| mentions(condition, column)).collect();
+                let narrow = said.first() == columns.first().as_ref() && said.iter().any(|column| *column != "namespace");
+                let access =
+                    Access { table: self.named(table), index: Some(self.named(index)), is_whole: !narrow && !is_partial };
                 found.insert(access);
             }
         } else if text("Node Type") == Some("Seq Scan")

@@ -65,7 +65,8 @@ impl Statement {
 
     /// EXPLAIN EXECUTE of what was prepared, for no values: a generic plan does not look at them.
     pub fn explain(&self, name: &str) -> String {
-        let nulls = if self.types.is_empty() { String::new() } else { format!("({})", vec!["NULL"; self.types.len()].join(", ")) };
+        let nulls =
+            if self.types.is_empty() { String::new() } else { format!("({})", vec!["NULL"; self.types.len()].join(", ")) };
         format!("EXPLAIN (FORMAT JSON) EXECUTE {name}{nulls}")
     }
 }
