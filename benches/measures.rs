@@ -12,19 +12,41 @@ mod measures {
     pub mod hand;
     pub mod machine;
     pub mod p1;
+    pub mod p10;
+    pub mod p11;
+    pub mod p13;
     pub mod p2;
+    pub mod p4;
+    pub mod p6;
+    pub mod p7;
+    pub mod p8;
     pub mod plot;
     pub mod report;
     pub mod results;
     pub mod seed;
+    pub mod serve;
     pub mod setting;
+    pub mod sql;
     pub mod stats;
+
+    #[path = "../watch/clients.rs"]
+    pub mod clients;
+    #[path = "../watch/fanout.rs"]
+    pub mod fanout;
+    #[path = "../watch/floor.rs"]
+    pub mod floor;
+    #[path = "../watch/idle.rs"]
+    pub mod idle;
+    #[path = "../watch/place.rs"]
+    pub mod place;
+    #[path = "../watch/stream.rs"]
+    pub mod stream;
 }
 
 use anyhow::{bail, ensure};
 use futures::future::BoxFuture;
 use measures::{
-    p1, p2,
+    clients, fanout, floor, idle, p1, p2, p4, p6, p7, p8, p10, p11, p13,
     report::Report,
     results::{Found, Results},
     setting::{Setting, Size},
@@ -57,10 +79,79 @@ const MEASURES: &[Measure] = &[
         goal: "≤ 2",
         run: |setting| Box::pin(p2::run(setting)),
     },
+    Measure {
+        id: "P4",
+        name: "latency",
+        what: "from the commit of a push until a watcher has its event, and the event of what the loop makes of it, against commit + `NOTIFY` → a listener, and → a second commit + `NOTIFY` → a listener, in plain SQL",
+        goal: "≤ 4 (median), ≤ 10 (99th percentile)",
+        run: |setting| Box::pin(p4::run(setting)),
+    },
+    Measure {
+        id: "P6",
+        name: "idle",
+        what: "a server on 1,000,000 chats that has nothing to do, for ten minutes",
+        goal: "0 row versions, ≤ 3 statements a second, < 1 % of a core",
+        run: |setting| Box::pin(p6::run(setting)),
+    },
+    Measure {
+        id: "P7",
+        name: "memory",
+        what: "RSS of a server on 1,000,000 chats, after fan-outs, pushes, watches, lists and contexts",
+        goal: "≤ 60 MB",
+        run: |setting| Box::pin(p7::run(setting)),
+    },
+    Measure {
+        id: "P8",
+        name: "lists",
+        what: "the middle and the last page of 500 of lists of 1,000,000 chats, by each filter, against the first",
+        goal: "≤ 1.2",
+        run: |setting| Box::pin(p8::run(setting)),
+    },
+    Measure {
+        id: "P10",
+        name: "replicas",
+        what: "1, 2 and 4 replicas that share the same work on one database",
+        goal: "nothing is done twice",
+        run: |setting| Box::pin(p10::run(setting)),
+    },
+    Measure {
+        id: "P11",
+        name: "context",
+        what: "a chat's context of 50 × 4 KiB, and of one that the client has (304), against a static answer of the same size by the same server",
+        goal: "≥ 0.6",
+        run: |setting| Box::pin(p11::run(setting)),
+    },
+    Measure {
+        id: "P13",
+        name: "start",
+        what: "from the start until it is ready: `serve` on 1,000,000 chats, `dev` in a new directory",
+        goal: "≤ 1 s, ≤ 3 s",
+        run: |setting| Box::pin(p13::run(setting)),
+    },
+    Measure {
+        id: "W1",
+        name: "watchers",
+        what: "1,000 watchers and 1,000 transitions a second: how late, at which cost; then as fast as it goes, against a bare server that sends the same bytes",
+        goal: "≤ 250 ms (99th percentile), ≤ 1 core; ≥ 0.5",
+        run: |setting| Box::pin(fanout::run(setting)),
+    },
+    Measure {
+        id: "W2",
+        name: "watchers-idle",
+        what: "memory of the server for 10,000 watchers to whom nothing happens",
+        goal: "≤ 200 MiB",
+        run: |setting| Box::pin(idle::run(setting)),
+    },
 ];
 
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    // Processes of measures, which are this program.
+    match args.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        Some(("clients", rest)) => return clients::main(rest),
+        Some(("floor", rest)) => return floor::main(rest),
+        Some(_) | None => {}
+    }
     rustls::crypto::ring::default_provider().install_default().ok();
     let flag = |name: &str| args.iter().any(|arg| arg == name);
     let size = match (flag("--tiny"), flag("--quick")) {

@@ -92,8 +92,9 @@ async fn hot_statements_use_the_indexes_that_are_made_for_them() {
         assert_eq!(found.len(), 1, "{name}: the words {words:?} are of {} statements", found.len());
         let accesses = catalog.accesses(&mut connection, found[0]).await.unwrap();
         let used: BTreeSet<String> = accesses.into_iter().map(|access| access.index.unwrap_or(access.table)).collect();
-        let wanted: BTreeSet<String> = wanted.iter().map(|index| (*index).to_owned()).collect();
-        if used != wanted {
+        let known = used.iter().all(|index| wanted.iter().any(|wanted| wanted.split('|').any(|wanted| wanted == index)));
+        let all_used = wanted.iter().all(|wanted| wanted.split('|').any(|wanted| used.contains(wanted)));
+        if !known || !all_used {
             wrong.push(format!("{name}: {used:?}, where it should use {wanted:?}"));
         }
     }
@@ -117,6 +118,7 @@ async fn scans(connection: &mut PgConnection) -> BTreeMap<String, i64> {
 async fn a_list_by_each_filter_uses_the_index_of_the_filter() {
     let mut connection = crowd().await;
     let labels = LabelSelector::default();
+    let mut wrong = Vec::new();
     for (text, namespace, changed_last, indexes) in hot::LISTS {
         let fields = FieldSelector::parse(text, selectable(Resource::Chats)).unwrap();
         let slice = Slice { namespace: *namespace, labels: &labels, fields: &fields, limit: 50 };
@@ -132,12 +134,12 @@ async fn a_list_by_each_filter_uses_the_index_of_the_filter() {
             // Parents are looked up by their ids.
             let used: BTreeSet<String> = used.map(|(name, _)| name).filter(|name| name != "chats_pkey").collect();
             let known: BTreeSet<String> = indexes.iter().map(|name| (*name).to_owned()).collect();
-            assert!(
-                !used.is_empty() && used.is_subset(&known),
-                "{text:?} of {namespace:?} after {after:?} ({found} found) uses {used:?}, not {known:?}"
-            );
+            if used.is_empty() || !used.is_subset(&known) {
+                wrong.push(format!("{text:?} of {namespace:?} after {after:?} ({found} found) uses {used:?}, not {known:?}"));
+            }
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[tokio::test]

@@ -67,15 +67,39 @@ impl Agent {
 
     /// Pushes so many resources of so many bytes; those of one version are alike.
     pub async fn push(&mut self, version: u8, resources: usize, size: usize) -> anyhow::Result<()> {
-        self.seq += 1;
         let resources = (0..resources).map(|n| {
             let source = format!("skills/skill-{n:02}");
             let path = format!("{source}/SKILL.md");
             Resource::ok(ResourceKind::Skill, source, path, noise(size, (n as u64) << 8 | u64::from(version)))
         });
-        let push = Push::new(self.run.id, (self.run.epoch, self.seq), Phase::Complete, String::new(), resources.collect());
+        self.send(resources.collect()).await
+    }
+
+    async fn send(&mut self, resources: Vec<Resource>) -> anyhow::Result<()> {
+        self.seq += 1;
+        let push = Push::new(self.run.id, (self.run.epoch, self.seq), Phase::Complete, String::new(), resources);
         transact(&self.pool, &self.clock, &AcceptPush { clock: &self.clock, key: &self.key, push: &push }).await?;
         Ok(())
+    }
+
+    /// Pushes so many resources of about so many bytes of text as people write it.
+    pub async fn push_text(&mut self, resources: usize, size: usize) -> anyhow::Result<()> {
+        let text = |n: usize| {
+            let line = format!("- {n}: write the \"test\" first, watch it fail, then make it pass \u{2014} and say why.\n");
+            let text = line.repeat(size / line.len() + 1);
+            text.chars()
+                .scan(0, |bytes, c| {
+                    *bytes += c.len_utf8();
+                    (*bytes <= size).then_some(c)
+                })
+                .collect::<String>()
+        };
+        let resources = (0..resources).map(|n| {
+            let source = format!("skills/skill-{n:02}");
+            let path = format!("{source}/SKILL.md");
+            Resource::ok(ResourceKind::Skill, source, path, text(n).into_bytes())
+        });
+        self.send(resources.collect()).await
     }
 
     /// So many chats as the API makes them, in one statement. They are due.

@@ -88,7 +88,12 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         bars.push((format!("{name}, the loop"), loops));
     }
     report.fact("statements of the loop, all rounds", statements_since(&before));
-    report.plots.push(Bars { file: "p2-fan-out", title: format!("{count} chats of one agent, with their events"), unit: "seconds", bars });
+    report.plots.push(Bars {
+        file: "p2-fan-out",
+        title: format!("{count} chats of one agent, with their events"),
+        unit: "seconds",
+        bars,
+    });
     setting.drop_database("p2_loop").await?;
     setting.drop_database("p2_hand").await?;
     Ok(report)

@@ -64,8 +64,9 @@ impl<'a> Results<'a> {
         let mut missed = Vec::new();
         for Found { id, name, report, .. } in &self.found {
             match report {
-                Ok(report) => missed
-                    .extend(report.lines.iter().filter(|line| !line.passed()).map(|line| format!("{id} {}", line.name))),
+                Ok(report) => {
+                    missed.extend(report.lines.iter().filter(|line| !line.passed()).map(|line| format!("{id} {}", line.name)))
+                }
                 Err(_) => missed.push(format!("{id} {name} (error)")),
             }
         }

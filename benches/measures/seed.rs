@@ -114,9 +114,7 @@ pub async fn events(pool: &PgPool, events: i64) -> anyhow::Result<()> {
 /// A connection that makes very much.
 async fn bulk(pool: &PgPool) -> anyhow::Result<PgConnection> {
     let mut connection = pool.acquire().await?.detach();
-    connection
-        .execute("SET statement_timeout = 0; SET maintenance_work_mem = '512MB'; SET synchronous_commit = off")
-        .await?;
+    connection.execute("SET statement_timeout = 0; SET maintenance_work_mem = '512MB'; SET synchronous_commit = off").await?;
     Ok(connection)
 }
 

@@ -16,7 +16,8 @@ pub(super) const MAY_READ_A_TABLE: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Hot statements: name, words that no other statement has all of, and the indexes by which it gets at large tables.
+/// Hot statements: name, words that no other statement has all of, and the indexes by which it gets at large tables. Of `a|b` either
+/// is as good: it finds the few snapshots of an agent.
 pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     // The loop: peek, claim, lock, read, write.
     ("db.chats.peek", &["SELECT DISTINCT namespace FROM chats"], &["chats_due"]),
@@ -54,7 +55,11 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     // A push.
     ("db.agents.lock", &["SELECT id FROM agents WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE"], &["agents_name_key"]),
     ("db.agents.push_state", &["SELECT push_digest AS digest"], &["agents_pkey"]),
-    ("db.snapshots.find", &["WHERE s.namespace = $1 AND s.agent_id = $2 AND s.context_hash = $3"], &["snapshots_hash_key"]),
+    (
+        "db.snapshots.find",
+        &["WHERE s.namespace = $1 AND s.agent_id = $2 AND s.context_hash = $3"],
+        &["snapshots_hash_key|snapshots_revision_key"],
+    ),
     ("db.blobs.known", &["SELECT hash FROM blobs WHERE namespace = $1"], &["blobs_pkey"]),
     ("db.blobs.insert", &["INSERT INTO blobs"], &["agents_pkey"]),
     ("db.agents.accept", &["UPDATE agents SET seq = $3, push_digest = $4"], &["agents_pkey"]),
@@ -81,11 +86,15 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     ),
     ("db.across.agents", &["(a.namespace, a.id) IN (SELECT u.namespace, u.id"], &["agents_pkey", "snapshots_pkey"]),
     // Retention.
-    ("db.snapshots.hoards", &["HAVING count(*) > coalesce(a.revision_history_limit"], &["snapshots_revision_key", "agents_pkey"]),
+    (
+        "db.snapshots.hoards",
+        &["HAVING count(*) > coalesce(a.revision_history_limit"],
+        &["snapshots_hash_key|snapshots_revision_key", "agents_pkey"],
+    ),
     (
         "db.snapshots.superfluous",
         &["row_number() OVER (ORDER BY s.revision DESC)"],
-        &["snapshots_revision_key", "agents_pkey", "chats_snapshot"],
+        &["snapshots_hash_key|snapshots_revision_key", "agents_pkey", "chats_snapshot"],
     ),
     (
         "db.snapshots.lock",
@@ -93,14 +102,15 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
         &["snapshots_pkey"],
     ),
     ("db.snapshots.delete", &["DELETE FROM snapshots"], &["snapshots_pkey"]),
-    ("db.blobs.delete_unused", &["DELETE FROM blobs"], &["blobs_pkey", "snapshots_revision_key"]),
+    ("db.blobs.delete_unused", &["DELETE FROM blobs"], &["blobs_pkey", "snapshots_hash_key|snapshots_revision_key"]),
 ];
 
 /// Lists: the field selector, the namespace, whether by time of change, and the indexes of chats that may serve it.
 pub(super) const LISTS: &[(&str, Option<&str>, bool, &[&str])] = &[
     ("", None, false, &["chats_name_key"]),
     ("", Some("team-07"), false, &["chats_name_key"]),
-    ("metadata.name=chat-77", None, false, &["chats_name_key"]),
+    // No index begins with names: all entries of one are looked at, whichever is the smallest.
+    ("metadata.name=chat-77", None, false, &["chats_name_key", "chats_archived_name", "chats_state_name"]),
     ("metadata.name=chat-7", Some("team-07"), false, &["chats_name_key"]),
     ("spec.owner=user-7", None, false, &["chats_owner"]),
     ("spec.owner=user-7", Some("team-07"), false, &["chats_owner"]),
