@@ -45,7 +45,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     let pool = setting.database("p11").await?;
     let mut agent = Agent::new(pool.clone(), "agent").await?;
     agent.push_text(RESOURCES, RESOURCE_SIZE).await?;
-    agent.chats(CHATS as i64).await?;
+    agent.chats(i64::try_from(CHATS)?).await?;
     agent.settle().await?;
     let (stop, fixed) = (CancellationToken::new(), Arc::new(OnceLock::<Bytes>::new()));
     let answer = {

@@ -64,7 +64,7 @@ const LISTS: [List; 12] = [
 
 /// Measures.
 pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
-    let (rounds, limits) = (setting.of(41, 21, 2), setting.of([500, 20], [500, 20], [20, 5]));
+    let (rounds, limits) = (setting.of(41, 21, 2), setting.of([500, 20], [50, 20], [2, 1]));
     let mut report = Report::default();
     let pool = setting.million().await?;
     let stop = CancellationToken::new();
