@@ -65,9 +65,9 @@ release: lint-image ## Build what is released, for this machine's architecture, 
 deploy: ## Make the generated parts of deploy/ again, after crds/ or the chart changed
 	scripts/render-deploy deploy
 
-bench: ## Measure
+bench: ## Measure what docs/performance.md tells: all of it (an hour), QUICK=1, or ONLY=P3,P4
 	@scripts/ensure-postgres >/dev/null
-	@envtest=$$(scripts/ensure-envtest cached) && echo "cargo bench" && MOORLINE_TEST_ENVTEST=$$envtest cargo bench
+	cargo bench --bench measures -- $(if $(QUICK),--quick) $(ONLY)
 
 fuzz: ## Look for bytes that break a promise: TARGET=… SECONDS=… (docs/testing.md)
 	SECONDS_EACH="$(or $(SECONDS),60)" scripts/fuzz $(TARGET)

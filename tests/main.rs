@@ -62,6 +62,7 @@ mod patches;
 mod plan;
 mod plan_all;
 mod plan_walk;
+mod plans;
 mod poison;
 #[cfg(feature = "profile")]
 mod profile;

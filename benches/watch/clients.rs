@@ -13,16 +13,21 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::{ChildStdin, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 /// How many connect at once.
 const AT_ONCE: usize = 64;
 /// Of so many watchers one says when it got what.
 const SAMPLED: usize = 20;
-/// How long they may take until all have got everything, once that is known.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// How long they may all get nothing before all have everything, once it is known what that is. Whoever gets less than they should, but
+/// still gets something, waits for a machine that is busy; when nobody gets anything any more, something was lost.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the watchers say when all have got what they should.
 #[derive(Debug, Deserialize, Serialize)]
@@ -134,16 +139,17 @@ pub fn main(args: &[String]) -> anyhow::Result<()> {
     let (address, watchers): (SocketAddr, usize) = (address.parse()?, watchers.parse()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (told, listen) = watch::channel(u64::MAX);
+    let got_so_far: Arc<[AtomicU64]> = (0..watchers).map(|_| AtomicU64::new(0)).collect();
     let done = runtime.block_on(async {
         let began = now();
         let opened: Vec<_> = stream::iter(0..watchers)
             .map(|n| {
-                let listen = listen.clone();
+                let (listen, got_so_far) = (listen.clone(), Arc::clone(&got_so_far));
                 async move {
                     let (mut stream, mut got) = (Stream::open(address, path).await?, Got::default());
                     stream.answered(|bytes| got.take(bytes, n == 0)).await?;
                     // They are read as soon as they are open.
-                    anyhow::Ok(tokio::spawn(follow(stream, got, n, listen)))
+                    anyhow::Ok(tokio::spawn(follow(stream, got, n, listen, got_so_far)))
                 }
             })
             .buffer_unordered(AT_ONCE)
@@ -154,9 +160,8 @@ pub fn main(args: &[String]) -> anyhow::Result<()> {
         let wanted = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await?;
         told.send(wanted.context("how many lines")??.parse()?)?;
         let (mut all, mut streams) = (Vec::new(), Vec::new());
-        let patience = tokio::time::Instant::now() + PATIENCE;
         for one in watching {
-            let (got, stream) = tokio::time::timeout_at(patience, one).await.context("not every watcher got everything")???;
+            let (got, stream) = patiently(one, &got_so_far).await??;
             all.push(got);
             streams.push(stream);
         }
@@ -177,8 +182,38 @@ pub fn main(args: &[String]) -> anyhow::Result<()> {
     done
 }
 
+/// Waits for a watcher for as long as any of them gets something.
+async fn patiently<T>(one: JoinHandle<T>, got_so_far: &[AtomicU64]) -> anyhow::Result<T> {
+    let sum = || got_so_far.iter().map(|lines| lines.load(Ordering::Relaxed)).sum::<u64>();
+    let mut one = one;
+    let mut before = sum();
+    loop {
+        match tokio::time::timeout(PATIENCE, &mut one).await {
+            Ok(done) => return Ok(done?),
+            Err(_) if sum() > before => before = sum(),
+            Err(_) => {
+                let mut lines: Vec<u64> = got_so_far.iter().map(|lines| lines.load(Ordering::Relaxed)).collect();
+                lines.sort_unstable();
+                let (least, most) = (lines.first().copied().unwrap_or(0), lines.last().copied().unwrap_or(0));
+                let with_most = lines.iter().filter(|lines| **lines == most).count();
+                anyhow::bail!(
+                    "nothing came to any watcher for {PATIENCE:?}, and not every one got everything: from {least} to {most} lines, \
+                     which {with_most} of {} have",
+                    lines.len()
+                );
+            }
+        }
+    }
+}
+
 /// Reads until there are as many lines as are wanted, when that is known.
-async fn follow(mut stream: Stream, mut got: Got, n: usize, mut wanted: watch::Receiver<u64>) -> anyhow::Result<(Got, Stream)> {
+async fn follow(
+    mut stream: Stream,
+    mut got: Got,
+    n: usize,
+    mut wanted: watch::Receiver<u64>,
+    got_so_far: Arc<[AtomicU64]>,
+) -> anyhow::Result<(Got, Stream)> {
     let mut enough = *wanted.borrow_and_update();
     while got.lines < enough {
         let mut bytes = 0;
@@ -190,6 +225,7 @@ async fn follow(mut stream: Stream, mut got: Got, n: usize, mut wanted: watch::R
             }
             more = stream.read(|piece| { bytes += piece.len(); got.take(piece, n == 0); }) => more?,
         };
+        got_so_far[n].store(got.lines, Ordering::Relaxed);
         ensure!(more || got.lines >= enough, "the stream of a watcher ended after {} lines", got.lines);
         if n.is_multiple_of(SAMPLED) && bytes > 0 {
             got.arrivals.push((got.lines, now()));

@@ -6,7 +6,10 @@
 
 use super::{
     clients::{Clients, Told},
-    place::{BASE, Place, Process},
+    place::{self, BASE, Place, Process},
+    plot::Bars,
+    report::Report,
+    setting::Setting,
     stats,
 };
 use anyhow::{Context as _, ensure};
@@ -14,7 +17,6 @@ use serde_json::Value;
 use sqlx::PgPool;
 use std::{
     net::SocketAddr,
-    path::Path,
     process::Command,
     time::{Duration, Instant},
 };
@@ -27,8 +29,8 @@ const SECONDS: u32 = 10;
 const ROUNDS: usize = 3;
 /// Lines in a piece of the bare server: as many as a watcher takes at once.
 const PIECE: usize = 256;
-/// The lag of the 99th percentile, at most.
-const LAG: Duration = Duration::from_millis(250);
+/// The lag of the 99th percentile, in milliseconds, at most.
+const LAG_MS: f64 = 250.0;
 /// Cores of the server, at most.
 const CORES: f64 = 1.0;
 /// What the ratio to the bare server is asked to be.
@@ -40,25 +42,30 @@ const SETTLE: Duration = Duration::from_secs(30);
 type Row = (String, i64);
 
 /// Measures.
-pub async fn run(place: &Place, pool: &PgPool, directory: &Path) -> anyhow::Result<bool> {
+pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
+    place::files(11_000)?;
+    let mut report = Report::default();
+    let (watchers, rounds) = (setting.of(WATCHERS, WATCHERS, 50), setting.of(ROUNDS, 1, 1));
+    let pool = setting.database("w1").await?;
+    let place = &Place::start(&setting.server, "w1").await?;
     let mut agents = Vec::new();
     for n in 0..AGENTS {
-        agents.push(place.agent(&format!("fanout-{n}"), CHATS).await?);
+        agents.push(place.agent(&format!("fanout-{n}"), setting.of(CHATS, CHATS, 5)).await?);
     }
     let start: (i64, i32) =
-        sqlx::query_as("SELECT rv, seq FROM events ORDER BY rv DESC, seq DESC LIMIT 1").fetch_one(pool).await?;
+        sqlx::query_as("SELECT rv, seq FROM events ORDER BY rv DESC, seq DESC LIMIT 1").fetch_one(&pool).await?;
     let path = format!("{BASE}/contextevents?watch=1&cursor={}-{}", start.0, start.1);
-    let file = directory.join("paced");
-    let mut clients = blocking(|| Clients::open(place.process.address, &path, WATCHERS, file.clone()))?;
+    let file = setting.file("paced");
+    let mut clients = blocking(|| Clients::open(place.process.address, &path, watchers, file.clone()))?;
 
     let (before, began) = (place.process.cost()?, Instant::now());
     let each = Duration::from_secs(1) / u32::try_from(AGENTS)?;
     let mut ticks = tokio::time::interval(each);
-    for n in 0..AGENTS * SECONDS as usize {
+    for n in 0..AGENTS * setting.of(SECONDS, SECONDS, 2) as usize {
         ticks.tick().await;
         agents[n % AGENTS].push(place, if (n / AGENTS).is_multiple_of(2) { "two" } else { "one" }, false).await?;
     }
-    let rows = settled(pool, start).await?;
+    let rows = settled(&pool, start).await?;
     let told = blocking(|| clients.told(rows.len() as u64))?;
     let (took, cost) = (began.elapsed(), place.process.cost()?.cpu - before.cpu);
     once(&told, &clients.witness()?, &rows)?;
@@ -66,17 +73,17 @@ pub async fn run(place: &Place, pool: &PgPool, directory: &Path) -> anyhow::Resu
     let transitions = rows.len();
     let mut lags = lags(&told, &rows)?;
     lags.sort_unstable();
-    let (p50, p99) = (stats::percentile(&lags, 50), stats::percentile(&lags, 99));
+    let (p50, p99) = (percentile(&lags, 50), percentile(&lags, 99));
     #[expect(clippy::cast_precision_loss, reason = "rates for people")]
     let rate = transitions as f64 / took.as_secs_f64();
     let cores = cost / took.as_secs_f64();
-    println!("fanout: {transitions} events to each of {WATCHERS} watchers in {took:.1?} ({rate:.0} events/s), each once");
-    let mut passed = stats::say(
-        "fanout-lag",
-        &format!("p50={:.1}ms p99={:.1}ms goal<={}ms", ms(p50), ms(p99), LAG.as_millis()),
-        u128::from(p99) <= LAG.as_micros(),
+    report.fact(
+        "events to each watcher",
+        format!("{transitions} to each of {watchers} in {took:.1?} ({rate:.0} a second), each once"),
     );
-    passed &= stats::say("fanout-cpu", &format!("cores={cores:.2} goal<={CORES}"), cores <= CORES);
+    report.told("lag-p50", "ms", &[ms(p50)]);
+    report.at_most("lag-p99", "ms", &[ms(p99)], LAG_MS);
+    report.at_most("cpu", "cores", &[cores], CORES);
 
     let floor = Process::start(|address| {
         let mut command = Command::new(std::env::current_exe()?);
@@ -85,35 +92,39 @@ pub async fn run(place: &Place, pool: &PgPool, directory: &Path) -> anyhow::Resu
     })?;
     reachable(floor.address).await?;
     // The tail goes on as long as somebody watches.
-    let held = directory.join("held");
+    let held = setting.file("held");
     let _held = blocking(|| Clients::open(place.process.address, &path, 1, held))?;
-    let (mut ratios, mut costs) = (Vec::new(), Vec::new());
-    println!(
-        "fanout: the same {transitions} events to {WATCHERS} watchers that begin before them, events/s delivered (server's CPU)"
-    );
-    for round in 0..=ROUNDS {
+    let [mut ours, mut bares, mut costs] = [const { Vec::new() }; 3];
+    for round in 0..=rounds {
         let mut sides = Vec::new();
         for (process, path) in [(&place.process, path.as_str()), (&floor, "/")] {
             let before = process.cost()?;
-            let file = directory.join("fast");
-            let mut clients = blocking(|| Clients::open(process.address, path, WATCHERS, file))?;
+            let file = setting.file("fast");
+            let mut clients = blocking(|| Clients::open(process.address, path, watchers, file))?;
             let told = blocking(|| clients.told(rows.len() as u64))?;
             once(&told, &clients.witness()?, &rows)?;
             #[expect(clippy::cast_precision_loss, reason = "rates for people")]
-            let rate = (transitions * WATCHERS) as f64 / told.took;
+            let rate = (transitions * watchers) as f64 / told.took;
             sides.push((rate, process.cost()?.cpu - before.cpu));
         }
         if round > 0 {
-            let ((ours, our_cpu), (bare, bare_cpu)) = (sides[0], sides[1]);
-            println!("  round {round}: {ours:>10.0} ({our_cpu:.2} s)   bare server {bare:>10.0} ({bare_cpu:.2} s)");
-            ratios.push(ours / bare);
-            costs.push(our_cpu / bare_cpu);
+            ours.push(sides[0].0);
+            bares.push(sides[1].0);
+            costs.push(sides[0].1 / sides[1].1);
         }
     }
-    passed &= stats::at_least("fanout-rate", &mut ratios, FLOOR);
-    costs.sort_by(f64::total_cmp);
-    println!("fanout-rate-cpu ratio={:.2} (server's CPU by the bare server's; no goal)", costs[ROUNDS / 2]);
-    Ok(passed)
+    report.figure("as fast as it goes", "event/s", &ours);
+    report.figure("the same by a bare server", "event/s", &bares);
+    report.at_least("rate", "ratio", &stats::ratios(&ours, &bares), FLOOR);
+    report.told("rate-cpu", "ratio", &costs);
+    report.plots.push(Bars {
+        file: "w1-fan-out",
+        title: format!("{transitions} events to each of {watchers} watchers"),
+        unit: "events delivered a second",
+        bars: vec![("Moorline".to_owned(), ours), ("a bare server".to_owned(), bares)],
+    });
+    pool.close().await;
+    Ok(report)
 }
 
 /// The clients speak by pipes.
@@ -170,6 +181,11 @@ fn lags(told: &Told, rows: &[Row]) -> anyhow::Result<Vec<u64>> {
         }
     }
     Ok(lags)
+}
+
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last * percent).div_ceil(100)).copied().unwrap_or_default()
 }
 
 async fn reachable(address: SocketAddr) -> anyhow::Result<()> {

@@ -3,29 +3,34 @@
 
 use super::{
     clients::Clients,
-    place::{BASE, Place},
-    stats,
+    place::{self, BASE, Place},
+    report::Report,
+    setting::Setting,
 };
 use anyhow::ensure;
 use serde_json::json;
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 const WATCHERS: usize = 10_000;
-/// What they may cost, in bytes.
-const MOST: u64 = 200 << 20;
+/// What they may cost, in MiB.
+const MOST: f64 = 200.0;
 /// How long the server has to itself before it is looked at.
 const REST: Duration = Duration::from_secs(3);
 
 /// Measures.
-pub async fn run(place: &Place, directory: &Path) -> anyhow::Result<bool> {
+pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
+    place::files(11_000)?;
+    let (mut report, watchers) = (Report::default(), setting.of(WATCHERS, WATCHERS, 200));
+    setting.database("w2").await?.close().await;
+    let place = &Place::start(&setting.server, "w2").await?;
     let mut agent = place.agent("idle", 1).await?;
     let path = format!("{BASE}/chats?watch=1");
     // Whatever is made once is there before.
-    drop(tokio::task::block_in_place(|| Clients::open(place.process.address, &path, 100, directory.join("warm")))?);
+    drop(tokio::task::block_in_place(|| Clients::open(place.process.address, &path, 100, setting.file("warm")))?);
     tokio::time::sleep(REST).await;
     let before = place.process.cost()?;
     let mut clients =
-        tokio::task::block_in_place(|| Clients::open(place.process.address, &path, WATCHERS, directory.join("idle")))?;
+        tokio::task::block_in_place(|| Clients::open(place.process.address, &path, watchers, setting.file("idle")))?;
     tokio::time::sleep(REST).await;
     let opened = place.process.cost()?;
     let rested = place.process.cost()?;
@@ -40,15 +45,14 @@ pub async fn run(place: &Place, directory: &Path) -> anyhow::Result<bool> {
     );
     tokio::time::sleep(REST).await;
     let after = place.process.cost()?;
-    let each = |cost: u64| cost.saturating_sub(before.rss) / WATCHERS as u64;
-    println!(
-        "idle: RSS {} MiB before, {} MiB with {WATCHERS} watchers ({} bytes each), {} MiB after a change to each ({} bytes each); {cores:.3} of a core",
-        before.rss >> 20,
-        opened.rss >> 20,
-        each(opened.rss),
-        after.rss >> 20,
-        each(after.rss)
-    );
+    #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    report.figure("RSS before", "MiB", &[mib(before.rss)]);
+    report.figure("RSS with watchers", "MiB", &[mib(opened.rss)]);
+    report.figure("RSS after a change to each", "MiB", &[mib(after.rss)]);
     let cost = opened.rss.max(after.rss).saturating_sub(before.rss);
-    Ok(stats::say("idle-rss", &format!("cost={}MiB goal<={}MiB", cost >> 20, MOST >> 20), cost <= MOST))
+    report.fact("a watcher", format!("{} bytes", cost / watchers as u64));
+    report.at_most("rss", "MiB", &[mib(cost)], MOST);
+    report.told("cpu", "cores", &[cores]);
+    Ok(report)
 }

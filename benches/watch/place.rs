@@ -62,6 +62,21 @@ impl Process {
         Ok(Self { child: command(address)?.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?, address })
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(mut self, patience: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            ensure!(began.elapsed() < patience, "it does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
     /// What it has cost so far.
     pub fn cost(&self) -> anyhow::Result<Cost> {
         Cost::of(self.child.id())

@@ -106,7 +106,7 @@ pub async fn get(
                 return Ok(tag.not_modified());
             }
             if let Some(resources) = state.contexts().get(&cached).filter(|_| bodies) {
-                return answer_json(&key, (mooring.chat_id, mooring.rv), pin, true, resources);
+                return answer_json(&key, (mooring.chat_id, mooring.rv), pin, tag, true, resources);
             }
             bodies
         }
@@ -129,7 +129,8 @@ pub async fn get(
     if bodies && head.snapshot == cached.id {
         state.contexts().put(cached, resources.clone());
     }
-    answer_json(&key, (context.chat_id, context.rv), head, bodies, resources)
+    let tag = Tag::of(context.chat_id, &head)?;
+    answer_json(&key, (context.chat_id, context.rv), head, tag, bodies, resources)
 }
 
 /// An entity tag: what is compared, and how it is sent.
@@ -175,9 +176,15 @@ impl Tag {
 }
 
 /// A `ChatContext` around resources that are encoded already, in three pieces, so that the large one is not copied.
-fn answer_json(key: &Key, (id, rv): (Uuid, i64), pin: PinHead, bodies: bool, resources: Bytes) -> Result<Response, ApiError> {
+fn answer_json(
+    key: &Key,
+    (id, rv): (Uuid, i64),
+    pin: PinHead,
+    tag: Tag,
+    bodies: bool,
+    resources: Bytes,
+) -> Result<Response, ApiError> {
     const HOLE: &str = "\"resources\":[]";
-    let tag = Tag::of(id, &pin)?;
     let metadata = ObjectMeta {
         namespace: Some(key.namespace.clone()),
         name: Some(key.name.clone()),

@@ -38,7 +38,8 @@ pub struct ChatAfter<'a> {
 /// What the conditions of a chat should say.
 ///
 /// A frozen chat (archived, suspended, or terminal) keeps what was said of its drift, as it keeps the marker itself; only that
-/// its agent is back at its very pin is said, once.
+/// its agent is back at its very pin is said, once. Not of an archived one: what is said of it does not depend on its agent at all,
+/// so no agent's news need to be told to it.
 pub fn of_chat(chat: &ChatAfter<'_>) -> Verdicts {
     let mut verdicts = Verdicts::from([(ConditionType::Ready, ready(chat))]);
     if let Some((pin, health)) = chat.pin {
@@ -89,7 +90,7 @@ fn ready(chat: &ChatAfter<'_>) -> Verdict {
 fn drifted(chat: &ChatAfter<'_>, pin: Pin) -> Verdict {
     let before = chat.before.get(&ConditionType::Drifted);
     let own_latest = match chat.target {
-        Target::Agent { id, latest } if id == pin.agent => latest,
+        Target::Agent { id, latest } if id == pin.agent && !chat.facts.archived => latest,
         Target::Agent { .. } | Target::Unbound | Target::Missing => None,
     };
     let frozen = chat.facts.archived || chat.facts.suspended || !chat.facts.state.is_active();

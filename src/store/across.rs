@@ -68,11 +68,13 @@ pub struct Hoard {
 /// order of (namespace, agent), after `after`. Pins are not looked at here.
 pub async fn hoards(connection: &mut PgConnection, after: Option<&Hoard>) -> Result<Vec<Hoard>, StoreError> {
     const NAME: &str = "db.snapshots.hoards";
+    // Said of the agents as well: of a join in the order of both, PostgreSQL would else read the agents from the first on.
     let (namespace, agent) = after.map_or(("", Uuid::nil()), |after| (after.namespace.as_str(), after.agent));
     sqlx::query_as!(
         Hoard,
         r#"SELECT s.namespace, s.agent_id AS agent
-           FROM snapshots s LEFT JOIN agents a ON a.namespace = s.namespace AND a.id = s.agent_id
+           FROM snapshots s
+           LEFT JOIN agents a ON a.namespace = s.namespace AND a.id = s.agent_id AND (a.namespace, a.id) > ($1, $2)
            WHERE (s.namespace, s.agent_id) > ($1, $2)
            GROUP BY s.namespace, s.agent_id, a.revision_history_limit
            HAVING count(*) > coalesce(a.revision_history_limit + 1, 0)

@@ -18,6 +18,9 @@ use tokio::sync::oneshot;
 /// How many requests one statement answers at most.
 const TAKEN_MAX: usize = 256;
 
+/// How often others' turns come first, at most, before the statement goes out.
+const GATHERED_MAX: usize = 8;
+
 /// Who waits, by namespace. A namespace is in it exactly while somebody looks for it.
 type Waiting = HashMap<String, Vec<Asked>>;
 
@@ -100,8 +103,7 @@ impl Look {
                     return;
                 }
             };
-            // Requests that have arrived, and wait only for their turn to be read, come along.
-            tokio::task::yield_now().await;
+            self.gather().await;
             let Some(asked) = self.take() else { return };
             let mut names: Vec<String> = asked.iter().map(|asked| asked.name.clone()).collect();
             names.sort_unstable();
@@ -116,6 +118,21 @@ impl Look {
             if self.ended() {
                 return;
             }
+        }
+    }
+
+    /// Lets requests that have arrived, and wait only for their turn to be read, come along: goes to the end of the queue of what is
+    /// ready for as long as each time there are more. Nobody is waited for: where nothing else is ready, this takes no time. (A
+    /// statement for one chat costs PostgreSQL nearly as much as one for ten.)
+    async fn gather(&self) {
+        let mut before = 0;
+        for _ in 0..GATHERED_MAX {
+            tokio::task::yield_now().await;
+            let waiting = self.moorings.lock().get(&self.namespace).map_or(0, Vec::len);
+            if waiting <= before {
+                return;
+            }
+            before = waiting;
         }
     }
 

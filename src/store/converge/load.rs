@@ -184,7 +184,8 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> Resul
     Ok(parse(namespace, rows))
 }
 
-/// The chats that an agent's news may concern: those that name it, its workspace, or a workspace it has left.
+/// The chats that an agent's news may concern: those that name it, its workspace, or a workspace it has left, and are not archived.
+/// An archived one keeps what it has, and when it comes back it is due by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Concerned<'a> {
     /// The agent's name.
@@ -207,11 +208,14 @@ pub async fn load_concerned(tx: &mut PgConnection, namespace: &str, page: &Conce
     let rows = load_query!(
         "c.id = ANY (ARRAY(
             SELECT u.id FROM (
-                (SELECT n.id FROM chats n WHERE n.namespace = $1 AND n.agent = $2 AND n.id > $5 ORDER BY n.id LIMIT $6)
+                (SELECT n.id FROM chats n WHERE n.namespace = $1 AND n.agent = $2 AND n.id > $5
+                   AND NOT n.archived AND NOT n.inherited_archived ORDER BY n.id LIMIT $6)
                 UNION
-                (SELECT n.id FROM chats n WHERE n.namespace = $1 AND n.workspace = $3 AND n.id > $5 ORDER BY n.id LIMIT $6)
+                (SELECT n.id FROM chats n WHERE n.namespace = $1 AND n.workspace = $3 AND n.id > $5
+                   AND NOT n.archived AND NOT n.inherited_archived ORDER BY n.id LIMIT $6)
                 UNION
-                (SELECT n.id FROM chats n WHERE n.namespace = $1 AND n.workspace = ANY($4) AND n.id > $5 ORDER BY n.id LIMIT $6)
+                (SELECT n.id FROM chats n WHERE n.namespace = $1 AND n.workspace = ANY($4) AND n.id > $5
+                   AND NOT n.archived AND NOT n.inherited_archived ORDER BY n.id LIMIT $6)
             ) u ORDER BY u.id LIMIT $6))",
         namespace,
         agent,

@@ -1,20 +1,24 @@
-//! From the commit of a push until a watcher has what came of it, against the same in plain SQL on the same server.
+//! P4: from the commit of a push until a watcher has what came of it, against the same in plain SQL on the same server.
 //!
 //! `agent`: the push's own event, against commit + NOTIFY → listener. `chat`: the transition that the loop makes of it, against
 //! commit + NOTIFY → a listener that commits + NOTIFYs → a second listener. When a transaction committed is what PostgreSQL says
 //! of it (`track_commit_timestamp`): both sides begin at the same moment of a commit, before it is on the disk.
 
-use super::{clients::now, place::BASE, place::Place, stats, stream::Stream};
+use super::{
+    clients::now,
+    place::{BASE, Place},
+    plot::Bars,
+    report::Report,
+    setting::Setting,
+    stats,
+    stream::Stream,
+};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgListener};
 use std::{net::SocketAddr, time::Duration};
 use tokio::sync::mpsc;
 
-/// Blocks, of each of which the ratios are taken.
-const BLOCKS: usize = 5;
-/// Laps of a block: one push, one commit and one relayed commit each.
-const LAPS: usize = 120;
 /// How long anything may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the ratio of the medians may be.
@@ -25,55 +29,72 @@ const P99: f64 = 10.0;
 /// What a watcher has got: the version on the wire, and when.
 type Arrival = (i64, u64);
 
-/// Measures.
-pub async fn run(place: &Place, pool: &PgPool) -> anyhow::Result<bool> {
+/// Measures: blocks, of each of which the ratios are taken, of laps: one push, one commit and one relayed commit each.
+pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
+    let (blocks, laps) = (setting.of(7, 5, 1), setting.of(200, 120, 10));
+    let pool = setting.database("p4").await?;
+    let place = Place::start(&setting.server, "p4").await?;
     let mut agent = place.agent("latency", 1).await?;
     let address = place.process.address;
     let mut agents = watch(address, "agents?watch=1&fieldSelector=metadata.name%3Dlatency").await?;
     let mut chats = watch(address, "chats?watch=1&fieldSelector=metadata.name%3Dlatency-chat-0").await?;
-    let mut plain = Plain::new(pool).await?;
-    println!("latency: commit → heard of, {LAPS} laps a block, microseconds (p50 / p99)");
-    println!("             agent's event      one hop of SQL       chat's event     two hops of SQL");
-    let mut ratios: [Vec<f64>; 4] = Default::default();
+    let mut plain = Plain::new(&pool).await?;
+    let mut sides: [Side; 4] = Default::default();
     let mut texts = ["two", "one"].into_iter().cycle();
-    for block in 0..=BLOCKS {
-        let (mut ours, mut theirs, mut moved, mut relayed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for lap in 0..LAPS {
+    for block in 0..=blocks {
+        let mut times: [Vec<f64>; 4] = Default::default();
+        for lap in 0..laps {
             // Not in step with anything that ticks.
-            tokio::time::sleep(Duration::from_micros(12_000 + 137 * (lap as u64 % 53))).await;
+            tokio::time::sleep(Duration::from_micros(12_000 + 137 * (lap % 53))).await;
             while agents.try_recv().is_ok() || chats.try_recv().is_ok() {}
-            let text = texts.next().context("it cycles")?;
-            agent.push(place, text, false).await?;
+            agent.push(&place, texts.next().context("it cycles")?, false).await?;
             let (version, heard) = tokio::time::timeout(PATIENCE, agents.recv()).await?.context("the agent's watch ended")?;
             let (_, chat_heard) = tokio::time::timeout(PATIENCE, chats.recv()).await?.context("the chat's watch ended")?;
             let committed = committed(&mut plain.asks, (version / 2) & ((1 << 44) - 1)).await?;
-            ours.push(heard.saturating_sub(committed));
-            moved.push(chat_heard.saturating_sub(committed));
             tokio::time::sleep(Duration::from_millis(12)).await;
-            theirs.push(plain.hop().await?);
+            let hop = plain.hop().await?;
             tokio::time::sleep(Duration::from_millis(12)).await;
-            relayed.push(plain.relay().await?);
+            let relayed = plain.relay().await?;
+            let all = [heard.saturating_sub(committed), hop, chat_heard.saturating_sub(committed), relayed];
+            #[expect(clippy::cast_precision_loss, reason = "microseconds")]
+            times.iter_mut().zip(all).for_each(|(times, took)| times.push(took as f64));
         }
-        let sides = [&mut ours, &mut theirs, &mut moved, &mut relayed].map(|times| {
-            times.sort_unstable();
-            (stats::percentile(times, 50), stats::percentile(times, 99))
-        });
         // The first is for caches to fill.
         if block > 0 {
-            let cells = sides.map(|(p50, p99)| format!("{p50:>8} / {p99:<8}"));
-            println!("  block {block} {}", cells.join(" "));
-            for (at, (ours, theirs)) in [(0, (sides[0], sides[1])), (2, (sides[2], sides[3]))] {
-                ratios[at].push(stats::ratio(ours.0, theirs.0));
-                ratios[at + 1].push(stats::ratio(ours.1, theirs.1));
+            for (side, mut times) in sides.iter_mut().zip(times) {
+                times.sort_by(f64::total_cmp);
+                side.p50.push(stats::percentile(&times, 50));
+                side.p99.push(stats::percentile(&times, 99));
             }
         }
     }
-    let names = [("agent-p50", P50), ("agent-p99", P99), ("chat-p50", P50), ("chat-p99", P99)];
-    let mut passed = true;
-    for ((name, goal), of) in names.into_iter().zip(&mut ratios) {
-        passed &= stats::at_most(&format!("latency-{name}"), of, goal);
+    let mut report = Report::default();
+    let [agents, hops, chats, relays] = &sides;
+    let names = ["the agent's event", "one hop of SQL", "the chat's event, by the loop", "two hops of SQL"];
+    for (name, side) in names.iter().zip(&sides) {
+        report.figure(&format!("{name}, p50 of a block"), "µs", &side.p50);
+        report.figure(&format!("{name}, p99 of a block"), "µs", &side.p99);
     }
-    Ok(passed)
+    report.at_most("agent-p50", "ratio", &stats::ratios(&agents.p50, &hops.p50), P50);
+    report.at_most("agent-p99", "ratio", &stats::ratios(&agents.p99, &hops.p99), P99);
+    report.at_most("chat-p50", "ratio", &stats::ratios(&chats.p50, &relays.p50), P50);
+    report.at_most("chat-p99", "ratio", &stats::ratios(&chats.p99, &relays.p99), P99);
+    report.plots.push(Bars {
+        file: "p4-latency",
+        title: "From a commit until it is heard of, medians of blocks".to_owned(),
+        unit: "µs",
+        bars: names.iter().zip(&sides).map(|(name, side)| ((*name).to_owned(), side.p50.clone())).collect(),
+    });
+    drop(place);
+    pool.close().await;
+    Ok(report)
+}
+
+/// What was measured of one side, a figure a block, in microseconds.
+#[derive(Default)]
+struct Side {
+    p50: Vec<f64>,
+    p99: Vec<f64>,
 }
 
 /// Watches, and says of each change after the first list which version it is of and when it came.

@@ -1,0 +1,182 @@
+//! P7: the memory of a server on 1,000,000 chats: at rest, and after a load of each sort: fan-outs to very many chats of one agent
+//! (P2), changed pushes of 200 KiB by 16 clients at once (P3), watchers and lists (P4, P8), and contexts of many agents read, more than its
+//! cache holds (P11).
+//!
+//! RSS as Linux counts it, shared pages of the program included. The agents are of a namespace of their own, which is removed again.
+
+use super::{
+    agent::noise,
+    place::{BASE, Place},
+    report::Report,
+    setting::{MILLION, Setting},
+    stream::Stream,
+};
+use anyhow::Context as _;
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::{Executor as _, PgPool};
+use std::time::{Duration, Instant};
+
+const MOST: f64 = 60.0;
+const CLIENTS: usize = 16;
+const REST: Duration = Duration::from_secs(5);
+
+/// Measures.
+pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
+    let (chats, pushes, agents) = (setting.of(100_000, 20_000, 200), setting.of(40, 15, 2), setting.of(200, 120, 4));
+    let mut report = Report::default();
+    let pool = setting.million().await?;
+    let place = Place::start(&setting.server, MILLION).await?;
+    tokio::time::sleep(REST).await;
+    report.figure("after the start", "MB", &[rss(&place)?]);
+
+    let mut many = place.agent("many", 1).await?;
+    crowd(&pool, chats).await?;
+    for text in ["two", "one"] {
+        many.push(&place, text, false).await?;
+        settled(&pool).await?;
+    }
+    report.figure("after fan-outs", "MB", &[rss(&place)?]);
+
+    let watches = futures::future::try_join_all((0..100).map(|_| watch(&place))).await?;
+    let mut tasks = Vec::new();
+    for client in 0..CLIENTS {
+        let mut pusher = Pusher::new(&place, &format!("pusher-{client}")).await?;
+        tasks.push(async move {
+            for n in 0..pushes {
+                pusher.push(n).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    futures::future::try_join_all(tasks).await?;
+    settled(&pool).await?;
+    report.figure("after pushes, watched by 100", "MB", &[rss(&place)?]);
+    for n in 0..20 {
+        place.ask(Method::GET, &format!("chats?limit=500&fieldSelector=spec.owner%3Duser-{n}"), &Value::Null).await?;
+        place.ask(Method::GET, "chats?limit=500", &Value::Null).await?;
+    }
+    report.figure("after lists", "MB", &[rss(&place)?]);
+    drop(watches);
+
+    for n in 0..agents {
+        let name = format!("context-{n}");
+        let mut pusher = Pusher::new(&place, &name).await?;
+        pusher.push(n).await?;
+        let chat = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": name},
+                          "spec": {"owner": "bench", "agentRef": {"name": name}}});
+        place.ask(Method::POST, "chats", &chat).await?;
+        settled(&pool).await?;
+        place.ask(Method::GET, &format!("chats/{name}/context"), &Value::Null).await?;
+    }
+    report.figure("after contexts", "MB", &[rss(&place)?]);
+    tokio::time::sleep(REST).await;
+    let peak = std::fs::read_to_string(format!("/proc/{}/status", place.process.id()))?;
+    let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    report.fact("peak", peak.trim());
+    report.at_most("rss", "MB", &[rss(&place)?], MOST);
+    drop(place);
+    forget(&pool).await?;
+    pool.close().await;
+    Ok(report)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn rss(place: &Place) -> anyhow::Result<f64> {
+    Ok(place.process.cost()?.rss as f64 / 1e6)
+}
+
+/// So many more chats of the agent `many`, moored as its first.
+async fn crowd(pool: &PgPool, chats: i64) -> anyhow::Result<()> {
+    sqlx::query(
+        "INSERT INTO chats (namespace, id, name, rv, owner, agent, root_id, created_by, created_at, updated_at, snapshot_id, pin_cause,
+                            pinned_at, converged_revision, observed_generation, conditions)
+         SELECT c.namespace, x.id, 'many-more-' || x.n, log_rv(), c.owner, c.agent, x.id, 'bench', now(), now(), c.snapshot_id,
+                c.pin_cause, c.pinned_at, 1, 1, c.conditions
+         FROM chats c, (SELECT n, gen_random_uuid() AS id FROM generate_series(1, $1) n) x
+         WHERE c.namespace = 'bench' AND c.name = 'many-chat-0'",
+    )
+    .bind(chats)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+async fn settled(pool: &PgPool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let due: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM agents WHERE converged_revision < revision)
+                  + (SELECT count(*) FROM chats WHERE converged_revision < revision)",
+        )
+        .fetch_one(pool)
+        .await?;
+        if due == 0 {
+            return Ok(());
+        }
+        anyhow::ensure!(began.elapsed() < Duration::from_mins(5), "{due} records are due still");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Somebody who watches all agents, and reads.
+async fn watch(place: &Place) -> anyhow::Result<tokio_util::task::AbortOnDropHandle<()>> {
+    let mut stream = Stream::open(place.process.address, &format!("{BASE}/agents?watch=1")).await?;
+    stream.answered(|_| ()).await?;
+    Ok(tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        while stream.read(|_| ()).await.is_ok_and(|more| more) {}
+    })))
+}
+
+/// An agent that pushes 50 resources of 4 KiB, one of which is new each time.
+struct Pusher {
+    http: reqwest::Client,
+    url: String,
+    run: Value,
+    seq: usize,
+    resources: Vec<Value>,
+}
+
+impl Pusher {
+    async fn new(place: &Place, name: &str) -> anyhow::Result<Self> {
+        let agent = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Agent", "metadata": {"name": name}, "spec": {}});
+        place.ask(Method::POST, "agents", &agent).await?;
+        let run = place.ask(Method::POST, &format!("agents/{name}/runs"), &json!({})).await?;
+        let resources = (0..50).map(|n| resource(n, &format!("{name} {n}"))).collect();
+        let url = format!("http://{}{BASE}/agents/{name}/snapshot", place.process.address);
+        Ok(Self { http: reqwest::Client::new(), url, run, seq: 0, resources })
+    }
+
+    async fn push(&mut self, n: usize) -> anyhow::Result<()> {
+        self.seq += 1;
+        self.resources[n % 50] = resource(n % 50, &format!("{} {}", self.url, self.seq));
+        let push = json!({"runID": self.run["runID"], "epoch": self.run["epoch"], "seq": self.seq, "phase": "Complete",
+                          "resources": self.resources});
+        let request = self.http.put(&self.url).header("content-type", "application/json").body(push.to_string());
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+}
+
+fn resource(n: usize, what: &str) -> Value {
+    let seed = what.bytes().fold(n as u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let body: String = noise(2048, seed).iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({"kind": "Skill", "source": format!("skills/skill-{n:02}"), "sourcePath": format!("skills/skill-{n:02}/SKILL.md"),
+           "body": body, "status": "Ok"})
+}
+
+/// Removes what was added to the database that all share.
+async fn forget(pool: &PgPool) -> anyhow::Result<()> {
+    let mut connection = pool.acquire().await?.detach();
+    connection
+        .execute(
+            "SET statement_timeout = 0;
+             DELETE FROM chats WHERE namespace = 'bench';
+             UPDATE agents SET latest_snapshot_id = NULL WHERE namespace = 'bench';
+             DELETE FROM snapshots WHERE namespace = 'bench'; DELETE FROM agents WHERE namespace = 'bench';
+             DELETE FROM blobs WHERE namespace = 'bench'",
+        )
+        .await?;
+    connection.execute("VACUUM ANALYZE").await?;
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! How PostgreSQL finds what the program asks for, in a database that looks like a large installation: every statement by an index,
+//! with the plan that it keeps for any values; the hot ones by the index that is made for them; and a list by each filter by its.
+//!
+//! The statements are the program's own, from `.sqlx/`, or are run by the program's own functions. `benches/measures` looks at
+//! the same on 1,000,000 chats.
+
+pub mod crowd;
+pub mod explain;
+mod hot;
+pub mod statements;
+
+use crate::support::{
+    postgres::{TestDb, database},
+    world::{World, file},
+};
+use explain::{Access, Catalog};
+use moorline::{
+    clock,
+    http::{page::selectable, status::Resource},
+    model::{
+        access::Reach,
+        object::Key,
+        selector::{FieldSelector, LabelSelector},
+    },
+    reconcile::Reconciler,
+    store::{
+        converge::{self, Concerned},
+        lists::{self, Slice},
+    },
+};
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+/// One for all of these tests, which only read: what is made is large.
+async fn crowd() -> PgConnection {
+    static DB: OnceCell<TestDb> = OnceCell::const_new();
+    let db = DB
+        .get_or_init(|| async {
+            let db = database().await;
+            let mut connection = PgConnection::connect_with(&db.options).await.unwrap();
+            crowd::make(&mut connection, crowd::size().unwrap()).await.unwrap();
+            connection.close().await.unwrap();
+            db
+        })
+        .await;
+    PgConnection::connect_with(&db.options).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_statement_of_the_program_finds_its_rows_by_an_index_whatever_its_values_are() {
+    let mut connection = crowd().await;
+    let catalog = Catalog::read(&mut connection).await.unwrap();
+    let (mut looked, mut excused) = (0, BTreeSet::new());
+    let mut whole = Vec::new();
+    for statement in statements::all().unwrap() {
+        if statement.is_planned_anew() || !statement.has_a_plan() {
+            continue;
+        }
+        looked += 1;
+        let accesses = catalog.accesses(&mut connection, &statement).await.unwrap();
+        for Access { table, index, is_whole: _ } in accesses.into_iter().filter(|access| access.is_whole) {
+            let line = statement.line();
+            let excuse = hot::MAY_READ_A_TABLE.iter().position(|(words, of, _)| line.contains(words) && *of == table);
+            match excuse {
+                Some(excuse) => drop(excused.insert(excuse)),
+                None => whole.push(format!("all of {table} by {index:?}: {line}")),
+            }
+        }
+    }
+    assert!(looked > 100, "{looked} statements");
+    assert!(
+        whole.is_empty(),
+        "{} statements read a large table, or all that a namespace has of it:\n{}",
+        whole.len(),
+        whole.join("\n")
+    );
+    let unused: Vec<_> =
+        hot::MAY_READ_A_TABLE.iter().enumerate().filter(|(n, _)| !excused.contains(n)).map(|(_, one)| one.0).collect();
+    assert!(unused.is_empty(), "no statement needs this excuse any more: {unused:?}");
+}
+
+#[tokio::test]
+async fn hot_statements_use_the_indexes_that_are_made_for_them() {
+    let mut connection = crowd().await;
+    let catalog = Catalog::read(&mut connection).await.unwrap();
+    let all = statements::all().unwrap();
+    let mut wrong = Vec::new();
+    for (name, words, wanted) in hot::HOT {
+        let found: Vec<_> = all.iter().filter(|statement| words.iter().all(|words| statement.line().contains(words))).collect();
+        assert_eq!(found.len(), 1, "{name}: the words {words:?} are of {} statements", found.len());
+        let accesses = catalog.accesses(&mut connection, found[0]).await.unwrap();
+        let used: BTreeSet<String> = accesses.into_iter().map(|access| access.index.unwrap_or(access.table)).collect();
+        let known = used.iter().all(|index| wanted.iter().any(|wanted| wanted.split('|').any(|wanted| wanted == index)));
+        let all_used = wanted.iter().all(|wanted| wanted.split('|').any(|wanted| used.contains(wanted)));
+        if !known || !all_used {
+            wrong.push(format!("{name}: {used:?}, where it should use {wanted:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How often this transaction has used each index of chats so far.
+async fn scans(connection: &mut PgConnection) -> BTreeMap<String, i64> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT c.relname::text, pg_stat_get_xact_numscans(c.oid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+         WHERE i.indrelid = 'chats'::regclass
+         UNION ALL SELECT 'all of chats', pg_stat_get_xact_numscans('chats'::regclass)",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap();
+    rows.into_iter().collect()
+}
+
+#[tokio::test]
+async fn a_list_by_each_filter_uses_the_index_of_the_filter() {
+    let mut connection = crowd().await;
+    let labels = LabelSelector::default();
+    let mut wrong = Vec::new();
+    for (text, namespace, changed_last, indexes) in hot::LISTS {
+        let fields = FieldSelector::parse(text, selectable(Resource::Chats)).unwrap();
+        let slice = Slice { namespace: *namespace, labels: &labels, fields: &fields, limit: 50 };
+        for after in [None, Some(Key::new(namespace.unwrap_or("team-09"), "chat-5"))] {
+            let mut moment = lists::moment(&mut connection).await.unwrap();
+            let before = scans(&mut moment).await;
+            let found = if *changed_last {
+                lists::chats_updated(&mut moment, &Reach::Everything, &slice, None).await.unwrap().len()
+            } else {
+                lists::chats(&mut moment, &Reach::Everything, &slice, after.as_ref()).await.unwrap().len()
+            };
+            let used = scans(&mut moment).await.into_iter().filter(|(name, n)| before.get(name).is_none_or(|before| n > before));
+            // Parents are looked up by their ids.
+            let used: BTreeSet<String> = used.map(|(name, _)| name).filter(|name| name != "chats_pkey").collect();
+            let known: BTreeSet<String> = indexes.iter().map(|name| (*name).to_owned()).collect();
+            if used.is_empty() || !used.is_subset(&known) {
+                wrong.push(format!("{text:?} of {namespace:?} after {after:?} ({found} found) uses {used:?}, not {known:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn news_of_an_agent_with_many_archived_chats_is_told_to_those_that_are_not_and_reads_no_others() {
+    const LIVE: usize = 100;
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = world.agent("ws-1").running().await;
+    agent.push(vec![file("AGENTS.md", "one")]).await;
+    world.settle().await;
+    // 20,000, and 100 of them live, between the others.
+    db.pool
+        .execute(
+            "INSERT INTO chats (namespace, id, name, rv, owner, agent, root_id, created_by, created_at, updated_at, archived,
+                                inherited_archived, snapshot_id, pin_cause, pinned_at, converged_revision)
+             SELECT a.namespace, x.id, 'chat-' || x.n, log_rv(), 'o', a.name, x.id, 'x', now(), now(), x.n % 200 > 0 AND x.n % 2 = 0,
+                    x.n % 2 = 1, a.latest_snapshot_id, 'Hydrated', now(), 1
+             FROM agents a, (SELECT n, gen_random_uuid() AS id FROM generate_series(1, 20000) n) x",
+        )
+        .await
+        .unwrap();
+    db.pool.execute("VACUUM ANALYZE chats").await.unwrap();
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    let namespace = world.key("ws-1").namespace;
+
+    // What a page of the lap reads, counted by PostgreSQL, whatever plan it has.
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let mut connection = db.pool.acquire().await.unwrap();
+        let mut tx = connection.begin().await.unwrap();
+        tx.execute(sqlx::AssertSqlSafe(format!("SET LOCAL plan_cache_mode = {mode}"))).await.unwrap();
+        let page = Concerned { agent: "ws-1", workspace: None, former: &[], after: Uuid::nil(), limit: 1_000 };
+        let rows = converge::load_concerned(&mut tx, &namespace, &page).await.unwrap().len();
+        let (read, entries): (i64, i64) = sqlx::query_as(
+            "SELECT t.seq_tup_read + coalesce(t.idx_tup_fetch, 0),
+                    (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid))::bigint FROM pg_index i WHERE i.indrelid = t.relid)
+             FROM pg_stat_xact_user_tables t WHERE t.relname = 'chats'",
+        )
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+        assert_eq!(rows, LIVE, "{mode}");
+        let bound = i64::try_from(LIVE).unwrap();
+        assert!(
+            read <= 2 * bound && entries <= 3 * bound,
+            "{mode}: {read} rows and {entries} entries of indexes, for {LIVE} chats"
+        );
+    }
+
+    // And the lap is one page.
+    let reconciler = Reconciler::new(db.pool.clone(), clock::system());
+    let mut seen = Vec::new();
+    while let Some(told) = reconciler.fan_out(&namespace, Uuid::nil()).await.unwrap() {
+        seen.push(told.batch.seen);
+    }
+    assert_eq!(seen, [LIVE + 1], "one transaction, of the live ones and the agent");
+    let dirty: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM chats WHERE dirty_since IS NOT NULL").fetch_one(&db.pool).await.unwrap();
+    assert_eq!(usize::try_from(dirty).unwrap(), LIVE);
+
+    // One that comes back is due by itself, and told what it missed.
+    let shelved: String = sqlx::query_scalar("SELECT name FROM chats WHERE archived LIMIT 1").fetch_one(&db.pool).await.unwrap();
+    assert_eq!(world.look(&shelved).await.chat.dirty_since, None);
+    world.update_chat(&shelved, |spec, _| spec.archived = false).await.unwrap();
+    world.settle().await;
+    assert!(world.look(&shelved).await.chat.dirty_since.is_some(), "{shelved}");
+}

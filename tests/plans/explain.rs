@@ -1,0 +1,116 @@
+//! What a generic plan reads: which tables, by which indexes, and what of it whole.
+
+use super::statements::Statement;
+use anyhow::Context as _;
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
+use std::collections::{BTreeSet, HashMap};
+
+/// A table of fewer rows may be read whole.
+const LARGE: f64 = 500.0;
+
+/// What is known of the database's tables and indexes, partitions counted as what they are partitions of.
+#[derive(Debug)]
+pub struct Catalog {
+    /// Tables with many rows.
+    large: BTreeSet<String>,
+    /// What a partition, or its index, is a part of.
+    whole: HashMap<String, String>,
+    /// Of an index: its table, whether it holds some of its rows only, and its columns.
+    indexes: HashMap<String, (String, bool, Vec<String>)>,
+}
+
+/// How a statement gets at a table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Access {
+    /// The table.
+    pub table: String,
+    /// The index; none means that all of the table is read.
+    pub index: Option<String>,
+    /// Whether that reads as many rows as the table, the index or a namespace has.
+    pub is_whole: bool,
+}
+
+impl Catalog {
+    /// Reads it.
+    pub async fn read(connection: &mut PgConnection) -> anyhow::Result<Self> {
+        let large: Vec<(String,)> = sqlx::query_as(
+            "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p') AND reltuples >= $1
+                              AND relnamespace = 'public'::regnamespace",
+        )
+        .bind(LARGE)
+        .fetch_all(&mut *connection)
+        .await?;
+        let parts: Vec<(String, String)> = sqlx::query_as(
+            "SELECT c.relname::text, p.relname::text FROM pg_inherits i
+             JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent",
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let indexes: Vec<(String, String, bool, Vec<String>)> = sqlx::query_as(
+            "SELECT i.relname::text, t.relname::text, x.indpred IS NOT NULL,
+                    (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = i.oid)
+             FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
+             WHERE t.relnamespace = 'public'::regnamespace",
+        )
+        .fetch_all(connection)
+        .await?;
+        Ok(Self {
+            large: large.into_iter().map(|(name,)| name).collect(),
+            whole: parts.into_iter().collect(),
+            indexes: indexes.into_iter().map(|(name, table, some, columns)| (name, (table, some, columns))).collect(),
+        })
+    }
+
+    fn named(&self, name: &str) -> String {
+        self.whole.get(name).cloned().unwrap_or_else(|| name.to_owned())
+    }
+
+    /// What the generic plan of a statement reads of large tables.
+    pub async fn accesses(&self, connection: &mut PgConnection, statement: &Statement) -> anyhow::Result<BTreeSet<Access>> {
+        const NAME: &str = "statement_under_test";
+        connection.execute("SET plan_cache_mode = force_generic_plan").await?;
+        connection.execute(AssertSqlSafe(statement.prepare(NAME))).await.with_context(|| statement.line())?;
+        let plan: (sqlx::types::Json<Value>,) =
+            sqlx::query_as(AssertSqlSafe(statement.explain(NAME))).persistent(false).fetch_one(&mut *connection).await?;
+        connection.execute("DEALLOCATE statement_under_test").await?;
+        let mut found = BTreeSet::new();
+        self.walk(&plan.0.0[0]["Plan"], &mut found);
+        Ok(found)
+    }
+
+    fn walk(&self, node: &Value, found: &mut BTreeSet<Access>) {
+        let text = |key: &str| node[key].as_str();
+        if let Some(index) = text("Index Name") {
+            if let Some((table, is_partial, columns)) = self.indexes.get(index)
+                && self.large.contains(table)
+            {
+                // The key's first column is the namespace, which may hold nearly everything.
+                let condition = text("Index Cond").unwrap_or_default();
+                let said: Vec<&String> = columns.iter().filter(|column| mentions(condition, column)).collect();
+                let narrow = said.first() == columns.first().as_ref() && said.iter().any(|column| *column != "namespace");
+                let access =
+                    Access { table: self.named(table), index: Some(self.named(index)), is_whole: !narrow && !is_partial };
+                found.insert(access);
+            }
+        } else if text("Node Type") == Some("Seq Scan")
+            && let Some(table) = text("Relation Name").filter(|table| self.large.contains(*table))
+        {
+            found.insert(Access { table: self.named(table), index: None, is_whole: true });
+        }
+        for child in node["Plans"].as_array().into_iter().flatten() {
+            self.walk(child, found);
+        }
+    }
+}
+
+/// Whether a condition speaks of a column, and not of one whose name has this one in it.
+fn mentions(condition: &str, column: &str) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    condition.match_indices(column).any(|(at, _)| {
+        let after = condition[at + column.len()..].chars().next();
+        // Of the table's own: what another table's row is compared with stands behind a dot.
+        let before = condition[..at].chars().next_back();
+        !before.is_some_and(|c| is_word(c) || c == '.') && !after.is_some_and(is_word)
+    })
+}
