@@ -73,7 +73,7 @@ impl Shared {
                 // A log that overflows while all is compared would be compared with without end.
             } else if let Some(joined) = self.join(&mut progress, &mut lists) {
                 // First the place, then the comparison: what changes in between is heard.
-                let compared = rest.after(self.compare_all()).await;
+                let compared = rest.after(Box::pin(self.compare_all())).await;
                 match compared {
                     Ok((compared, different)) => {
                         tracing::info!(compared, different, "compared every record with the cluster");
