@@ -6,7 +6,7 @@ export SQLX_OFFLINE := true
 EXAMPLE := target/dev/workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check fmt sqlx crds reference deploy docs bench fuzz mutants conformance lint-image release clean bounds chaos
+.PHONY: help dev test check fmt sqlx crds reference deploy docs bench fuzz mutants conformance lint-image release clean bounds chaos histories
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,11 @@ release: lint-image ## Build what is released, for this machine's architecture, 
 
 deploy: ## Make the generated parts of deploy/ again, after crds/ or the chart changed
 	scripts/render-deploy deploy
+
+histories: ## Do OPS operations (1000000) of SEED (1) at once, for at most MINUTES (600), and compare what everybody was told
+	@scripts/ensure-postgres >/dev/null
+	MOORLINE_HISTORIES_OPS=$(or $(OPS),1000000) MOORLINE_HISTORIES_SEED=$(or $(SEED),1) MOORLINE_HISTORIES_MINUTES=$(or $(MINUTES),600) \
+		cargo test --test main histories::whatever_many -- --nocapture
 
 bench: ## Measure what docs/performance.md tells: all of it (an hour), QUICK=1, or ONLY=P3,P4
 	@scripts/ensure-postgres >/dev/null

@@ -12,6 +12,7 @@ mod load;
 mod log;
 pub mod operation;
 mod servers;
+mod spoilt;
 mod state;
 mod watchers;
 
@@ -23,13 +24,12 @@ pub use self::{
     state::State,
     watchers::{Seen, Watchers},
 };
-use crate::support::{
-    postgres::database,
-    serve::Replica,
-    until::until_within,
-};
+use crate::support::{postgres::database, serve::Replica, until::until_within};
 use sqlx::PgPool;
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 /// How many clients there are.
 const CLIENTS: usize = 12;
@@ -68,12 +68,15 @@ pub fn report(evidence: &Evidence) -> String {
 }
 
 fn asked(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().filter(|text| !text.is_empty()).map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+    std::env::var(variable)
+        .ok()
+        .filter(|text| !text.is_empty())
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_many_clients_do_at_once_is_one_history_to_everybody() {
-    let (count, seed) = (asked("MOORLINE_HISTORIES_OPS").unwrap_or(SHORT), asked("MOORLINE_HISTORIES_SEED").unwrap_or(1));
+/// So many operations on three replicas and a database of their own, and everything that there is to compare; and how long the
+/// operations took. `kills`: one of the replicas is killed in the middle of it, and comes back elsewhere.
+async fn one_history(count: u64, seed: u64, kills: bool) -> (Evidence, Duration) {
     let db = database().await;
     let mut replicas = Vec::new();
     for _ in 0..3 {
@@ -82,17 +85,50 @@ async fn whatever_many_clients_do_at_once_is_one_history_to_everybody() {
     let servers = Servers::new(replicas.iter().map(|replica| replica.url.clone()).collect());
     let watchers = Watchers::start(&servers, seed, 3, 6);
     let load = Load::new(CLIENTS, seed, count, &servers);
+    if let Some(minutes) = asked("MOORLINE_HISTORIES_MINUTES") {
+        let (stop, patience) = (load.stop.clone(), Duration::from_mins(minutes));
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            stop.cancel();
+        });
+    }
     let began = Instant::now();
-    let history = load.run().await;
+    let running = tokio::spawn({
+        let load = load.clone();
+        async move { load.run().await }
+    });
+    if kills {
+        until_within(Duration::from_mins(5), "half of it is done", || async {
+            (load.done.load(Ordering::SeqCst) >= count / 2).then_some(())
+        })
+        .await;
+        replicas[2].kill();
+        replicas[2] = Replica::start(&db, &[]).await;
+        servers.moved(2, replicas[2].url.clone());
+    }
+    let history = running.await.unwrap();
     let took = began.elapsed();
     quiet(&db.pool).await;
     let seen = watchers.finish(&servers).await;
     let (log, state) = (Log::read(&db.pool).await, State::read(&db.pool).await);
-    let evidence = Evidence { history, log, state, seen };
+    (Evidence { history, log, state, seen }, took)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_many_clients_do_at_once_is_one_history_to_everybody() {
+    let (count, seed) = (asked("MOORLINE_HISTORIES_OPS").unwrap_or(SHORT), asked("MOORLINE_HISTORIES_SEED").unwrap_or(1));
+    let (evidence, took) = one_history(count, seed, false).await;
     let violations = check(&evidence);
-    println!("histories: seed {seed}, {CLIENTS} clients, {:.0} s, {:.0} s in all: {}", took.as_secs_f64(), began.elapsed().as_secs_f64(), report(&evidence));
+    println!("histories: seed {seed}, {CLIENTS} clients, {:.0} s: {}", took.as_secs_f64(), report(&evidence));
     for violation in violations.iter().take(50) {
         println!("  {violation}");
     }
     assert!(violations.is_empty(), "{} violations, the first: {}", violations.len(), violations[0]);
+    let expired: u32 = evidence.seen.iter().map(|seen| seen.expired).sum();
+    assert_eq!(expired, 0, "nobody was told to begin again");
+    let (done, _, maybe) = evidence.history.outcomes();
+    assert!(
+        maybe == 0 && done > evidence.history.records.len() / 2,
+        "servers that live answer, and most of what is asked can be done"
+    );
 }

@@ -92,7 +92,8 @@ pub async fn serve(
         tells_end: asked.sends_initial(),
         waits_for: if let Start::Everything { since } = start { since } else { None },
         phase,
-        cursor: cursor.unwrap_or(Cursor { rv: 0, seq: 0 }),
+        cursor: cursor.unwrap_or(Cursor::START),
+        joined: Cursor::START,
         missed: Missed::default(),
         progress: state.tail().ring().progress(),
         deadline: now + patience,
@@ -148,6 +149,8 @@ struct Watcher {
     phase: Phase,
     /// What it has been told, up to here.
     cursor: Cursor,
+    /// From here on the tail told it; before, the list and its own reading did.
+    joined: Cursor,
     missed: Missed,
     progress: watch::Receiver<Progress>,
     deadline: Instant,
@@ -199,6 +202,7 @@ impl Watcher {
             Phase::Replaying => {
                 if let Some(place) = state.tail().ring().join(self.cursor) {
                     self.phase = Phase::Live(place);
+                    self.joined = self.cursor;
                     return None;
                 }
                 None
@@ -307,7 +311,7 @@ impl Watcher {
                         self.phase = Phase::Expired;
                         return Done::Piece(piece.into());
                     }
-                    self.tell(&mut piece, entry, &[]);
+                    self.tell(&mut piece, entry, &[], Cursor::START);
                 }
                 self.cursor = self.cursor.max(through);
                 if exhausted && self.state.tail().ring().join(self.cursor).is_none() {
@@ -343,8 +347,9 @@ impl Watcher {
                 if entry.event.cursor <= self.cursor {
                     continue; // the client began after it
                 }
-                let missed = entry.change.as_ref().map(|change| self.missed.take(&change.id)).unwrap_or_default();
-                self.tell(&mut piece, entry, &missed);
+                let told = entry.change.as_ref().filter(|change| !change.passed);
+                let missed = told.map(|change| self.missed.take(&change.id)).unwrap_or_default();
+                self.tell(&mut piece, entry, &missed, self.joined);
                 self.cursor = entry.event.cursor;
                 if self.has_to_list_again(entry) {
                     self.phase = Phase::Expired;
@@ -393,15 +398,18 @@ impl Watcher {
             && changes_the_list(self.resource, &self.reach, &entry.event, entry.owner.as_deref())
     }
 
-    fn tell(&self, piece: &mut Vec<u8>, entry: &Entry, missed: &[Before]) {
+    fn tell(&self, piece: &mut Vec<u8>, entry: &Entry, missed: &[Before], joined: Cursor) {
         let Some(change) = entry.change.as_ref().filter(|change| change.resource == self.resource) else { return };
         if !self.selection.is_of(&change.key.namespace) {
             return;
         }
         let told = if self.sees_all {
-            change.told_to_all(missed)
+            if change.passed {
+                return;
+            }
+            change.told_to_all(missed, joined)
         } else {
-            let Some(told) = change.told(missed, &self.reach, |look| self.selection.matches(look)) else { return };
+            let Some(told) = change.told(missed, joined, &self.reach, |look| self.selection.matches(look)) else { return };
             told
         };
         let version = object_version(entry.event.cursor.rv);

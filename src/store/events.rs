@@ -91,6 +91,9 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Before everything.
+    pub const START: Self = Self { rv: 0, seq: 0 };
+
     /// After everything of the transactions up to this version.
     pub fn through(rv: i64) -> Self {
         Self { rv, seq: i32::MAX }

@@ -121,10 +121,7 @@ impl Client {
                 let answer = self.send(Method::POST, &target.namespace, &format!("{agent}/runs"), Some(json!({}))).await;
                 return match answer {
                     Answer::Good(run) => {
-                        self.runs.insert(
-                            target.clone(),
-                            Run { id: run["runID"].clone(), epoch: run["epoch"].clone(), seq: 0 },
-                        );
+                        self.runs.insert(target.clone(), Run { id: run["runID"].clone(), epoch: run["epoch"].clone(), seq: 0 });
                         Outcome::Done(Done::default())
                     }
                     Answer::Other(outcome) => outcome,

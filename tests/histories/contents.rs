@@ -16,7 +16,9 @@ fn files(agent: &Target, content: u64) -> Vec<(ResourceKind, &'static str, Strin
     let says = |what: &str| format!("{agent} says {what} {content}");
     match content {
         0 => Vec::new(),
-        1 => vec![(ResourceKind::InstructionFile, "AGENTS.md", says("rules")), (ResourceKind::Skill, "skills/tdd", says("skill"))],
+        1 => {
+            vec![(ResourceKind::InstructionFile, "AGENTS.md", says("rules")), (ResourceKind::Skill, "skills/tdd", says("skill"))]
+        }
         _ => vec![(ResourceKind::InstructionFile, "AGENTS.md", says("rules"))],
     }
 }
@@ -24,7 +26,9 @@ fn files(agent: &Target, content: u64) -> Vec<(ResourceKind, &'static str, Strin
 /// As a push has them.
 pub fn resources(agent: &Target, content: u64) -> Value {
     let files = files(agent, content).into_iter();
-    files.map(|(kind, source, body)| json!({"kind": kind, "source": source, "sourcePath": source, "body": body, "status": "Ok"})).collect()
+    files
+        .map(|(kind, source, body)| json!({"kind": kind, "source": source, "sourcePath": source, "body": body, "status": "Ok"}))
+        .collect()
 }
 
 /// The hash that it has to have.

@@ -46,7 +46,11 @@ impl Reference {
 /// One operation. Every write of a spec leaves its mark as a label too, so that it can be found again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    CreateChat { reference: Reference, parent: Option<String>, follows: bool },
+    CreateChat {
+        reference: Reference,
+        parent: Option<String>,
+        follows: bool,
+    },
     /// Nothing but the mark.
     Mark,
     Suspend(bool),
@@ -55,16 +59,27 @@ pub enum Op {
     Rebind(Reference),
     Report(&'static str),
     Refresh,
-    DeleteChat { orphan: bool },
+    DeleteChat {
+        orphan: bool,
+    },
     /// Reads a chat with its context.
     Read,
-    CreateAgent { workspace: String, build: u64 },
-    MoveAgent { workspace: String, build: u64 },
+    CreateAgent {
+        workspace: String,
+        build: u64,
+    },
+    MoveAgent {
+        workspace: String,
+        build: u64,
+    },
     RefreshAgent,
     DeleteAgent,
     /// A run of the agent; made by a client that has none, before a push.
     Run,
-    Push { content: u64, complete: bool },
+    Push {
+        content: u64,
+        complete: bool,
+    },
 }
 
 impl Op {
@@ -102,9 +117,13 @@ impl Op {
             | Self::CreateAgent { .. }
             | Self::MoveAgent { .. }
             | Self::RefreshAgent => true,
-            Self::Report(_) | Self::Refresh | Self::DeleteChat { .. } | Self::Read | Self::DeleteAgent | Self::Run | Self::Push { .. } => {
-                false
-            }
+            Self::Report(_)
+            | Self::Refresh
+            | Self::DeleteChat { .. }
+            | Self::Read
+            | Self::DeleteAgent
+            | Self::Run
+            | Self::Push { .. } => false,
         }
     }
 }

@@ -100,7 +100,8 @@ impl State {
 
     /// The agent that a chat names now.
     pub fn target(&self, chat: &Chat) -> Option<&Agent> {
-        let mut named: Vec<&Agent> = self.agents.values().filter(|agent| agent.namespace == chat.namespace && !agent.deleting).collect();
+        let mut named: Vec<&Agent> =
+            self.agents.values().filter(|agent| agent.namespace == chat.namespace && !agent.deleting).collect();
         match (&chat.agent, &chat.workspace) {
             (Some(name), _) => named.into_iter().find(|agent| agent.name == *name),
             (None, Some(_)) => {

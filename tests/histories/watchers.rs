@@ -61,8 +61,9 @@ pub struct Shown {
 pub enum Stretch {
     /// Transitions after this place.
     Events { after: Place, told: Vec<Transition> },
-    /// Chats: the list, its version, and what was told since. `resumed` is from which version each connection went on.
-    Objects { version: i64, listed: HashMap<Uuid, (i64, Shown)>, told: Vec<Told>, resumed: Vec<i64> },
+    /// Chats: the list, its version, and what was told since; all of them, or those that are not archived. `resumed` is from which
+    /// version each connection went on.
+    Objects { selects: bool, version: i64, listed: HashMap<Uuid, (i64, Shown)>, told: Vec<Told>, resumed: Vec<i64> },
 }
 
 /// All that one watcher was told.
@@ -89,6 +90,17 @@ impl Seen {
     }
 }
 
+/// What a watcher of chats does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// Cut off, it lists anew, most of the time: how a watch begins is where it may go wrong.
+    ListsAnew,
+    /// It goes on from the last version that it was told.
+    Resumes,
+    /// The same, of those that are not archived only; it is cut off all the time.
+    Selects,
+}
+
 /// Running watchers.
 pub struct Watchers {
     tasks: JoinSet<Seen>,
@@ -105,8 +117,8 @@ impl Watchers {
             if n < events {
                 tasks.spawn(events::watch(format!("transitions {n}"), n as u64, servers, random, give_up));
             } else {
-                // Every other one lists anew when it is cut off, most of the time.
-                tasks.spawn(objects::watch(format!("chats {n}"), n as u64, servers, random, give_up));
+                let habit = [Habit::ListsAnew, Habit::Resumes, Habit::Selects][(n - events) % 3];
+                tasks.spawn(objects::watch(format!("chats {n}"), n as u64, habit, servers, random, give_up));
             }
         }
         Self { tasks, give_up }
@@ -118,7 +130,8 @@ impl Watchers {
         let http = reqwest::Client::new();
         let chats = || format!("{}/apis/moorline.dev/v1alpha1/namespaces/team-0/chats", servers.of(0));
         let last = json!({"metadata": {"name": LAST}});
-        let made = http.post(chats()).header("content-type", "application/json").header("prefer", "wait=10").body(last.to_string());
+        let made =
+            http.post(chats()).header("content-type", "application/json").header("prefer", "wait=10").body(last.to_string());
         assert_eq!(made.send().await.unwrap().status(), 201);
         let deleted = http.delete(format!("{}/{LAST}", chats())).send().await.unwrap();
         assert_eq!(deleted.status(), 200);

@@ -5,6 +5,9 @@
 //! state is sent, labelled with the row's version, for else a busy object would wait. No object: only the event of its
 //! deletion is told, from what that holds.
 //!
+//! A row that is not sent may still be the one that took the object out of somebody's view. He is told so by that row: cut off
+//! after it, he resumes after it, and the later row speaks of an object that he does not know.
+//!
 //! Pure: what stands in the database is handed in.
 
 mod before;
@@ -19,7 +22,11 @@ use crate::{
         object::{Key, TextMap},
         snapshot::SnapshotWithManifest,
     },
-    store::{Deleted, across::objects::OwnedSnapshot, events::Logged},
+    store::{
+        Deleted,
+        across::objects::OwnedSnapshot,
+        events::{Cursor, Logged},
+    },
     v1alpha1::{
         API_VERSION, Agent, AgentSnapshot, Chat,
         snapshot::{AGENT_LABEL, HASH_LABEL},
@@ -193,6 +200,8 @@ pub struct Change {
     pub look: Look,
     /// It is gone.
     pub gone: bool,
+    /// A later row brings it: only whoever has to let go of it is told anything.
+    pub passed: bool,
     /// What it was before, transaction by transaction, the oldest first: states that a watcher may know it in.
     chain: Vec<Before>,
     /// The whole object on the wire.
@@ -222,19 +231,33 @@ impl Told {
 }
 
 impl Change {
-    /// What a watcher is told who reaches this much and `selects` such objects, and who has `missed` these earlier
-    /// transactions of it. When in doubt, too much, of what is or was within reach: clients bear an ADDED for what they know and a
-    /// DELETED for what they do not.
-    pub fn told(&self, missed: &[Before], reach: &Reach, selects: impl Fn(&Look) -> bool) -> Option<Told> {
+    /// What a watcher is told who reaches this much and `selects` such objects, who has followed the tail since it `joined` there,
+    /// and who has `missed` these earlier transactions of it. What came to be before it joined is nothing new to it, whatever the
+    /// tail has not told yet: it is in its list, or it was told by itself, or it has missed it. When in doubt, too much, of
+    /// what is or was within reach: clients bear an ADDED for what they know and a DELETED for what they do not.
+    pub fn told(&self, missed: &[Before], joined: Cursor, reach: &Reach, selects: impl Fn(&Look) -> bool) -> Option<Told> {
         let mut look = self.look.clone();
-        let now = reach.covers(look.owner.as_deref()) && selects(&look);
+        let sees = |look: &Look| reach.covers(look.owner.as_deref()) && selects(look);
+        let now = sees(&look);
         let (mut created, mut known) = (false, false);
-        for before in self.chain.iter().rev().chain(missed.iter().rev()) {
-            created |= before.created();
-            known |= before.may_be_known(&mut look, reach, &selects);
+        for (chain, since) in [(self.chain.as_slice(), joined), (missed, Cursor::START)] {
+            let mut was_shown = false;
+            for before in chain.iter().rev() {
+                if let Some(shown) = before.shown() {
+                    was_shown |= sees(shown);
+                    known |= was_shown;
+                    continue;
+                }
+                let is_new = before.created_after(since) && !was_shown;
+                created |= is_new;
+                known |= before.may_be_known(is_new, &mut look, reach, &selects);
+            }
         }
         if self.chain.is_empty() && missed.is_empty() {
             known = now;
+        }
+        if self.passed {
+            return (known && !now).then_some(Told::Deleted);
         }
         match (self.gone, now) {
             (true, now) => (now || known).then_some(Told::Deleted),
@@ -243,14 +266,21 @@ impl Change {
         }
     }
 
-    /// The same for a watcher who sees every object: what this one looked like before makes no difference then, and is not laid
-    /// out again for each of a thousand watchers.
-    pub fn told_to_all(&self, missed: &[Before]) -> Told {
+    /// The same for a watcher who sees every object, of what is not passed: what this one looked like before makes no difference
+    /// then, and is not laid out again for each of a thousand watchers.
+    pub fn told_to_all(&self, missed: &[Before], joined: Cursor) -> Told {
         let mut created = false;
         let mut known = self.chain.is_empty() && missed.is_empty();
-        for before in self.chain.iter().chain(missed) {
-            created |= before.created();
-            known |= before.is_known_to_all();
+        for (chain, since) in [(self.chain.as_slice(), joined), (missed, Cursor::START)] {
+            for before in chain.iter().rev() {
+                if before.shown().is_some() {
+                    known = true; // whatever came before it is nothing new
+                    break;
+                }
+                let is_new = before.created_after(since);
+                created |= is_new;
+                known |= before.is_known_to_all(is_new);
+            }
         }
         match self.gone {
             true => Told::Deleted,
@@ -270,7 +300,7 @@ impl Change {
         chain.push(Before::unread());
         let key = Key::new(&event.namespace, &event.name);
         let json = bare(id.resource(), &key, event.subject, &object_version(event.cursor.rv));
-        Self { resource: id.resource(), id, look: Look { owner, ..Look::default() }, gone: true, chain, json, key }
+        Self { resource: id.resource(), id, look: Look { owner, ..Look::default() }, gone: true, passed: false, chain, json, key }
     }
 
     /// The object with nothing but its identity.
@@ -316,17 +346,18 @@ pub(super) fn resolve(
     let id = Id::of(event)?;
     let before = Before::read(event);
     let rv = event.cursor.rv;
-    let make = |object: &Object, gone: bool, chain: Vec<Before>| Change {
+    let make = |object: &Object, gone: bool, passed: bool, chain: Vec<Before>| Change {
         resource: id.resource(),
         key: object.key(),
         look: object.look(),
         gone,
+        passed,
         chain,
         json: object.json(rv),
         id: id.clone(),
     };
     match gone {
-        Gone::As(last) => return Some(make(&last, true, missed.take(&id))),
+        Gone::As(last) => return Some(make(&last, true, false, missed.take(&id))),
         Gone::Unread => {
             let chain = missed.take(&id);
             return Some(Change::of_unread(event, id.clone(), chain));
@@ -335,20 +366,24 @@ pub(super) fn resolve(
     }
     let object = match objects.get(&id) {
         Some(object) if object.rv() <= rv || object.rv() >= horizon => object,
-        Some(_) | None => {
+        overtaken => {
+            let letting_go = overtaken.filter(|_| before.changes_look());
+            let letting_go = letting_go.map(|object| make(object, false, true, vec![before.clone()]));
             missed.note(id, before);
-            return None;
+            return letting_go;
         }
     };
     let mut chain = missed.take(&id);
     chain.push(before);
     if object.rv() >= horizon {
-        // What it shows is ahead of this row, so what it was before this row is needed once more.
+        // What it shows is ahead of this row, so what it was before this row is needed once more; but whoever is shown it now
+        // knows it then.
         for before in &chain {
             missed.note(id.clone(), before.clone());
         }
+        missed.note(id.clone(), Before::of_shown(object.look()));
     }
-    Some(make(object, false, chain))
+    Some(make(object, false, false, chain))
 }
 
 #[cfg(test)]

@@ -28,7 +28,9 @@ fn follow(id: Uuid, story: &[&Event], state: &State, findings: &mut Findings) {
     let (mut latest, mut epoch, mut over) = (None, 0, None);
     for (n, event) in story.iter().enumerate() {
         let first = event.kind == EventKind::AgentCreated;
-        findings.unless(first == (n == 0), "an agent begins once, with AgentCreated", || format!("{who}: {event} is number {n} of its events"));
+        findings.unless(first == (n == 0), "an agent begins once, with AgentCreated", || {
+            format!("{who}: {event} is number {n} of its events")
+        });
         if let Some(over) = over {
             findings.add("nothing comes after a deletion", format!("{who}: {event} comes after {over}"));
         }
@@ -38,7 +40,9 @@ fn follow(id: Uuid, story: &[&Event], state: &State, findings: &mut Findings) {
             });
             latest.clone_from(&event.to);
             if let Some(to) = &event.to {
-                findings.unless(contents::is_of(&target, to), CHAIN, || format!("{who}: {event} leads to {to}, which it never reported"));
+                findings.unless(contents::is_of(&target, to), CHAIN, || {
+                    format!("{who}: {event} leads to {to}, which it never reported")
+                });
             }
         }
         if let Some(given) = event.epoch {

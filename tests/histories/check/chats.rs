@@ -38,7 +38,6 @@ pub struct Followed {
     pub pins: Vec<Pin>,
     pub marks: Vec<Option<String>>,
     pub states: Vec<Option<String>>,
-    pub deleted: bool,
 }
 
 impl Followed {
@@ -119,7 +118,6 @@ fn follow_one(id: Uuid, story: &[&Event], state: &State, findings: &mut Findings
         pins,
         marks: follow::afterwards(story, last_mark, follow::mark),
         states: follow::afterwards(story, last_state, follow::state),
-        deleted: over.is_some(),
     }
 }
 

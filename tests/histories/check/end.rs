@@ -28,7 +28,9 @@ pub fn check(stories: &HashMap<Uuid, Vec<&Event>>, state: &State, findings: &mut
     for chat in state.chats.values() {
         let last = stories.get(&chat.id).and_then(|story| story.last()).map_or("none".to_owned(), ToString::to_string);
         let who = format!("chat {}/{} ({}), last event {last}", chat.namespace, chat.name, chat.id);
-        findings.unless(!chat.due && chat.attempts == 0, "it converges", || format!("{who}: is due, after {} failures", chat.attempts));
+        findings.unless(!chat.due && chat.attempts == 0, "it converges", || {
+            format!("{who}: is due, after {} failures", chat.attempts)
+        });
         findings.unless(chat.snapshot.is_none() || state.pinned(chat).is_some(), "a pin is a snapshot", || {
             format!("{who}: is pinned to {:?}, which is not there", chat.snapshot)
         });
@@ -46,7 +48,9 @@ pub fn check(stories: &HashMap<Uuid, Vec<&Event>>, state: &State, findings: &mut
     }
     for agent in state.agents.values() {
         let who = format!("agent {}/{} ({})", agent.namespace, agent.name, agent.id);
-        findings.unless(!agent.due && agent.attempts == 0, "it converges", || format!("{who}: is due, after {} failures", agent.attempts));
+        findings.unless(!agent.due && agent.attempts == 0, "it converges", || {
+            format!("{who}: is due, after {} failures", agent.attempts)
+        });
         findings.unless(!agent.deleting, "what is deleted is gone", || format!("{who}: is being deleted still"));
     }
 }

@@ -34,7 +34,8 @@ impl<'a> Walk<'a> {
             EventKind::ChatCreated => self.pin = if event.inherits { Pin::Inherited } else { Pin::None },
             EventKind::ChatUpdated => {}
             EventKind::ContextHydrated => {
-                self.findings.unless(self.pin == Pin::None, CHAIN, || format!("{who}: {event} overwrites the pin {:?}", self.pin));
+                self.findings
+                    .unless(self.pin == Pin::None, CHAIN, || format!("{who}: {event} overwrites the pin {:?}", self.pin));
                 self.from(event);
                 self.moves(event);
             }

@@ -4,7 +4,7 @@
 use super::{Evidence, Findings, chats::is_of_chat};
 use crate::histories::{
     log::{Event, Place},
-    state::State,
+    state::{Chat, State},
     watchers::{Seen, Shown, Stretch, Told, Transition, Word},
 };
 use moorline::model::event::EventKind;
@@ -25,8 +25,16 @@ pub fn check(evidence: &Evidence, stories: &HashMap<Uuid, Vec<&Event>>, findings
             let ends = n == last && *complete;
             match stretch {
                 Stretch::Events { after, told } => events(watcher, *after, told, ends, &evidence.log.events, findings),
-                Stretch::Objects { version, listed, told, resumed } => {
-                    let mut follower = Follower { watcher, version: *version, listed, known: HashMap::new(), stories, findings };
+                Stretch::Objects { selects, version, listed, told, resumed } => {
+                    let mut follower = Follower {
+                        watcher,
+                        selects: *selects,
+                        version: *version,
+                        listed,
+                        known: HashMap::new(),
+                        stories,
+                        findings,
+                    };
                     follower.follow(told, resumed);
                     if ends {
                         follower.ends(&evidence.state);
@@ -46,10 +54,14 @@ fn events(watcher: &str, after: Place, told: &[Transition], ends: bool, log: &[E
             return;
         };
         let name = transition.chat.map_or("", |_| &*event.name);
-        let same = (event.place, event.kind, event.subject.zip(event.chat_seq)) == (transition.place, transition.kind, transition.chat);
+        let same =
+            (event.place, event.kind, event.subject.zip(event.chat_seq)) == (transition.place, transition.kind, transition.chat);
         if !same || transition.name != name {
             let before = n.checked_sub(1).map_or("its start".to_owned(), |before| log[before].to_string());
-            findings.add(EXACTLY, format!("{watcher}: after {before} was told of {transition:?}, and the log has {event} ({:?})", event.subject));
+            findings.add(
+                EXACTLY,
+                format!("{watcher}: after {before} was told of {transition:?}, and the log has {event} ({:?})", event.subject),
+            );
             return; // what follows is off by the same
         }
     }
@@ -60,6 +72,8 @@ fn events(watcher: &str, after: Place, told: &[Transition], ends: bool, log: &[E
 
 struct Follower<'a> {
     watcher: &'a str,
+    /// Only what is not archived is told: what comes into view and goes out of it, as often as it may be in doubt.
+    selects: bool,
     version: i64,
     listed: &'a HashMap<Uuid, (i64, Shown)>,
     /// What is known of each chat: by what it was told last; of one that is gone, none.
@@ -75,8 +89,15 @@ impl<'a> Follower<'a> {
             let watcher = self.watcher;
             let from = resumed[told.connection as usize];
             // What a connection began with comes again, if it was an object's own version.
-            let repeats = from % 2 == 0 && told.rv == from / 2 && all[..n].iter().rev().take_while(|told| told.rv * 2 >= from).any(|known| known.id == told.id);
-            let who = || format!("{watcher}, connection {} from {from}: {:?} {} ({}) at {}", told.connection, told.word, told.name, told.id, told.rv);
+            let repeats = from % 2 == 0
+                && told.rv == from / 2
+                && all[..n].iter().rev().take_while(|told| told.rv * 2 >= from).any(|known| known.id == told.id);
+            let who = || {
+                format!(
+                    "{watcher}, connection {} from {from}: {:?} {} ({}) at {}",
+                    told.connection, told.word, told.name, told.id, told.rv
+                )
+            };
             let before = last.insert(told.id, told);
             if let Some(before) = before {
                 let forward = if repeats { before.rv <= told.rv } else { before.rv < told.rv };
@@ -85,12 +106,16 @@ impl<'a> Follower<'a> {
             let event = self.stories.get(&told.id).and_then(|story| story.iter().find(|event| event.place.0 == told.rv));
             match event {
                 Some(event) if is_of_chat(event.kind) => {
-                    let deletes = self.stories[&told.id].iter().any(|event| event.place.0 == told.rv && event.kind == EventKind::ChatDeleted);
-                    self.findings.unless(deletes == (told.word == Word::Deleted), WORDS, || format!("{} is told of {event}", who()));
+                    let deletes = self.stories[&told.id]
+                        .iter()
+                        .any(|event| event.place.0 == told.rv && event.kind == EventKind::ChatDeleted);
+                    self.findings.unless(deletes == (told.word == Word::Deleted) || (self.selects && !deletes), WORDS, || {
+                        format!("{} is told of {event}", who())
+                    });
                 }
                 Some(_) | None => self.findings.add(VERSIONS, format!("{}: the log has no such event", who())),
             }
-            if !repeats {
+            if !repeats && !self.selects {
                 self.word(told, &who);
             }
             self.known.insert(told.id, (told.word != Word::Deleted).then_some(told));
@@ -113,25 +138,34 @@ impl<'a> Follower<'a> {
             // What came to be before a connection went on, and was passed over by the one before it, is changed to it.
             Word::Modified => known || (told.connection > 0 && created > self.version),
             // Of what was made after the list's version, and deleted before it could be told, only the end is told.
-            Word::Deleted => known || (created > self.version && !self.known.contains_key(&told.id)) || !self.listed.contains_key(&told.id),
+            Word::Deleted => {
+                known || (created > self.version && !self.known.contains_key(&told.id)) || !self.listed.contains_key(&told.id)
+            }
         };
         self.findings.unless(is_right, WORDS, || {
             let before = self.known.get(&told.id).map(|known| known.map(|known| (known.word, known.rv, known.connection)));
-            format!("{}; before: {before:?}, listed {:?} at {}, created at {created}", who(), self.listed.get(&told.id).map(|listed| listed.0), self.version)
+            format!(
+                "{}; before: {before:?}, listed {:?} at {}, created at {created}",
+                who(),
+                self.listed.get(&told.id).map(|listed| listed.0),
+                self.version
+            )
         });
     }
 
     /// What it knows is what there is.
     fn ends(&mut self, state: &State) {
-        let watcher = self.watcher;
+        let (watcher, selects) = (self.watcher, self.selects);
+        let in_view = |chat: &Chat| !selects || !chat.archived;
         for (id, (rv, shown)) in self.listed {
-            let there = state.chats.get(id);
+            let there = state.chats.get(id).filter(|chat| in_view(chat));
             if !self.known.contains_key(id) {
                 let same = there.is_some_and(|chat| chat.rv == *rv && is_shown(state, *id, shown));
-                self.findings.unless(same, END, || format!("{watcher}: knows {id} at {rv} from its list only, and it is {there:?}"));
+                self.findings
+                    .unless(same, END, || format!("{watcher}: knows {id} at {rv} from its list only, and it is {there:?}"));
             }
         }
-        for (id, chat) in &state.chats {
+        for (id, chat) in state.chats.iter().filter(|(_, chat)| in_view(chat)) {
             let who = || format!("{watcher}: chat {}/{} ({id}) at {}", chat.namespace, chat.name, chat.rv);
             match self.known.get(id) {
                 None => self.findings.unless(self.listed.contains_key(id), END, || format!("{}: was never told of", who())),
@@ -144,7 +178,9 @@ impl<'a> Follower<'a> {
         }
         for (id, told) in &self.known {
             if let Some(told) = told {
-                self.findings.unless(state.chats.contains_key(id), END, || format!("{watcher}: was not told that {} ({id}) is gone; last {told:?}", told.name));
+                let there = state.chats.get(id).is_some_and(in_view);
+                self.findings
+                    .unless(there, END, || format!("{watcher}: was not told that {} ({id}) is gone; last {told:?}", told.name));
             }
         }
     }

@@ -24,7 +24,12 @@ struct Marked {
 }
 
 /// Compares the history with the stories.
-pub fn check(evidence: &Evidence, stories: &HashMap<Uuid, Vec<&Event>>, followed: &HashMap<Uuid, Followed>, findings: &mut Findings) {
+pub fn check(
+    evidence: &Evidence,
+    stories: &HashMap<Uuid, Vec<&Event>>,
+    followed: &HashMap<Uuid, Followed>,
+    findings: &mut Findings,
+) {
     let marks = marks(evidence, stories, followed, findings);
     let mut placed: HashMap<(bool, &Target), Vec<(&Record, Place)>> = HashMap::new();
     for record in &evidence.history.records {
@@ -57,7 +62,8 @@ fn marks(
             &chat.marks
         } else {
             let gone = story[story.len() - 1].last.as_ref();
-            let last = evidence.state.agents.get(id).map_or_else(|| gone.and_then(|last| last.mark.clone()), |agent| agent.mark.clone());
+            let last =
+                evidence.state.agents.get(id).map_or_else(|| gone.and_then(|last| last.mark.clone()), |agent| agent.mark.clone());
             kept = follow::afterwards(story, last, follow::mark);
             &kept
         };
@@ -82,10 +88,14 @@ fn marked(record: &Record, marks: &HashMap<String, Marked>, findings: &mut Findi
     match (&record.outcome, marks.get(&record.mark())) {
         (Outcome::Done(done), Some(marked)) => {
             let same = done.uid == Some(marked.id) && done.rv == Some(marked.place.0) && record.target == marked.target;
-            findings.unless(same, THERE, || format!("{record} is in the log as {:?} of {} ({})", marked.place, marked.target, marked.id));
+            findings.unless(same, THERE, || {
+                format!("{record} is in the log as {:?} of {} ({})", marked.place, marked.target, marked.id)
+            });
         }
         (Outcome::Done(_), None) => findings.add(THERE, format!("{record} is not in the log")),
-        (Outcome::Refused(..), Some(marked)) => findings.add(ONCE, format!("{record} is in the log as {:?} of {}", marked.place, marked.target)),
+        (Outcome::Refused(..), Some(marked)) => {
+            findings.add(ONCE, format!("{record} is in the log as {:?} of {}", marked.place, marked.target))
+        }
         (Outcome::Refused(..), None) | (Outcome::Maybe(_), _) => {}
     }
 }
@@ -237,10 +247,12 @@ fn refreshes(evidence: &Evidence, findings: &mut Findings) {
         let Some(chat) = evidence.state.chats.get(&id) else { continue };
         let last = chat.refresh_requested.as_ref().and_then(|token| by_mark.get(token));
         let Some(last) = last else {
-            findings.add(THERE, format!("{}: the chat was asked last with {:?}, and nobody did", asked[0], chat.refresh_requested));
+            findings
+                .add(THERE, format!("{}: the chat was asked last with {:?}, and nobody did", asked[0], chat.refresh_requested));
             continue;
         };
-        findings.unless(!matches!(last.outcome, Outcome::Refused(..)), ONCE, || format!("{last} is what the chat was asked last"));
+        findings
+            .unless(!matches!(last.outcome, Outcome::Refused(..)), ONCE, || format!("{last} is what the chat was asked last"));
         if last.op == Op::Refresh
             && let Some(later) = asked.iter().find(|later| last.precedes(later))
         {

@@ -1,6 +1,6 @@
 //! Lists the chats, and follows them by version.
 
-use super::{LAST, Seen, Shown, Stretch, Told, Word, lines::Lines};
+use super::{Habit, LAST, Seen, Shown, Stretch, Told, Word, lines::Lines};
 use crate::{histories::servers::Servers, support::proxy::Seeded};
 use serde_json::Value;
 use std::{collections::HashMap, time::Duration};
@@ -19,6 +19,7 @@ enum End {
 
 /// What it knows since its list.
 struct Known {
+    selects: bool,
     version: i64,
     listed: HashMap<Uuid, (i64, Shown)>,
     told: Vec<Told>,
@@ -26,7 +27,14 @@ struct Known {
 }
 
 /// Follows until it is told of the last chat's end.
-pub async fn watch(watcher: String, number: u64, servers: Servers, mut random: Seeded, give_up: CancellationToken) -> Seen {
+pub async fn watch(
+    watcher: String,
+    number: u64,
+    habit: Habit,
+    servers: Servers,
+    mut random: Seeded,
+    give_up: CancellationToken,
+) -> Seen {
     let http = reqwest::Client::new();
     let mut seen = Seen { watcher, ..Seen::default() };
     let mut turn = number;
@@ -35,20 +43,24 @@ pub async fn watch(watcher: String, number: u64, servers: Servers, mut random: S
         loop {
             turn += 1;
             let base = format!("{}/apis/moorline.dev/v1alpha1/chats", servers.of(turn));
-            // Some list anew when they are cut off, most of the time: how a watch begins is where it may go wrong.
-            if number % 2 == 0 && random.of(0..4) != 0
+            if habit == Habit::ListsAnew
+                && random.of(0..4) != 0
                 && let Some(known) = known.take()
             {
                 seen.stretches.push(known.stretch());
             }
             if known.is_none() {
-                known = list(&http, &base).await;
+                known = list(&http, &base, habit == Habit::Selects).await;
             }
             let Some(follower) = &mut known else {
                 tokio::time::sleep(BREATH).await;
                 continue;
             };
-            let most = if number % 2 == 0 { 120 } else { 2_000 };
+            let most = match habit {
+                Habit::ListsAnew => 400,
+                Habit::Resumes => 2_000,
+                Habit::Selects => 40,
+            };
             match follower.follow(&http, &base, random.of(10..most)).await {
                 End::Cut => seen.cuts += 1,
                 End::Expired => {
@@ -70,15 +82,20 @@ pub async fn watch(watcher: String, number: u64, servers: Servers, mut random: S
     seen
 }
 
-async fn list(http: &reqwest::Client, base: &str) -> Option<Known> {
-    let list: Value = http.get(base).send().await.ok()?.json().await.ok()?;
+/// The query that leaves out what is archived.
+fn selector(selects: bool) -> &'static str {
+    if selects { "fieldSelector=spec.archived%3Dfalse" } else { "" }
+}
+
+async fn list(http: &reqwest::Client, base: &str, selects: bool) -> Option<Known> {
+    let list: Value = http.get(format!("{base}?{}", selector(selects))).send().await.ok()?.json().await.ok()?;
     let version: i64 = list["metadata"]["resourceVersion"].as_str()?.parse().ok()?;
     let mut listed = HashMap::new();
     for item in list["items"].as_array()? {
         let (id, _, rv) = identity(item);
         listed.insert(id, (rv, shown(item)));
     }
-    Some(Known { version, listed, told: Vec::new(), resumed: Vec::new() })
+    Some(Known { selects, version, listed, told: Vec::new(), resumed: Vec::new() })
 }
 
 fn identity(object: &Value) -> (Uuid, &str, i64) {
@@ -95,14 +112,16 @@ fn shown(object: &Value) -> Shown {
 
 impl Known {
     fn stretch(self) -> Stretch {
-        let Self { version, listed, told, resumed } = self;
-        Stretch::Objects { version: version / 2, listed, told, resumed }
+        let Self { selects, version, listed, told, resumed } = self;
+        Stretch::Objects { selects, version: version / 2, listed, told, resumed }
     }
 
     async fn follow(&mut self, http: &reqwest::Client, base: &str, lines: u64) -> End {
         // An object's own version is even, and comes again; the list's is odd, and does not.
         let version = self.told.last().map_or(self.version, |told| told.rv * 2);
-        let Some(mut open) = Lines::open(http, &format!("{base}?watch=1&resourceVersion={version}")).await else {
+        let Some(mut open) =
+            Lines::open(http, &format!("{base}?watch=1&resourceVersion={version}&{}", selector(self.selects))).await
+        else {
             tokio::time::sleep(BREATH).await;
             return End::Cut;
         };

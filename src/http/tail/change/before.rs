@@ -4,7 +4,7 @@
 use super::{Id, Look};
 use crate::{
     model::{access::Reach, event::EventKind, object::TextMap},
-    store::events::Logged,
+    store::events::{Cursor, Logged},
 };
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,7 +20,11 @@ struct Whose(Option<String>);
 /// What one transaction changed of an object's [`Look`], as it was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Before {
+    /// Where the event stands that says so.
+    at: Option<Cursor>,
     created: bool,
+    /// Not what it was before an event, but what watchers were shown after those that come before this in a chain.
+    shown: Option<Box<Look>>,
     /// It may have looked like anything; whose it was is known still.
     anything: bool,
     /// Whose it was at one time or another, besides what the others say.
@@ -34,7 +38,7 @@ impl Before {
     /// What an event says was before it.
     pub(super) fn read(event: &Logged) -> Self {
         let created = matches!(event.kind, EventKind::ChatCreated | EventKind::AgentCreated | EventKind::SnapshotAccepted);
-        let mut before = Self { created, ..Self::default() };
+        let mut before = Self { at: Some(event.cursor), created, ..Self::default() };
         let Some(told) = event.payload.get("before").and_then(Value::as_object) else { return before };
         for (name, value) in told {
             let text = || match value {
@@ -74,34 +78,46 @@ impl Before {
         Self { anything: true, ..Self::default() }
     }
 
-    /// All that is kept of too many: whose it was.
+    /// Watchers were shown this.
+    pub(super) fn of_shown(look: Look) -> Self {
+        Self { shown: Some(Box::new(look)), ..Self::default() }
+    }
+
+    /// What watchers were shown, if this says it.
+    pub(super) fn shown(&self) -> Option<&Look> {
+        self.shown.as_deref()
+    }
+
+    /// All that is kept of too many: whose it was, and whether it came to be and nobody was shown it since.
     fn of_anything(chain: Vec<Self>) -> Self {
+        let created = chain.iter().rev().take_while(|before| before.shown.is_none()).find(|before| before.created);
+        let (created, at) = (created.is_some(), created.and_then(|before| before.at));
         let owners = chain.into_iter().flat_map(|before| {
             let last = before.owner.and_then(|Whose(owner)| owner);
             before.owners.into_iter().chain(last)
         });
-        Self { anything: true, owners: owners.collect(), ..Self::default() }
+        Self { at, created, anything: true, owners: owners.collect(), ..Self::default() }
     }
 
-    /// It came to be.
-    pub(super) fn created(&self) -> bool {
-        self.created
+    /// It came to be, after this place.
+    pub(super) fn created_after(&self, place: Cursor) -> bool {
+        self.created && self.at.is_none_or(|at| at > place)
     }
 
     /// Takes what an object looked like after this back to what it looked like before, as far as is known, and says whether
-    /// somebody who reaches this much and selects such objects may know it from then.
-    pub(super) fn may_be_known(&self, look: &mut Look, reach: &Reach, selects: impl Fn(&Look) -> bool) -> bool {
+    /// somebody who reaches this much and selects such objects may know it from then; to whom it `is_new`, it was nothing before.
+    pub(super) fn may_be_known(&self, is_new: bool, look: &mut Look, reach: &Reach, selects: impl Fn(&Look) -> bool) -> bool {
         self.lay_over(look);
         let reached = reach.covers(look.owner.as_deref());
         if self.anything {
             return reached || self.owners.iter().any(|owner| reach.covers(Some(owner)));
         }
-        !self.created && reached && selects(look)
+        !is_new && reached && selects(look)
     }
 
     /// Whether somebody who sees every object may know it from then.
-    pub(super) fn is_known_to_all(&self) -> bool {
-        self.anything || !self.created
+    pub(super) fn is_known_to_all(&self, is_new: bool) -> bool {
+        self.anything || !is_new
     }
 
     fn lay_over(&self, look: &mut Look) {
@@ -116,9 +132,14 @@ impl Before {
         }
     }
 
+    /// It changed what selectors and authorization look at.
+    pub(super) fn changes_look(&self) -> bool {
+        self.anything || self.labels.is_some() || self.owner.is_some() || !self.fields.is_empty()
+    }
+
     fn says_nothing(&self) -> bool {
-        let Self { created, anything, owners, labels, fields, owner } = self;
-        !created && !anything && owners.is_empty() && labels.is_none() && fields.is_empty() && owner.is_none()
+        let Self { at: _, created, shown, anything, owners, labels, fields, owner } = self;
+        !created && shown.is_none() && !anything && owners.is_empty() && labels.is_none() && fields.is_empty() && owner.is_none()
     }
 }
 
@@ -148,7 +169,6 @@ impl Missed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::events::Cursor;
 
     fn id() -> Id {
         Id::Chat(uuid::Uuid::nil())
@@ -172,7 +192,7 @@ mod tests {
         let reach = Reach::Own(reader.into());
         let mut known = false;
         for before in chain.iter().rev() {
-            known |= before.may_be_known(&mut look, &reach, |_| true); // each goes on from where the one before left `look`
+            known |= before.may_be_known(before.created, &mut look, &reach, |_| true); // each goes on from where the one before left `look`
         }
         known
     }
@@ -210,7 +230,8 @@ mod tests {
                 at: jiff::Timestamp::UNIX_EPOCH,
             };
             let read = Before::read(&event);
-            let may_be_known = |owner: &str| read.may_be_known(&mut owned(Some(owner)), &Reach::Own("alice".into()), |_| false);
+            let may_be_known =
+                |owner: &str| read.may_be_known(false, &mut owned(Some(owner)), &Reach::Own("alice".into()), |_| false);
             assert!(may_be_known("alice") && !may_be_known("bob"), "{before}");
         }
     }

@@ -12,6 +12,8 @@ use crate::{
 use serde_json::{Value, json};
 
 const AGENT: Uuid = Uuid::from_u128(1);
+/// Of whoever has followed the tail all the time.
+const START: Cursor = Cursor::START;
 /// Nothing is open below it.
 const HORIZON: i64 = 100;
 
@@ -88,6 +90,11 @@ fn tail(row: &Logged, now: Option<Object>, missed: &mut Missed) -> Option<Change
     resolve(row, gone, HORIZON, &objects, missed)
 }
 
+/// A later row brings it.
+fn passes(change: Option<Change>) -> bool {
+    change.is_none_or(|change| change.passed)
+}
+
 /// The same, of a row that is told.
 fn resolved(row: &Logged, now: Object) -> Change {
     tail(row, Some(now), &mut Missed::default()).expect("something to tell")
@@ -111,48 +118,49 @@ fn was(colour: &str) -> Value {
 
 #[test]
 fn what_a_selector_selected_before_and_selects_now_decides_what_is_told() {
-    let told =
-        |before: &str, now: &str| resolved(&updated(7, &was(before)), agent(7, now, "alice")).told(&[], &Reach::Everything, red);
+    let told = |before: &str, now: &str| {
+        resolved(&updated(7, &was(before)), agent(7, now, "alice")).told(&[], START, &Reach::Everything, red)
+    };
     assert_eq!(told("blue", "red"), Some(Told::Added), "it comes into view");
     assert_eq!(told("red", "blue"), Some(Told::Deleted), "it goes out of view");
     assert_eq!(told("blue", "green"), None, "it was not in view and is not");
     let kept = resolved(&updated(7, &json!({})), agent(7, "red", "alice"));
-    assert_eq!(kept.told(&[], &Reach::Everything, red), Some(Told::Modified), "it stays in view");
+    assert_eq!(kept.told(&[], START, &Reach::Everything, red), Some(Told::Modified), "it stays in view");
     let kept = resolved(&updated(7, &json!({})), agent(7, "blue", "alice"));
-    assert_eq!(kept.told(&[], &Reach::Everything, red), None, "it stays out of view");
+    assert_eq!(kept.told(&[], START, &Reach::Everything, red), None, "it stays out of view");
 }
 
 #[test]
 fn what_is_created_is_added_and_only_to_those_who_see_it() {
     let change = resolved(&created(7), agent(7, "red", "alice"));
-    assert_eq!(change.told(&[], &Reach::Everything, red), Some(Told::Added));
-    assert_eq!(change.told(&[], &Reach::Everything, |look| !red(look)), None);
-    assert_eq!(change.told_to_all(&[]), Told::Added);
+    assert_eq!(change.told(&[], START, &Reach::Everything, red), Some(Told::Added));
+    assert_eq!(change.told(&[], START, &Reach::Everything, |look| !red(look)), None);
+    assert_eq!(change.told_to_all(&[], START), Told::Added);
 }
 
 #[test]
 fn what_is_deleted_is_told_to_those_who_saw_it_at_last() {
     let change = resolved(&row(7, EventKind::AgentDeleted, &json!({})), agent(6, "red", "alice"));
     assert!(change.gone);
-    assert_eq!(change.told(&[], &Reach::Everything, red), Some(Told::Deleted));
-    assert_eq!(change.told(&[], &Reach::Everything, |look| !red(look)), None);
-    assert_eq!(change.told_to_all(&[]), Told::Deleted);
+    assert_eq!(change.told(&[], START, &Reach::Everything, red), Some(Told::Deleted));
+    assert_eq!(change.told(&[], START, &Reach::Everything, |look| !red(look)), None);
+    assert_eq!(change.told_to_all(&[], START), Told::Deleted);
 }
 
 #[test]
 fn an_agent_that_changes_hands_goes_from_one_owner_and_comes_to_the_other() {
     let change = resolved(&updated(7, &json!({"serviceAccount": "alice"})), agent(7, "red", "bob"));
-    assert_eq!(change.told(&[], &own("alice"), any), Some(Told::Deleted), "alice may see it no more");
-    assert_eq!(change.told(&[], &own("bob"), any), Some(Told::Added));
-    assert_eq!(change.told(&[], &own("carol"), any), None, "carol never could");
+    assert_eq!(change.told(&[], START, &own("alice"), any), Some(Told::Deleted), "alice may see it no more");
+    assert_eq!(change.told(&[], START, &own("bob"), any), Some(Told::Added));
+    assert_eq!(change.told(&[], START, &own("carol"), any), None, "carol never could");
     // From nobody's.
     let from_nobody = resolved(&updated(7, &json!({"serviceAccount": null})), agent(7, "red", "alice"));
-    assert_eq!(from_nobody.told(&[], &own("alice"), any), Some(Told::Added));
+    assert_eq!(from_nobody.told(&[], START, &own("alice"), any), Some(Told::Added));
 }
 
 #[test]
 fn selection_and_authorization_must_both_hold_before_and_now() {
-    let told = |before: &Value, now: Object| resolved(&updated(7, before), now).told(&[], &own("alice"), red);
+    let told = |before: &Value, now: Object| resolved(&updated(7, before), now).told(&[], START, &own("alice"), red);
     let other = json!({"labels": {"colour": "blue"}, "serviceAccount": "bob"});
     assert_eq!(told(&other, agent(7, "red", "alice")), Some(Told::Added));
     assert_eq!(told(&was("red"), agent(7, "blue", "bob")), None, "bob's it was all the time");
@@ -166,12 +174,12 @@ fn a_row_that_a_later_one_has_overtaken_is_not_told_and_what_it_says_was_before_
     let mut missed = Missed::default();
     // red → blue at 5, blue → green at 7; read when it is green already.
     let now = || Some(agent(7, "green", "alice"));
-    assert!(tail(&updated(5, &was("red")), now(), &mut missed).is_none(), "the later row brings it");
+    assert!(passes(tail(&updated(5, &was("red")), now(), &mut missed)), "the later row brings it");
     let change = tail(&updated(7, &was("blue")), now(), &mut missed).expect("the later row");
-    assert_eq!(change.told(&[], &Reach::Everything, red), Some(Told::Deleted), "a watcher may know it as red");
-    assert_eq!(change.told(&[], &Reach::Everything, |look| look.labels["colour"] == "green"), Some(Told::Added));
-    assert_eq!(change.told(&[], &Reach::Everything, |look| look.labels["colour"] == "yellow"), None);
-    assert_eq!(change.told_to_all(&[]), Told::Modified);
+    assert_eq!(change.told(&[], START, &Reach::Everything, red), Some(Told::Deleted), "a watcher may know it as red");
+    assert_eq!(change.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "green"), Some(Told::Added));
+    assert_eq!(change.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "yellow"), None);
+    assert_eq!(change.told_to_all(&[], START), Told::Modified);
     assert!(missed.take(&Id::Agent(AGENT)).is_empty(), "it is told");
 }
 
@@ -179,22 +187,96 @@ fn a_row_that_a_later_one_has_overtaken_is_not_told_and_what_it_says_was_before_
 fn what_was_created_and_changed_since_the_last_look_is_added_once() {
     let mut missed = Missed::default();
     let now = || Some(agent(7, "red", "alice"));
-    assert!(tail(&created(5), now(), &mut missed).is_none());
+    assert!(passes(tail(&created(5), now(), &mut missed)));
     let change = tail(&updated(7, &was("blue")), now(), &mut missed).expect("the later row");
-    assert_eq!(change.told(&[], &Reach::Everything, red), Some(Told::Added));
-    assert_eq!(change.told_to_all(&[]), Told::Added);
+    assert_eq!(change.told(&[], START, &Reach::Everything, red), Some(Told::Added));
+    assert_eq!(change.told_to_all(&[], START), Told::Added);
+}
+
+#[test]
+fn what_was_shown_ahead_of_the_row_that_made_it_so_is_not_added_again() {
+    let mut missed = Missed::default();
+    // Created at 5; a transaction that is beyond the horizon when 5 is read has painted it red.
+    let now = || Some(agent(HORIZON, "red", "alice"));
+    let first = tail(&created(5), now(), &mut missed).expect("it does not wait");
+    assert_eq!(
+        (first.told_to_all(&[], START), first.told(&[], START, &Reach::Everything, red)),
+        (Told::Added, Some(Told::Added))
+    );
+    let later = tail(&updated(HORIZON, &was("blue")), now(), &mut missed).expect("the later row");
+    assert_eq!(later.told_to_all(&[], START), Told::Modified, "it was shown");
+    assert_eq!(later.told(&[], START, &Reach::Everything, red), Some(Told::Modified), "it was shown red");
+    // Somebody who was not shown it, because it was out of view.
+    let mut missed = Missed::default();
+    let first = tail(&created(5), Some(agent(HORIZON, "blue", "alice")), &mut missed).expect("it does not wait");
+    assert_eq!(first.told(&[], START, &Reach::Everything, red), None);
+    let later = tail(&updated(HORIZON, &was("blue")), now(), &mut missed).expect("the later row");
+    assert_eq!(later.told(&[], START, &Reach::Everything, red), Some(Told::Added));
+}
+
+#[test]
+fn what_was_created_before_a_watcher_joined_is_not_added_though_the_tail_has_not_told_it() {
+    let mut missed = Missed::default();
+    // The tail read both rows at once, and tells the later one only. A watcher with a list of version 5 has it in its list, and one
+    // that read row 5 by itself, when 7 was beyond the horizon, was told.
+    assert!(passes(tail(&created(5), Some(agent(7, "red", "alice")), &mut missed)));
+    let change = tail(&updated(7, &was("blue")), Some(agent(7, "red", "alice")), &mut missed).expect("the later row");
+    let joined = Cursor::through(5);
+    assert_eq!(change.told_to_all(&[], joined), Told::Modified);
+    assert_eq!(change.told(&[], joined, &Reach::Everything, any), Some(Told::Modified));
+    assert_eq!(change.told_to_all(&[], START), Told::Added, "whoever was here all the time was not told yet");
+    // One that read row 5 by itself when it was overtaken has missed it.
+    let mut own = Missed::default();
+    assert!(passes(tail(&created(5), Some(agent(7, "red", "alice")), &mut own)));
+    let own = own.take(&Id::Agent(AGENT));
+    assert_eq!(change.told_to_all(&own, joined), Told::Added);
+    assert_eq!(change.told(&own, joined, &Reach::Everything, any), Some(Told::Added));
+}
+
+#[test]
+fn whoever_has_to_let_go_learns_it_from_the_row_that_took_it_away_though_a_later_one_has_overtaken_it() {
+    let mut missed = Missed::default();
+    // red → green at 5, green → blue at 7; both are read at once, and a watcher of what is red is cut off between them.
+    let now = || Some(agent(7, "blue", "alice"));
+    let passed = tail(&updated(5, &was("red")), now(), &mut missed).expect("something for whoever knows it as red");
+    assert!(passed.passed);
+    assert_eq!(passed.told(&[], START, &Reach::Everything, red), Some(Told::Deleted));
+    assert_eq!(passed.told(&[], START, &own("bob"), red), None, "who may not see it is told nothing");
+    for colour in ["green", "blue"] {
+        let selects = |look: &Look| look.labels["colour"] == colour;
+        assert_eq!(
+            passed.told(&[], START, &Reach::Everything, selects),
+            None,
+            "the later row brings it to whoever wants {colour}"
+        );
+    }
+    // He comes back after 5: row 7 alone says nothing to him.
+    let later = tail(&updated(7, &was("green")), now(), &mut Missed::default()).expect("the later row");
+    assert_eq!(later.told(&[], START, &Reach::Everything, red), None);
+}
+
+#[test]
+fn what_was_created_and_changed_often_is_added() {
+    let mut missed = Missed::default();
+    let now = || Some(agent(90, "green", "alice"));
+    assert!(passes(tail(&created(1), now(), &mut missed)));
+    for rv in 2..50 {
+        assert!(passes(tail(&updated(rv, &was("blue")), now(), &mut missed)));
+    }
+    let change = tail(&updated(90, &was("blue")), now(), &mut missed).expect("the last row");
+    assert_eq!(change.told_to_all(&[], START), Told::Added);
 }
 
 #[test]
 fn what_a_watcher_has_missed_before_it_joined_counts_as_what_it_may_know() {
     let mut missed = Missed::default();
-    assert!(tail(&updated(5, &was("red")), Some(agent(7, "green", "alice")), &mut missed).is_none());
+    assert!(passes(tail(&updated(5, &was("red")), Some(agent(7, "green", "alice")), &mut missed)));
     let missed = missed.take(&Id::Agent(AGENT));
     // The tail itself saw the later row only.
     let change = resolved(&updated(7, &was("blue")), agent(7, "green", "alice"));
-    assert_eq!(change.told(&[], &Reach::Everything, red), None, "whoever was here then knows it as blue");
-    assert_eq!(change.told(&missed, &Reach::Everything, red), Some(Told::Deleted), "whoever was not may know it as red");
-    assert_eq!(change.told_to_all(&missed), Told::Modified);
+    assert_eq!(change.told(&[], START, &Reach::Everything, red), None, "whoever was here then knows it as blue");
+    assert_eq!(change.told(&missed, START, &Reach::Everything, red), Some(Told::Deleted), "whoever was not may know it as red");
+    assert_eq!(change.told_to_all(&missed, START), Told::Modified);
 }
 
 #[test]
@@ -205,21 +287,21 @@ fn an_object_ahead_of_the_horizon_is_shown_as_it_is_under_the_version_of_the_row
     let shown: Value = serde_json::from_slice(&first.json).expect("JSON");
     assert_eq!(shown["metadata"]["labels"]["colour"], "green");
     assert_eq!(shown["metadata"]["resourceVersion"], object_version(5));
-    assert_eq!(first.told(&[], &Reach::Everything, red), Some(Told::Deleted));
+    assert_eq!(first.told(&[], START, &Reach::Everything, red), Some(Told::Deleted));
     // The row that brought it there says what was before itself; what was before the first counts again.
     let later = tail(&updated(HORIZON, &was("blue")), now(), &mut missed).expect("the later row");
-    assert_eq!(later.told(&[], &Reach::Everything, |look| look.labels["colour"] == "blue"), Some(Told::Deleted));
-    assert_eq!(later.told(&[], &Reach::Everything, red), Some(Told::Deleted), "too much rather than too little");
+    assert_eq!(later.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "blue"), Some(Told::Deleted));
+    assert_eq!(later.told(&[], START, &Reach::Everything, red), Some(Told::Deleted), "too much rather than too little");
 }
 
 #[test]
 fn of_an_object_that_is_gone_only_the_row_of_its_deletion_is_told() {
     let mut missed = Missed::default();
-    assert!(tail(&updated(5, &was("red")), None, &mut missed).is_none());
+    assert!(passes(tail(&updated(5, &was("red")), None, &mut missed)));
     let gone = tail(&row(7, EventKind::AgentDeleted, &json!({})), Some(agent(6, "blue", "alice")), &mut missed).expect("it");
-    assert_eq!(gone.told(&[], &Reach::Everything, red), Some(Told::Deleted), "a watcher may know it as red");
-    assert_eq!(gone.told(&[], &Reach::Everything, |look| look.labels["colour"] == "blue"), Some(Told::Deleted));
-    assert_eq!(gone.told(&[], &Reach::Everything, |look| look.labels["colour"] == "green"), None);
+    assert_eq!(gone.told(&[], START, &Reach::Everything, red), Some(Told::Deleted), "a watcher may know it as red");
+    assert_eq!(gone.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "blue"), Some(Told::Deleted));
+    assert_eq!(gone.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "green"), None);
 }
 
 #[test]
@@ -227,11 +309,11 @@ fn after_many_changes_it_may_have_been_anything() {
     let mut missed = Missed::default();
     let now = || Some(agent(90, "green", "alice"));
     for rv in 0..40 {
-        assert!(tail(&updated(rv, &was("blue")), now(), &mut missed).is_none());
+        assert!(passes(tail(&updated(rv, &was("blue")), now(), &mut missed)));
     }
     let change = tail(&updated(90, &was("blue")), now(), &mut missed).expect("the last row");
-    assert_eq!(change.told(&[], &Reach::Everything, red), Some(Told::Deleted), "nobody remembers whether it was red");
-    assert_eq!(change.told(&[], &Reach::Everything, |look| look.labels["colour"] == "green"), Some(Told::Modified));
+    assert_eq!(change.told(&[], START, &Reach::Everything, red), Some(Told::Deleted), "nobody remembers whether it was red");
+    assert_eq!(change.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "green"), Some(Told::Modified));
 }
 
 #[test]
@@ -242,13 +324,13 @@ fn whoever_sees_everything_is_told_the_same_by_the_short_way() {
         for earlier in [None, Some(created(5)), Some(updated(5, &was("red")))] {
             let mut missed = Missed::default();
             if let Some(earlier) = &earlier {
-                assert!(tail(earlier, Some(agent(7, "green", "alice")), &mut missed).is_none());
+                assert!(passes(tail(earlier, Some(agent(7, "green", "alice")), &mut missed)));
             }
             let missed = missed.take(&Id::Agent(AGENT));
             let change = resolved(&row, agent(7, "green", "alice"));
             assert_eq!(
-                change.told(&missed, &Reach::Everything, any),
-                Some(change.told_to_all(&missed)),
+                change.told(&missed, START, &Reach::Everything, any),
+                Some(change.told_to_all(&missed, START)),
                 "{row:?} after {earlier:?}"
             );
         }
