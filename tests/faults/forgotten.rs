@@ -7,6 +7,7 @@ use super::statements::socket_of;
 use crate::support::{
     link::{Flow, Link},
     postgres::database,
+    until::until,
 };
 use moorline::{
     clock,
@@ -52,6 +53,7 @@ async fn a_begin_that_nobody_waits_for_any_more_leaves_no_transaction_to_whoever
     sqlx::query("CREATE TABLE marks (mark int)").execute(&pool).await.unwrap();
     for n in 0..3 {
         drop(store::acquire(&pool).await.unwrap());
+        until("the connection is back, and nobody uses it", || async { (pool.num_idle() == 1).then_some(()) }).await;
         link.set(Flow::Silent);
         let waited = match n {
             0 => timeout(SOON, store::transact(&pool, &clock, &Nothing)).await.is_ok(),
