@@ -132,11 +132,8 @@ impl<'a> Follower<'a> {
             None => self.listed.contains_key(&told.id) && created <= self.version,
         };
         let is_right = match told.word {
-            // One that is made and changed while somebody else is slow to commit is sent ahead of its rows, and added with each of
-            // them; so is one that a list shows ahead of its version. Clients bear that (reference/eventlog.md, §4.2).
-            Word::Added => !known || created > self.version || self.listed.get(&told.id).is_some_and(|(rv, _)| *rv > self.version),
-            // What came to be before a connection went on, and was passed over by the one before it, is changed to it.
-            Word::Modified => known || (told.connection > 0 && created > self.version),
+            Word::Added => !known,
+            Word::Modified => known,
             // Of what was made after the list's version, and deleted before it could be told, only the end is told.
             Word::Deleted => {
                 known || (created > self.version && !self.known.contains_key(&told.id)) || !self.listed.contains_key(&told.id)
