@@ -42,7 +42,7 @@ where
     }
 }
 
-/// Begins a transaction of `pool`, by this statement or plainly, in a task of its own, which goes on when nobody waits for it any more:
+/// Begins a transaction of `pool`, by this statement or plainly, in a task of its own, which goes on when nobody waits any more:
 /// a client that has hung up, a look that has taken too long.
 ///
 /// A `BEGIN` that is sent and then forgotten by whoever waited leaves the connection inside a transaction, and sqlx, which
@@ -64,7 +64,7 @@ pub(super) async fn begin(pool: &PgPool, statement: Option<&'static str>) -> Res
 }
 
 /// A connection on which its holder begins a transaction himself. It goes back to the pool when he says so; when he goes away in
-/// the middle it is closed, for the reason of [`begin`].
+/// the middle it is closed: a `BEGIN` that he has sent and forgotten would be whose is next.
 #[derive(Debug)]
 pub struct Whole(Option<PoolConnection<Postgres>>);
 
