@@ -102,9 +102,10 @@ impl Place {
             8 => fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)),
             9 => self.way(&self::path(tape)).map_or(Ok(()), |to| fs::rename(&path, to)),
             // A file that grows.
-            10 => fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| {
-                std::io::Write::write_all(&mut file, &vec![b'x'; usize::from(tape.byte()) * 300])
-            }),
+            10 => fs::OpenOptions::new()
+                .append(true)
+                .open(&path)
+                .and_then(|mut file| std::io::Write::write_all(&mut file, &vec![b'x'; usize::from(tape.byte()) * 300])),
             _ => self.many(tape),
         };
     }
