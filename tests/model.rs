@@ -4,13 +4,13 @@
 use crate::support::plan_words::{A, B, Case, agent_id, chat, of, pin_on, snapshot};
 use moorline::{
     model::{
-        chat::{ChatState, PinCause, Reference},
+        chat::{BoundAgent, Chat, ChatSpec, ChatState, ChatView, PinCause, Reference, RefreshPolicy},
         condition::{ConditionPatch, ConditionType, Conditions, Truth, Verdict, Verdicts, reason},
         fault::{Fault, FaultKind},
-        object::{PAUSED_ANNOTATION, REFRESH_ANNOTATION, Requests, Source, TextMap},
+        object::{DeletionPolicy, Metadata, PAUSED_ANNOTATION, Progress, REFRESH_ANNOTATION, Requests, Source, TextMap},
         push::Phase,
         resource::{Named, Resource, ResourceKind, ResourceStatus, count_degraded},
-        snapshot::{name, name_with_uid},
+        snapshot::{Snapshot, name, name_with_uid},
         target::{Candidate, Target, resolve},
     },
     plan::{
@@ -38,6 +38,85 @@ fn what_ended_is_not_active() {
     let active: Vec<ChatState> = ChatState::ALL.iter().copied().filter(|state| state.is_active()).collect();
     use ChatState::{Paused, Pending, RequiresAction, Running, Waiting};
     assert_eq!(active, [Waiting, Running, Paused, Pending, RequiresAction]);
+}
+
+fn record() -> Chat {
+    let at = jiff::Timestamp::from_second(1).unwrap();
+    let meta = Metadata {
+        namespace: "team-a".into(),
+        id: Uuid::nil(),
+        name: "fix".into(),
+        labels: TextMap::new(),
+        annotations: TextMap::new(),
+        generation: 1,
+        rv: 1,
+        created_at: at,
+    };
+    let spec = ChatSpec {
+        owner: "alice".into(),
+        title: String::new(),
+        reference: Reference::Agent("ws".into()),
+        parent: None,
+        refresh_policy: RefreshPolicy::Manual,
+        suspend: false,
+        archived: false,
+        deletion_policy: DeletionPolicy::Delete,
+    };
+    Chat {
+        meta,
+        spec,
+        inherited_archived: false,
+        source: Source::Api,
+        paused: false,
+        parent_id: None,
+        root_id: Uuid::nil(),
+        created_by: "alice".into(),
+        updated_at: at,
+        state: ChatState::Running,
+        last_error: String::new(),
+        pin: None,
+        dirty_since: None,
+        refresh_requested: None,
+        refresh_handled: None,
+        reconcile_handled: None,
+        event_seq: 0,
+        progress: Progress::default(),
+        conditions: Conditions::default(),
+    }
+}
+
+#[test]
+fn a_chat_is_archived_by_its_own_wish_or_by_an_ancestors() {
+    let mut chat = record();
+    for (own, inherited) in [(false, false), (true, false), (false, true), (true, true)] {
+        (chat.spec.archived, chat.inherited_archived) = (own, inherited);
+        assert_eq!(chat.is_archived(), own || inherited, "{own} {inherited}");
+    }
+}
+
+#[test]
+fn a_chat_is_bound_to_its_pins_agent_and_to_its_target_only_without_a_pin() {
+    let target = BoundAgent { id: agent_id(2), name: "other".into() };
+    let mut view = ChatView { chat: record(), pinned: None, target: Some(target.clone()) };
+    assert_eq!(view.bound_agent(), Some(target));
+    view.pinned = Some(Snapshot {
+        namespace: "team-a".into(),
+        id: snapshot(1, A).snapshot,
+        name: "ws-0a".into(),
+        agent_id: agent_id(1),
+        agent_name: "ws".into(),
+        revision: 1,
+        hash: snapshot(1, A).hash,
+        error: String::new(),
+        resource_count: 0,
+        degraded_count: 0,
+        size_bytes: 0,
+        created_at: jiff::Timestamp::from_second(1).unwrap(),
+        rv: 1,
+    });
+    assert_eq!(view.bound_agent(), Some(BoundAgent { id: agent_id(1), name: "ws".into() }));
+    (view.pinned, view.target) = (None, None);
+    assert_eq!(view.bound_agent(), None);
 }
 
 #[test]
