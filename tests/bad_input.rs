@@ -300,8 +300,9 @@ async fn text_with_nul_is_refused_wherever_it_would_become_text() {
     api.patch("chats/a%00b", &json!({})).await.refused(400, "BadRequest");
     api.push("a%00b", &run.report(1, json!([]))).await.refused(400, "BadRequest");
     for name in ["a\0b", "a"] {
-        let of = json!({"kind": "chats", "namespace": "team-a"});
-        let forged = json!({"v": 2, "rv": i64::MAX, "of": of, "after": {"name": ["team-a", name]}}).to_string();
+        // In the form that the server writes, to the letter: another one is no token of its.
+        let (of, after) = (r#"{"kind":"chats","namespace":"team-a"}"#, json!({"name": ["team-a", name]}));
+        let forged = format!(r#"{{"v":2,"rv":{},"of":{of},"after":{after}}}"#, i64::MAX);
         let forged = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, forged);
         let answer = api.get(&format!("chats?continue={forged}")).await;
         // A form that is read, so that it is the name that is refused; the other one is from a log that is not there yet.

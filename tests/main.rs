@@ -56,6 +56,7 @@ mod lists_cost;
 mod log_order;
 mod logs;
 mod metrics;
+mod model;
 mod moored;
 mod openapi;
 mod patches;

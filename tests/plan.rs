@@ -322,3 +322,9 @@ fn the_target_is_the_agent_that_is_named_or_the_current_one_of_its_workspace() {
         assert_eq!(resolve(&reference, &agents), expected, "{name}, found in the other order");
     }
 }
+
+#[test]
+fn the_rules_have_the_numbers_of_the_table() {
+    let numbers: Vec<u8> = moorline::plan::Rule::ALL.iter().map(|rule| rule.number()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8]);
+}

@@ -16,7 +16,8 @@ const DOCUMENTS: [&str; 6] = ["apis/moorline.dev/v1alpha1", "apis/moorline.dev",
 
 fn program() -> PathBuf {
     let named = std::env::var_os("MOORLINE_TEST_SCHEMATHESIS").map(PathBuf::from);
-    let program = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/schemathesis/bin/schemathesis"));
+    let program =
+        named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/schemathesis/bin/schemathesis"));
     assert!(program.exists(), "there is no {}: run scripts/ensure-schemathesis, which installs it", program.display());
     program
 }

@@ -40,11 +40,7 @@ struct List {
     order: &'static str,
 }
 
-const fn list(
-    resource: Resource,
-    namespace: Option<&'static str>,
-    [labels, fields, order]: [&'static str; 3],
-) -> List {
+const fn list(resource: Resource, namespace: Option<&'static str>, [labels, fields, order]: [&'static str; 3]) -> List {
     List { resource, namespace, labels, fields, order }
 }
 

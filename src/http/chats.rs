@@ -224,6 +224,7 @@ pub async fn patch_status(
     body: Body,
 ) -> Result<Response, ApiError> {
     let key = Key::new(namespace, name);
+    query.validation()?; // there is no choice here; what is no word of it is refused all the same
     let how = How { rehearsal: query.rehearsal()?, headers: &headers, unasked: None };
     let patch = Patch::read(&headers, body).await?;
     let asked = asked::<ChatView>("patch", Some("status"), &key);

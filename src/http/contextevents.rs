@@ -53,9 +53,18 @@ pub struct EventQuery {
     #[serde(rename = "continue")]
     continue_: Option<String>,
     field_selector: Option<String>,
+    resource_version_match: Option<String>,
 }
 
 impl EventQuery {
+    /// A list has no use for it, but refuses what it can never be, as a watch does.
+    fn check_match(&self) -> Result<(), ApiError> {
+        match self.resource_version_match.as_deref().unwrap_or_default() {
+            "" | "Exact" | "NotOlderThan" => Ok(()),
+            other => Err(ApiError::bad_request(format!("resourceVersionMatch: must be Exact or NotOlderThan, got {other:?}"))),
+        }
+    }
+
     fn limit(&self) -> Result<i64, ApiError> {
         match self.limit.as_deref() {
             None | Some("" | "0") => Ok(PAGE),
@@ -113,6 +122,7 @@ async fn answer(
     match watch {
         None => {
             let limit = query.limit()?;
+            query.check_match()?;
             let scope = identity.event_scope("list", EventList::ContextEvents, filter.namespace.as_deref()).await?;
             page(&state, &scope.reach, &filter, cursor, limit).await
         }

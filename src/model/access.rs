@@ -37,3 +37,18 @@ impl Reach {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reach_is_everybodys_or_one_users() {
+        let (all, own, chats) = (Reach::Everything, Reach::Own("alice".into()), Reach::OwnChats("alice".into()));
+        assert_eq!([&all, &own, &chats].map(Reach::user), [None, Some("alice"), Some("alice")]);
+        assert_eq!([&all, &own, &chats].map(Reach::is_of_chats_only), [false, false, true]);
+        for (owner, covered) in [(Some("alice"), [true; 3]), (Some("bob"), [true, false, false]), (None, [true, false, false])] {
+            assert_eq!([&all, &own, &chats].map(|reach| reach.covers(owner)), covered, "{owner:?}");
+        }
+    }
+}

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
 
 mod context_hash;
+mod model;
 mod plan;
 mod plan_all;
 mod plan_walk;
