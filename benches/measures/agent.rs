@@ -107,7 +107,7 @@ impl Agent {
         sqlx::query(
             "INSERT INTO chats (namespace, id, name, rv, owner, agent, root_id, created_by, created_at, updated_at)
              SELECT $1, id, $3 || '-chat-' || n, log_rv(), 'user-' || n % 1000, $3, id, 'bench', now(), now()
-             FROM (SELECT n, overlay(gen_random_uuid()::text PLACING '7' FROM 15 FOR 1)::uuid AS id FROM generate_series(1, $2) n) x",
+             FROM (SELECT n, (left(md5($3), 8) || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS id FROM generate_series(1, $2) n) x",
         )
         .bind(NAMESPACE)
         .bind(count)

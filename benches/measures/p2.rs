@@ -37,7 +37,7 @@ const STEPS: [Step; 3] = [
 
 /// Measures.
 pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
-    let (count, rounds) = (setting.of(100_000, 20_000, 500), setting.of(5, 3, 2));
+    let (count, rounds) = (setting.of(100_000, 20_000, 500), setting.of(3, 3, 2));
     let mut report = Report::default();
     let mut agent = Agent::new(setting.database("p2").await?, "agent").await?;
     // Both contexts are known; the chats are moored to the first.
