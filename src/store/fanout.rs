@@ -244,16 +244,17 @@ pub async fn end_lap(
     let Lap { revision, refresh, reconcile, generation } = &agent.lap;
     // Nothing has been shown to anybody: no object has this version and no event, so that a crash which forgets this transaction
     // leaves the agent due, and no more. Its commit is not waited for, and neither waits whoever pushes to the agent meanwhile.
-    let silent = !shown && log.written == 0;
-    let done = sqlx::query_scalar!(
+    if !shown && log.written == 0 {
+        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *tx).named("db.agents.unwaited").await?;
+    }
+    let done = sqlx::query!(
         "UPDATE agents SET converged_revision = $3, fanout_revision = NULL, fanout_cursor = NULL, fanout_refresh = NULL,
                 fanout_reconcile = NULL, fanout_generation = NULL, attempts = 0, retry_at = NULL,
                 former_workspaces = CASE WHEN $4 THEN '{}' ELSE former_workspaces END,
                 refresh_handled = $9, reconcile_handled = $10, observed_generation = greatest(observed_generation, $11),
                 conditions = (conditions || $5) - string_to_array($6, ','),
                 rv = CASE WHEN $7 THEN $8 ELSE rv END
-         WHERE namespace = $1 AND id = $2 AND rv <= $8
-         RETURNING CASE WHEN $12 THEN set_config('synchronous_commit', 'off', true) END",
+         WHERE namespace = $1 AND id = $2 AND rv <= $8",
         namespace,
         agent.id,
         revision,
@@ -264,13 +265,12 @@ pub async fn end_lap(
         log.rv,
         refresh.as_deref(),
         reconcile.as_deref(),
-        generation,
-        silent
+        generation
     )
-    .fetch_all(&mut *tx)
+    .execute(&mut *tx)
     .named(NAME)
     .await?;
-    expect_rows(NAME, 1, u64::try_from(done.len()).unwrap_or(u64::MAX))?;
+    expect_rows(NAME, 1, done.rows_affected())?;
     if *shown { append(tx, namespace, agent.id, &agent.name, log).await } else { Ok(()) }
 }
 
