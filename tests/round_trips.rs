@@ -14,9 +14,15 @@ fn counted(db: &TestDb) -> (World, Counted) {
     (World::new(store::pool(counted.options.clone(), 1)), counted)
 }
 
-/// A push of a file, and the same again until its statements are known.
+/// How often it was waited for an answer so far. The connection has been used just now, so that nobody asks it whether it lives.
+async fn waited(world: &World, counted: &Counted) -> usize {
+    sqlx::query("SELECT").execute(&world.pool).await.unwrap();
+    counted.round_trips()
+}
+
+/// What a push of two files costs, of which one may have changed.
 async fn costs(counted: &Counted, agent: &mut RunningAgent<'_>, body: &str) -> usize {
-    let before = counted.round_trips();
+    let before = waited(agent.world, counted).await;
     agent.push(vec![file("AGENTS.md", body), file("CLAUDE.md", "always the same")]).await;
     counted.round_trips() - before
 }
@@ -32,7 +38,7 @@ async fn a_push_costs_6_round_trips_when_nothing_changed_9_back_to_a_known_conte
     assert_eq!(costs(&counted, &mut agent, "three").await, 6, "unchanged");
     assert_eq!(costs(&counted, &mut agent, "one").await, 9, "a context that it had before");
     assert_eq!(costs(&counted, &mut agent, "four").await, 14, "a new context with a new body");
-    let before = counted.round_trips();
+    let before = waited(&world, &counted).await;
     agent.push(vec![file("AGENTS.md", "four")]).await;
     assert_eq!(counted.round_trips() - before, 13, "a new context of bodies that are there");
 }
@@ -49,7 +55,7 @@ async fn chats(db: &TestDb, agent: &str, count: i32) {
 
 /// Round trips of a batch of the chats' lane over all chats of the namespace, which are due.
 async fn batch(world: &World, counted: &Counted, expected: usize) -> usize {
-    let before = counted.round_trips();
+    let before = waited(world, counted).await;
     let batch = world.reconciler.converge_due(&world.namespace).await.unwrap();
     assert_eq!(batch.changed, expected, "{batch:?}");
     counted.round_trips() - before
@@ -70,7 +76,7 @@ async fn a_batch_of_the_loop_costs_the_same_round_trips_whatever_its_size() {
         hydrations.push(batch(&world, &counted, count.try_into().unwrap()).await);
 
         agent.push(vec![file("AGENTS.md", &format!("context {round}"))]).await;
-        let before = counted.round_trips();
+        let before = waited(&world, &counted).await;
         let told = world.reconciler.fan_out(&world.namespace, uuid::Uuid::nil()).await.unwrap().expect("an agent that is due");
         assert_eq!(told.batch.changed, usize::try_from(count).unwrap(), "{told:?}");
         pages.push(counted.round_trips() - before);
@@ -87,5 +93,5 @@ async fn a_batch_of_the_loop_costs_the_same_round_trips_whatever_its_size() {
     let constant = |of: &[usize]| of[1..].iter().all(|trips| *trips == of[1]);
     assert!(constant(&hydrations) && hydrations[1] == 7, "BEGIN, claim, load, version, write, events, COMMIT: {hydrations:?}");
     assert!(constant(&refreshes) && refreshes[1] == 7, "the same: {refreshes:?}");
-    assert!(constant(&pages) && pages[1] == 13, "a page of a lap, and its end: {pages:?}");
+    assert!(constant(&pages) && pages[1] == 12, "a page of a lap, and its end: {pages:?}");
 }
