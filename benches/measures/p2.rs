@@ -12,7 +12,7 @@ use super::{
     setting::Setting,
     stats::ratios,
 };
-use sqlx::PgPool;
+use sqlx::{Connection as _, Executor as _, PgPool};
 
 /// A step: what is told of it, its event, and what somebody who knows would set. `$4` is the pin.
 struct Step {
@@ -47,7 +47,11 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     }
     agent.chats(count).await?;
     agent.settle().await?;
-    sqlx::query("VACUUM FULL ANALYZE chats").execute(&agent.pool).await?;
+    let mut connection = agent.pool.acquire().await?.detach();
+    for statement in ["SET statement_timeout = 0", "VACUUM FULL ANALYZE chats"] {
+        connection.execute(statement).await?;
+    }
+    connection.close().await?;
     agent.pool.close().await;
     report.fact("chats", count);
     let before = statements();
