@@ -14,12 +14,16 @@ mod measures {
     pub mod p1;
     pub mod p10;
     pub mod p11;
+    pub mod p12;
     pub mod p13;
     pub mod p2;
+    pub mod p3;
     pub mod p4;
+    pub mod p5;
     pub mod p6;
     pub mod p7;
     pub mod p8;
+    pub mod p9;
     pub mod plot;
     pub mod report;
     pub mod results;
@@ -28,6 +32,7 @@ mod measures {
     pub mod setting;
     pub mod sql;
     pub mod stats;
+    pub mod wire;
 
     #[path = "../watch/clients.rs"]
     pub mod clients;
@@ -44,9 +49,9 @@ mod measures {
 }
 
 use anyhow::{bail, ensure};
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 use measures::{
-    clients, fanout, floor, idle, p1, p2, p4, p6, p7, p8, p10, p11, p13,
+    clients, fanout, floor, idle, p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, p11, p12, p13,
     report::Report,
     results::{Found, Results},
     setting::{Setting, Size},
@@ -61,7 +66,7 @@ struct Measure {
     /// What is measured, against what.
     what: &'static str,
     goal: &'static str,
-    run: for<'a> fn(&'a Setting) -> BoxFuture<'a, anyhow::Result<Report>>,
+    run: for<'a> fn(&'a Setting) -> LocalBoxFuture<'a, anyhow::Result<Report>>,
 }
 
 const MEASURES: &[Measure] = &[
@@ -80,11 +85,25 @@ const MEASURES: &[Measure] = &[
         run: |setting| Box::pin(p2::run(setting)),
     },
     Measure {
+        id: "P3",
+        name: "push",
+        what: "a push over HTTP of 50 resources of 4 KiB, one of them changed, with one client and with 16, against pgbench running the least statements that record it",
+        goal: "≥ 0.6; an unchanged push ≥ 5 times faster than a changed one",
+        run: |setting| Box::pin(p3::run(setting)),
+    },
+    Measure {
         id: "P4",
         name: "latency",
         what: "from the commit of a push until a watcher has its event, and the event of what the loop makes of it, against commit + `NOTIFY` → a listener, and → a second commit + `NOTIFY` → a listener, in plain SQL",
         goal: "≤ 4 (median), ≤ 10 (99th percentile)",
         run: |setting| Box::pin(p4::run(setting)),
+    },
+    Measure {
+        id: "P5",
+        name: "large",
+        what: "converge an agent's 100 chats in a database of 1,000,000 chats and 10,000,000 events, against one of 10,000 chats",
+        goal: "≤ 1.1",
+        run: |setting| Box::pin(p5::run(setting)),
     },
     Measure {
         id: "P6",
@@ -108,6 +127,13 @@ const MEASURES: &[Measure] = &[
         run: |setting| Box::pin(p8::run(setting)),
     },
     Measure {
+        id: "P9",
+        name: "held-back",
+        what: "converge 100 chats under load while a transaction has been open for three minutes, against the same without",
+        goal: "≤ 2",
+        run: |setting| Box::pin(p9::run(setting)),
+    },
+    Measure {
         id: "P10",
         name: "replicas",
         what: "1, 2 and 4 replicas that share the same work on one database",
@@ -120,6 +146,13 @@ const MEASURES: &[Measure] = &[
         what: "a chat's context of 50 × 4 KiB, and of one that the client has (304), against a static answer of the same size by the same server",
         goal: "≥ 0.6",
         run: |setting| Box::pin(p11::run(setting)),
+    },
+    Measure {
+        id: "P12",
+        name: "replay",
+        what: "148 real changes of a context, of each of 1,000 agents with ten chats each, against the least statements that record what came of it",
+        goal: "≤ 2",
+        run: |setting| Box::pin(p12::run(setting)),
     },
     Measure {
         id: "P13",

@@ -2,7 +2,7 @@
 //! keeps vacuum back.
 //!
 //! Each replica measures by timers of its own, never a scrape. The queue is looked at about every 15 s; all else about once a
-//! minute, and less often where it takes long: at most a fiftieth of a connection's time. What it does not: decide anything.
+//! minute, and less often where it takes long: at most a hundredth of a connection's time. What it does not: decide anything.
 
 use crate::{
     clock::Clock,
@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 const QUEUE: Duration = Duration::from_secs(15);
 /// How often to count, at most.
 const COUNT: Duration = Duration::from_mins(1);
-/// Counting is let rest for so many times what it took.
-const REST: u32 = 50;
+/// Counting, which reads every chat, is let rest for so many times what it took.
+const REST: u32 = 100;
 
 /// Measures until `stop`.
 pub async fn run(pool: PgPool, clock: Clock, stop: CancellationToken) {

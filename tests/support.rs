@@ -6,6 +6,7 @@ pub mod certificates;
 pub mod cluster;
 #[cfg(feature = "otlp")]
 pub mod collector;
+pub mod counted;
 pub mod disk;
 pub mod envtest;
 pub mod gateway;

@@ -17,7 +17,7 @@ use moorline::{
         push::AcceptPush,
     },
 };
-use sqlx::{AssertSqlSafe, Executor as _, PgPool};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgPool};
 use std::time::Instant;
 
 /// Where the bench's agents and chats are.
@@ -104,17 +104,20 @@ impl Agent {
 
     /// So many chats as the API makes them, in one statement. They are due.
     pub async fn chats(&self, count: i64) -> anyhow::Result<()> {
+        let mut connection = self.pool.acquire().await?.detach();
+        connection.execute("SET statement_timeout = 0").await?;
         sqlx::query(
             "INSERT INTO chats (namespace, id, name, rv, owner, agent, root_id, created_by, created_at, updated_at)
              SELECT $1, id, $3 || '-chat-' || n, log_rv(), 'user-' || n % 1000, $3, id, 'bench', now(), now()
-             FROM (SELECT n, overlay(gen_random_uuid()::text PLACING '7' FROM 15 FOR 1)::uuid AS id FROM generate_series(1, $2) n) x",
+             FROM (SELECT n, (left(md5($3), 8) || '-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS id FROM generate_series(1, $2) n) x",
         )
         .bind(NAMESPACE)
         .bind(count)
         .bind(&self.key.name)
-        .execute(&self.pool)
+        .execute(&mut connection)
         .await?;
-        self.pool.execute("VACUUM ANALYZE chats").await?;
+        connection.execute("VACUUM ANALYZE chats").await?;
+        connection.close().await?;
         Ok(())
     }
 

@@ -38,7 +38,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         }
         let [mut rates, mut twice, mut statements, mut waits] = [const { Vec::new() }; 4];
         // The first is for caches to fill. Pushes alternate between two contexts.
-        for round in 0..=rounds * 2 - 1 {
+        for round in 0..rounds * 2 {
             let before = written(&pool).await?;
             let counted = Statements::begin(&pool).await?;
             let waiting = Waiting::begin(&pool);

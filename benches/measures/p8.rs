@@ -83,7 +83,10 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
                 // Of medians: a page of a round has nothing to do with another of that round but the noise.
                 let ratio = [stats::median(times) / stats::median(&first)];
                 let line = format!("{name}: {place}").replace([' ', ','], "-").replace("--", "-").replace(':', "");
-                if n == 0 { report.at_most(&line, "ratio", &ratio, GOAL) } else { report.told(&line, "ratio", &ratio) }
+                match n {
+                    0 => report.at_most(&line, "ratio", &ratio, GOAL),
+                    _ => report.told(&line, "ratio", &ratio),
+                }
             }
             if n == 0 {
                 bars.push((format!("{}, first", list.name), first));

@@ -130,10 +130,19 @@ impl<'a> Results<'a> {
                 writeln!(table, "| {id} | {name} | {median}{unit} | {low} to {high} | {asked} | {verdict} |")?;
             }
         }
+        table.push('\n');
+        for (id, plot) in self
+            .found
+            .iter()
+            .filter_map(|found| Some((found.id, found.report.as_ref().ok()?)))
+            .flat_map(|(id, report)| report.plots.iter().map(move |plot| (id, plot)))
+        {
+            writeln!(table, "![{id}: {}](images/{}.svg)\n", plot.title, plot.file)?;
+        }
         let of = |name: &str| self.machine[name].as_str().map_or_else(|| self.machine[name].to_string(), str::to_owned);
         writeln!(
             table,
-            "\nOn {} cores ({}), {} of memory, PostgreSQL {}; a round trip took {} µs, a flushed commit {} µs.",
+            "On {} cores ({}), {} of memory, PostgreSQL {}; a round trip took {} µs, a flushed commit {} µs.",
             of("cores"),
             of("architecture"),
             of("memory"),

@@ -258,6 +258,48 @@ pub async fn accept(tx: &mut PgConnection, namespace: &str, id: Uuid, push: &Acc
     expect_rows(NAME, 1, done.rows_affected())
 }
 
+/// A push that may say what the last one said.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeated<'a> {
+    /// The run that sends it.
+    pub run: Uuid,
+    /// The run's epoch.
+    pub epoch: i64,
+    /// Its number.
+    pub seq: i64,
+    /// sha256 of what it says.
+    pub digest: &'a [u8; 32],
+    /// When.
+    pub now: Timestamp,
+}
+
+/// Records, in one statement that needs no lock held before, a push that says what the last accepted one said. Returns the name
+/// and the revision of what the agent points at. None when it is not such a push, or not to be accepted: then nothing is written.
+pub async fn accept_repeated(
+    connection: &mut PgConnection,
+    key: &Key,
+    push: &Repeated<'_>,
+) -> Result<Option<(String, i64)>, StoreError> {
+    const NAME: &str = "db.agents.accept_repeated";
+    // Everything that is decided from is a column of the row that is written, so it is looked at again after a wait for the row.
+    let row = sqlx::query!(
+        "UPDATE agents a SET seq = $5, push_changed = false, received_at = $7
+         FROM snapshots s
+         WHERE a.namespace = $1 AND a.name = $2 AND a.run_id = $3 AND a.epoch = $4 AND a.seq < $5 AND a.push_digest = $6
+               AND a.deletion_timestamp IS NULL AND NOT a.suspend AND NOT a.paused
+               AND s.namespace = a.namespace AND s.id = a.latest_snapshot_id
+         RETURNING s.name, s.revision",
+        key.namespace,
+        key.name,
+        push.run,
+        push.epoch,
+        push.seq,
+        &push.digest[..],
+        push.now.to_sqlx() as _
+    );
+    Ok(row.fetch_optional(connection).named(NAME).await?.map(|row| (row.name, row.revision)))
+}
+
 /// How many workspaces an agent that is locked has left whose chats have not all been told.
 pub async fn former_workspaces(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<i32, StoreError> {
     const NAME: &str = "db.agents.former_workspaces";

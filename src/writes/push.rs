@@ -17,7 +17,7 @@ use crate::{
     },
     store::{
         StoreError, Write,
-        agents::{self, Accepted, PushState},
+        agents::{self, Accepted, PushState, Repeated},
         events::{self, NewEvent},
         log::TxLog,
         snapshots::{self, NewSnapshot},
@@ -52,6 +52,8 @@ pub struct PushAnswer {
     pub snapshot: Option<PushedSnapshot>,
     /// Whether this was a repetition of the last accepted push.
     pub replayed: bool,
+    /// Whether the agent shows something else than before, and there is an event of it.
+    pub shown: bool,
 }
 
 /// What an agent points at after a push.
@@ -82,7 +84,12 @@ impl Write for AcceptPush<'_> {
         let state = agents::push_state(tx, &key.namespace, id).await?;
         let digest = push.digest();
         if let Judged::Replay { changed } = judge(&old, &state, push, &digest)? {
-            return Ok(PushAnswer { changed, snapshot: old.latest.as_ref().map(PushedSnapshot::from), replayed: true });
+            return Ok(PushAnswer {
+                changed,
+                snapshot: old.latest.as_ref().map(PushedSnapshot::from),
+                replayed: true,
+                shown: false,
+            });
         }
         let target = self.target(tx, &old).await?;
         let changed = !matches!(target, Pointing::Same);
@@ -123,12 +130,41 @@ impl Write for AcceptPush<'_> {
             });
             append(tx, log, EventKind::AgentUpdated, &old.agent, payload).await?;
         }
-        Ok(PushAnswer { changed, snapshot: pushed, replayed: false })
+        Ok(PushAnswer { changed, snapshot: pushed, replayed: false, shown })
     }
 
     fn store_error(error: &WriteError) -> Option<&StoreError> {
         error.store()
     }
+}
+
+/// Takes a push that says what the last one said, in one statement. `known` is the agent as it was a moment ago, and only spares
+/// asking in vain. None when it has to be taken as any other: then nothing is written.
+pub async fn take_repeated(
+    connection: &mut PgConnection,
+    accept: &AcceptPush<'_>,
+    known: &AgentView,
+) -> Result<Option<PushAnswer>, StoreError> {
+    let AcceptPush { clock, key, push } = accept;
+    let agent = &known.agent;
+    let hash = push.context_hash();
+    let same = push.phase == Phase::Complete
+        && agent.phase == Some(push.phase)
+        && agent.latest_error == push.error
+        && known.latest.as_ref().is_some_and(|latest| latest.hash == hash);
+    if !same {
+        return Ok(None);
+    }
+    let digest = push.digest();
+    let repeated = Repeated { run: push.run_id, epoch: push.epoch, seq: push.seq, digest: &digest, now: clock.now() };
+    // A complete push of this digest left the agent at the snapshot of this hash, and only a push moves it.
+    let found = agents::accept_repeated(connection, key, &repeated).await?;
+    Ok(found.map(|(name, revision)| PushAnswer {
+        changed: false,
+        snapshot: Some(PushedSnapshot { name, hash, revision }),
+        replayed: false,
+        shown: false,
+    }))
 }
 
 enum Judged {

@@ -2,7 +2,7 @@
 
 /// Statements that may read a large table, or all that a namespace has of it: words of theirs, the table, and why.
 pub(super) const MAY_READ_A_TABLE: &[(&str, &str, &str)] = &[
-    ("SELECT (SELECT count(*) FROM chats)", "chats", "counting for the metrics, at most a fiftieth of a connection's time"),
+    ("SELECT (SELECT count(*) FROM chats)", "chats", "counting for the metrics, at most a hundredth of a connection's time"),
     ("FROM events e ORDER BY e.rv, e.seq LIMIT 1", "events", "the first of the log, in the order of its index"),
     (
         "FROM chats WHERE source = 'manifest' AND manifest IS NOT NULL",
@@ -14,6 +14,15 @@ pub(super) const MAY_READ_A_TABLE: &[(&str, &str, &str)] = &[
         "agents",
         "a look over everything, now and then, with a cluster in front",
     ),
+    ("SELECT a.id AS \"id!\" FROM agents a WHERE a.name = $1", "agents", "an agent's name, of any namespace: an entry an agent"),
+    ("FROM agents a WHERE a.name = $6", "agents", "an agent's name, of any namespace: an entry an agent"),
+    ("FROM agents a WHERE a.name = $11", "agents", "an agent's name, of any namespace: an entry an agent"),
+    (
+        "AND e.name = $9 AND e.chat_id IS NOT NULL",
+        "events",
+        "a chat's name, of any namespace: with values, which make it cheaper, it is planned for a window of the log",
+    ),
+    ("AND e.name = $6", "events", "a chat's name, of any namespace: with values it is planned for a part of the log"),
 ];
 
 /// Hot statements: name, words that no other statement has all of, and the indexes by which it gets at large tables. Of `a|b` either

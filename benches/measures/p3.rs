@@ -1,0 +1,184 @@
+//! P3: a push over HTTP of 50 resources of 4 KiB, one of them changed, against pgbench running the least statements that could
+//! record it (`p3/pgbench.rs`), with one client and with 16. And an unchanged push, against a changed one.
+//!
+//! Each client pushes as an agent of its own, to `moorline serve`; its loop converges the agents meanwhile, which pgbench does not.
+//! Server, database, clients and pgbench share the machine. All run turn about, a slice of time each.
+
+mod pgbench;
+
+use super::{
+    agent::noise, place::Place, plot::Bars, report::Report, setting::Setting, sql::Statements, stats::ratios, wire::Wire,
+};
+use anyhow::{Context as _, ensure};
+use pgbench::Pgbench;
+use serde_json::{Value, json};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+const RESOURCES: usize = 50;
+const RESOURCE_SIZE: usize = 4096;
+const CLIENTS: usize = 16;
+
+/// Measures.
+pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
+    let (rounds, slice) = (setting.of(9, 5, 2), setting.of(3, 2, 1));
+    let mut report = Report::default();
+    let pool = setting.database("p3").await?;
+    let place = Place::start(&setting.server, "p3").await?;
+    let mut pushers = Vec::new();
+    for n in 0..CLIENTS {
+        pushers.push(Pusher::new(&place, n).await?);
+    }
+    let pgbench = Pgbench::prepare(setting, &pool, "p3", CLIENTS).await?;
+    let time = Duration::from_secs(slice);
+    let [mut one, mut one_same, mut one_floor, mut many, mut many_same, mut many_floor] = [const { Vec::new() }; 6];
+    for round in 0..=rounds {
+        let mut go = |clients: usize, changed: bool| {
+            let some = &mut pushers[..clients];
+            tokio::task::block_in_place(|| rate(some, &place, changed, time))
+        };
+        let all = [
+            go(1, true)?,
+            pgbench.rate(1, slice)?,
+            go(1, false)?,
+            go(CLIENTS, true)?,
+            pgbench.rate(CLIENTS, slice)?,
+            go(CLIENTS, false)?,
+        ];
+        // The first is for caches to fill.
+        if round > 0 {
+            for (of, rate) in
+                [&mut one, &mut one_floor, &mut one_same, &mut many, &mut many_floor, &mut many_same].into_iter().zip(all)
+            {
+                of.push(rate);
+            }
+        }
+    }
+    report.figure("changed, 1 client", "push/s", &one);
+    report.figure("pgbench, 1 client", "push/s", &one_floor);
+    report.figure("unchanged, 1 client", "push/s", &one_same);
+    report.figure("changed, 16 clients", "push/s", &many);
+    report.figure("pgbench, 16 clients", "push/s", &many_floor);
+    report.figure("unchanged, 16 clients", "push/s", &many_same);
+    for changed in [true, false] {
+        let statements = Statements::begin(&pool).await?;
+        let before = place.process.cost()?.cpu;
+        let pushed = tokio::task::block_in_place(|| some(&mut pushers[0], &place, changed, 200))?;
+        let cpu = (place.process.cost()?.cpu - before) * 1e3 / pushed;
+        let what = if changed { "changed" } else { "unchanged" };
+        report.fact(&format!("statements of a push, {what}, its loop included"), statements.each(pushed).await?);
+        report.fact(&format!("the server's CPU of a push, {what} (ms)"), cpu);
+    }
+    report.at_least("changed-push", "ratio", &ratios(&one, &one_floor), 0.6);
+    report.at_least("changed-push-16", "ratio", &ratios(&many, &many_floor), 0.6);
+    report.at_least("unchanged-push", "ratio", &ratios(&one_same, &one), 5.0);
+    report.told("unchanged-push-16", "ratio", &ratios(&many_same, &many));
+    report.plots.push(Bars {
+        file: "p3-push",
+        title: "Pushes of 50 resources of 4 KiB over HTTP".to_owned(),
+        unit: "a second",
+        bars: vec![
+            ("pgbench, 1 client".to_owned(), one_floor),
+            ("changed, 1 client".to_owned(), one),
+            ("unchanged, 1 client".to_owned(), one_same),
+            ("pgbench, 16 clients".to_owned(), many_floor),
+            ("changed, 16 clients".to_owned(), many),
+            ("unchanged, 16 clients".to_owned(), many_same),
+        ],
+    });
+    drop(place);
+    pool.close().await;
+    setting.drop_database("p3").await?;
+    Ok(report)
+}
+
+/// A client that pushes as an agent of its own.
+struct Pusher {
+    path: String,
+    run: Value,
+    seq: u64,
+    version: u64,
+    /// The resources that never change, ready to be sent.
+    fixed: Vec<u8>,
+}
+
+impl Pusher {
+    async fn new(place: &Place, n: usize) -> anyhow::Result<Self> {
+        let (post, name) = (reqwest::Method::POST, format!("pusher-{n}"));
+        let agent = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Agent", "metadata": {"name": name}, "spec": {}});
+        place.ask(post.clone(), "agents", &agent).await?;
+        let run = place.ask(post, &format!("agents/{name}/runs"), &json!({})).await?;
+        let path = format!("{}/agents/{name}/snapshot", super::place::BASE);
+        let fixed: Vec<String> = (1..RESOURCES).map(|at| resource(at, (n * RESOURCES + at) as u64)).collect();
+        Ok(Self { path, run, seq: 0, version: 0, fixed: format!(",{}]}}", fixed.join(",")).into_bytes() })
+    }
+
+    /// One push, of a content that never was or of the last one.
+    fn push(&mut self, wire: &mut Wire, changed: bool) -> anyhow::Result<()> {
+        self.seq += 1;
+        self.version += u64::from(changed);
+        // Which one changes is the first: of many bytes, all but these are ready.
+        let first = resource(0, (self.version << 16) + 1);
+        let begin = format!(
+            "{{\"runID\":{},\"epoch\":{},\"seq\":{},\"phase\":\"Complete\",\"resources\":[{first}",
+            self.run["runID"], self.run["epoch"], self.seq
+        );
+        let head = format!(
+            "PUT {} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{begin}",
+            self.path,
+            begin.len() + self.fixed.len()
+        );
+        let (status, body) = wire.ask(&[head.as_bytes(), &self.fixed])?;
+        ensure!(status == 200, "a push: {status} {}", String::from_utf8_lossy(body));
+        let answer: Value = serde_json::from_slice(body)?;
+        ensure!(answer["changed"] == changed, "a push that changed {changed}: {answer}");
+        Ok(())
+    }
+}
+
+/// A skill of 4 KiB.
+fn resource(at: usize, seed: u64) -> String {
+    let text = hex::encode(noise(RESOURCE_SIZE / 2, seed));
+    let source = format!("skills/skill-{at:02}");
+    json!({"kind": "Skill", "source": source, "sourcePath": format!("{source}/SKILL.md"), "body": text, "status": "Ok"})
+        .to_string()
+}
+
+/// Pushes a second of so many clients at once.
+fn rate(pushers: &mut [Pusher], place: &Place, changed: bool, time: Duration) -> anyhow::Result<f64> {
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let wires = pushers.iter().map(|_| Wire::open(place.process.address)).collect::<anyhow::Result<Vec<_>>>()?;
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (pushers.iter_mut().zip(wires))
+            .map(|(pusher, mut wire)| {
+                let (stop, count) = (&stop, &count);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        pusher.push(&mut wire, changed)?;
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    anyhow::Ok(())
+                })
+            })
+            .collect();
+        let began = Instant::now();
+        std::thread::sleep(time);
+        let (pushed, took) = (count.load(Ordering::Relaxed), began.elapsed());
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().ok().context("a client panicked")??;
+        }
+        ensure!(pushed > 0, "no push within {time:?}");
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        Ok(pushed as f64 / took.as_secs_f64())
+    })
+}
+
+/// So many pushes of one client. Returns how many.
+fn some(pusher: &mut Pusher, place: &Place, changed: bool, count: u32) -> anyhow::Result<f64> {
+    let mut wire = Wire::open(place.process.address)?;
+    (0..count).try_for_each(|_| pusher.push(&mut wire, changed))?;
+    Ok(f64::from(count))
+}

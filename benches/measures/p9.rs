@@ -1,0 +1,122 @@
+//! P9: the latency of converging 100 chats under load, while another transaction of the database has been open for three minutes
+//! and keeps what was from being cleaned up, against the same in a database where nobody does.
+//!
+//! Both databases take the same load at the same time: ten agents of 100 chats each that take turns, five pushes a second, each of
+//! which makes 100 chats drift or ends that. Such a transaction holds back its own database's rows only, so that both can be
+//! measured turn about. What is told are the laps of the last sixth of the time.
+
+use super::{
+    agent::{Agent, timed},
+    plot::Bars,
+    report::Report,
+    setting::Setting,
+    stats::{median, percentile},
+};
+use anyhow::Context as _;
+use moorline::reconcile::Reconciler;
+use sqlx::{Connection as _, Executor as _, PgPool};
+use std::time::{Duration, Instant};
+
+const AGENTS: usize = 10;
+const CHATS: i64 = 100;
+/// Between two pushes.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// Measures.
+pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
+    let time = Duration::from_secs(setting.of(180, 60, 8));
+    let mut report = Report::default();
+    let (mut held, mut free) =
+        (Side::new(setting.database("p9_held").await?).await?, Side::new(setting.database("p9_free").await?).await?);
+    let mut holder = held.pool.acquire().await?.detach();
+    holder.execute("SET idle_in_transaction_session_timeout = 0").await?;
+    holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+    // It has a snapshot, and a number of its own.
+    holder.execute("SELECT pg_current_xact_id(), count(*) FROM chats").await?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (began, mut ticks) = (Instant::now(), tokio::time::interval(EVERY));
+    let mut lap = 0;
+    while began.elapsed() < time {
+        ticks.tick().await;
+        for side in [&mut held, &mut free] {
+            side.push(lap).await?;
+        }
+        let mut order = [(&held, &mut ours), (&free, &mut theirs)];
+        if lap % 2 == 1 {
+            order.reverse();
+        }
+        for (side, times) in order {
+            let took = Box::pin(timed(side.agents[0].settle_with(&side.reconciler))).await?;
+            times.push((began.elapsed(), took * 1e3));
+        }
+        lap += 1;
+    }
+    for (side, name) in [(&held, "held back"), (&free, "cleaned up")] {
+        report.fact(&format!("dead rows of chats, {name}"), side.dead().await?);
+    }
+    holder.execute("ROLLBACK").await?;
+    holder.close().await?;
+    let last = |times: &[(Duration, f64)], from: u32, to: u32| -> Vec<f64> {
+        let of = |sixth: u32| time * sixth / 6;
+        times.iter().filter(|(at, _)| *at >= of(from) && *at < of(to)).map(|(_, took)| *took).collect()
+    };
+    for sixth in 0..6 {
+        let (ours, theirs) = (median(&last(&ours, sixth, sixth + 1)), median(&last(&theirs, sixth, sixth + 1)));
+        report.fact(&format!("sixth {}: median ms held back, cleaned up", sixth + 1), format!("{ours:.2}, {theirs:.2}"));
+    }
+    let (ours, theirs) = (last(&ours, 5, 7), last(&theirs, 5, 7));
+    let pairs = super::stats::ratios(&ours, &theirs);
+    report.figure("held back", "ms", &ours);
+    report.figure("cleaned up", "ms", &theirs);
+    report.at_most("held-back", "ratio", &pairs, 2.0);
+    let p99 = |times: &[f64]| {
+        let mut sorted = times.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        percentile(&sorted, 99)
+    };
+    report.told("held-back-p99", "ratio", &[p99(&ours) / p99(&theirs)]);
+    report.plots.push(Bars {
+        file: "p9-held-back",
+        title: format!("Converging {CHATS} chats after {} s of load", time.as_secs()),
+        unit: "ms",
+        bars: vec![("nobody holds back".to_owned(), theirs), ("a transaction is open".to_owned(), ours)],
+    });
+    held.pool.close().await;
+    free.pool.close().await;
+    setting.drop_database("p9_held").await?;
+    setting.drop_database("p9_free").await?;
+    Ok(report)
+}
+
+struct Side {
+    pool: PgPool,
+    agents: Vec<Agent>,
+    reconciler: Reconciler,
+}
+
+impl Side {
+    async fn new(pool: PgPool) -> anyhow::Result<Self> {
+        let mut agents = Vec::new();
+        for n in 0..AGENTS {
+            let mut agent = Agent::new(pool.clone(), &format!("agent-{n}")).await?;
+            // Both contexts are known, and the chats are moored to the second.
+            agent.push(1, 10, 256).await?;
+            agent.push(2, 10, 256).await?;
+            agent.chats(CHATS).await?;
+            agents.push(agent);
+        }
+        let reconciler = Reconciler::new(pool.clone(), agents[0].clock.clone());
+        agents[0].settle_with(&reconciler).await?;
+        Ok(Self { pool, agents, reconciler })
+    }
+
+    async fn push(&mut self, lap: usize) -> anyhow::Result<()> {
+        let version = if (lap / AGENTS).is_multiple_of(2) { 1 } else { 2 };
+        self.agents.get_mut(lap % AGENTS).context("an agent")?.push(version, 10, 256).await
+    }
+
+    async fn dead(&self) -> anyhow::Result<i64> {
+        self.pool.execute("SELECT pg_stat_force_next_flush()").await?;
+        Ok(sqlx::query_scalar("SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'chats'").fetch_one(&self.pool).await?)
+    }
+}

@@ -1,0 +1,97 @@
+//! What a write costs between us and PostgreSQL: how often it waits for an answer, `BEGIN` and `COMMIT` included. Counted on the wire,
+//! when every statement is known to the server already.
+
+use crate::support::{
+    counted::Counted,
+    postgres::{TestDb, database},
+    world::{RunningAgent, World, file},
+};
+use moorline::store;
+
+/// A world behind a proxy that counts. One connection: what it has prepared is what is used.
+fn counted(db: &TestDb) -> (World, Counted) {
+    let counted = Counted::before(&db.options);
+    (World::new(store::pool(counted.options.clone(), 1)), counted)
+}
+
+/// How often it was waited for an answer so far. The connection has been used just now, so that nobody asks it whether it lives.
+async fn waited(world: &World, counted: &Counted) -> usize {
+    sqlx::query("SELECT").execute(&world.pool).await.unwrap();
+    counted.round_trips()
+}
+
+/// What a push of two files costs, of which one may have changed.
+async fn costs(counted: &Counted, agent: &mut RunningAgent<'_>, body: &str) -> usize {
+    let before = waited(agent.world, counted).await;
+    agent.push(vec![file("AGENTS.md", body), file("CLAUDE.md", "always the same")]).await;
+    counted.round_trips() - before
+}
+
+#[tokio::test]
+async fn a_push_costs_6_round_trips_when_nothing_changed_9_back_to_a_known_context_and_14_to_a_new_one() {
+    let db = database().await;
+    let (world, counted) = counted(&db);
+    let mut agent = world.agent("builder").running().await;
+    for body in ["one", "two", "one", "one", "three"] {
+        costs(&counted, &mut agent, body).await;
+    }
+    assert_eq!(costs(&counted, &mut agent, "three").await, 6, "unchanged");
+    assert_eq!(costs(&counted, &mut agent, "one").await, 9, "a context that it had before");
+    assert_eq!(costs(&counted, &mut agent, "four").await, 14, "a new context with a new body");
+    let before = waited(&world, &counted).await;
+    agent.push(vec![file("AGENTS.md", "four")]).await;
+    assert_eq!(counted.round_trips() - before, 13, "a new context of bodies that are there");
+}
+
+/// So many chats of the agent that have been converged once.
+async fn chats(db: &TestDb, agent: &str, count: i32) {
+    let insert = sqlx::query(
+        "INSERT INTO chats (namespace, id, name, rv, owner, agent, root_id, created_by, created_at, updated_at)
+         SELECT 'team-a', x.id, $1 || '-chat-' || x.n, log_rv(), 'somebody', $1, x.id, 'test', now(), now()
+         FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(1, $2) n) x",
+    );
+    insert.bind(agent).bind(count).execute(&db.pool).await.unwrap();
+}
+
+/// Round trips of a batch of the chats' lane over all chats of the namespace, which are due.
+async fn batch(world: &World, counted: &Counted, expected: usize) -> usize {
+    let before = waited(world, counted).await;
+    let batch = world.reconciler.converge_due(&world.namespace).await.unwrap();
+    assert_eq!(batch.changed, expected, "{batch:?}");
+    counted.round_trips() - before
+}
+
+#[tokio::test]
+async fn a_batch_of_the_loop_costs_the_same_round_trips_whatever_its_size() {
+    let db = database().await;
+    let (world, counted) = counted(&db);
+    // As many contexts as there are sizes, so that each drift is one that nobody has compared yet.
+    let mut agent = world.agent("builder").running().await;
+    let (mut hydrations, mut refreshes, mut pages) = (Vec::new(), Vec::new(), Vec::new());
+    agent.push(vec![file("AGENTS.md", "first")]).await;
+    world.settle().await;
+    // The first of them is for the statements to be known.
+    for (round, count) in [1, 1, 10, 999].into_iter().enumerate() {
+        chats(&db, "builder", count).await;
+        hydrations.push(batch(&world, &counted, count.try_into().unwrap()).await);
+
+        agent.push(vec![file("AGENTS.md", &format!("context {round}"))]).await;
+        let before = waited(&world, &counted).await;
+        let told = world.reconciler.fan_out(&world.namespace, uuid::Uuid::nil()).await.unwrap().expect("an agent that is due");
+        assert_eq!(told.batch.changed, usize::try_from(count).unwrap(), "{told:?}");
+        pages.push(counted.round_trips() - before);
+
+        sqlx::query("UPDATE chats SET refresh_requested = $1, revision = revision + 1")
+            .bind(format!("round {round}"))
+            .execute(&db.pool)
+            .await
+            .unwrap();
+        refreshes.push(batch(&world, &counted, count.try_into().unwrap()).await);
+        sqlx::query("DELETE FROM chats").execute(&db.pool).await.unwrap();
+        world.settle().await;
+    }
+    let constant = |of: &[usize]| of[1..].iter().all(|trips| *trips == of[1]);
+    assert!(constant(&hydrations) && hydrations[1] == 7, "BEGIN, claim, load, version, write, events, COMMIT: {hydrations:?}");
+    assert!(constant(&refreshes) && refreshes[1] == 7, "the same: {refreshes:?}");
+    assert!(constant(&pages) && pages[1] == 12, "a page of a lap, and its end: {pages:?}");
+}
