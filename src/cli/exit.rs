@@ -31,7 +31,7 @@ pub fn tell(error: &anyhow::Error) -> ExitCode {
         // Whoever read has enough: `moorline get chats | head`.
         return ExitCode::SUCCESS;
     }
-    eprintln!("moorline: {error:#}");
+    eprintln!("moorline: {}", in_words(error));
     ExitCode::from(code(error))
 }
 
@@ -39,4 +39,18 @@ pub fn tell(error: &anyhow::Error) -> ExitCode {
 pub fn code(error: &anyhow::Error) -> u8 {
     let refusal = error.downcast_ref::<CallError>().and_then(CallError::refusal);
     if refusal.is_some_and(crate::client::Refusal::is_not_found) { NOT_FOUND } else { FAILED }
+}
+
+/// An error with its reasons. Many errors say theirs themselves: what has been said is not said again.
+pub fn in_words(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.contains(&cause) {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    said
 }
