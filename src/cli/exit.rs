@@ -1,6 +1,6 @@
 //! What a command's exit code says. docs/cli.md tells people; a test holds the two together.
 
-use crate::client::CallError;
+use crate::{client::CallError, telemetry::reasons};
 use std::{io, process::ExitCode};
 
 /// Some of it, or all of it, failed; standard error says what.
@@ -31,7 +31,7 @@ pub fn tell(error: &anyhow::Error) -> ExitCode {
         // Whoever read has enough: `moorline get chats | head`.
         return ExitCode::SUCCESS;
     }
-    eprintln!("moorline: {}", in_words(error));
+    eprintln!("moorline: {}", reasons(&**error));
     ExitCode::from(code(error))
 }
 
@@ -39,18 +39,4 @@ pub fn tell(error: &anyhow::Error) -> ExitCode {
 pub fn code(error: &anyhow::Error) -> u8 {
     let refusal = error.downcast_ref::<CallError>().and_then(CallError::refusal);
     if refusal.is_some_and(crate::client::Refusal::is_not_found) { NOT_FOUND } else { FAILED }
-}
-
-/// An error with its reasons. Many errors say theirs themselves: what has been said is not said again.
-pub fn in_words(error: &anyhow::Error) -> String {
-    let mut said = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if said.is_empty() {
-            said = cause;
-        } else if !said.contains(&cause) {
-            said.push_str(": ");
-            said.push_str(&cause);
-        }
-    }
-    said
 }

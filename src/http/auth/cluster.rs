@@ -252,7 +252,7 @@ where
     };
     match tokio::time::timeout(PATIENCE, api.create(&PostParams::default(), review)).await {
         Ok(Ok(said)) => Ok(said),
-        Ok(Err(error)) => Err(failed(&error)),
+        Ok(Err(error)) => Err(failed(&crate::telemetry::reasons(&error))),
         Err(error) => Err(failed(&error)),
     }
 }
