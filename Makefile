@@ -20,12 +20,14 @@ $(EXAMPLE):
 	@mkdir -p $(@D) && rm -rf $@.new && cp -R examples/workspace $@.new && mv $@.new $@
 	@echo "A workspace to play with: $@ (change a file in it and watch a chat drift)"
 
-test: ## Run every test, on a real PostgreSQL, with real clients, and beside a real kube-apiserver
+test: ## Run every test, on a real PostgreSQL, with real clients, beside a real kube-apiserver, and after the version before
 	@scripts/ensure-postgres >/dev/null
 	@kubectl=$$(scripts/ensure-kubectl) && envtest=$$(scripts/ensure-envtest) && helm=$$(scripts/ensure-helm) && \
-		prometheus=$$(scripts/ensure-prometheus) && schemathesis=$$(scripts/ensure-schemathesis) && echo "cargo test" && \
+		prometheus=$$(scripts/ensure-prometheus) && schemathesis=$$(scripts/ensure-schemathesis) && \
+		echo "cargo test" && cargo test --no-run && previous=$$(scripts/ensure-previous) && \
 		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest MOORLINE_TEST_HELM=$$helm \
-		MOORLINE_TEST_PROMETHEUS=$$prometheus MOORLINE_TEST_SCHEMATHESIS=$$schemathesis cargo test && \
+		MOORLINE_TEST_PROMETHEUS=$$prometheus MOORLINE_TEST_SCHEMATHESIS=$$schemathesis \
+		MOORLINE_TEST_PREVIOUS=$$previous cargo test && \
 		MOORLINE_TEST_KUBECTL=$$kubectl MOORLINE_TEST_ENVTEST=$$envtest cargo test --all-features --test main -- traces:: profile::
 
 check: ## Format, lints, docs, generated files, dependencies: everything but the tests

@@ -239,7 +239,7 @@ pub fn routes() -> Routes {
 pub fn router(state: AppState) -> Router {
     let known = routes().into_router();
     #[cfg(feature = "profile")]
-    let known = known.route("/debug/pprof/profile", axum::routing::get(profile::take));
+    let known = known.route(profile::PATH, axum::routing::get(profile::take));
     router_of(state, known)
 }
 

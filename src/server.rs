@@ -112,7 +112,7 @@ impl Server {
         access: impl Into<config::DatabaseAccess>,
         clock: Clock,
     ) -> Result<Self, ServerError> {
-        let doors = Doors::open(&config).await?;
+        let doors = Doors::open(&config, &clock).await?;
         let config::DatabaseAccess { options, file: credentials } = access.into();
         let (pool, rotation) = Rotation::pool(options, config.database_connections);
         let audit = match (&config.access.audit_log, config.auth) {
@@ -281,7 +281,10 @@ async fn wait_for_database(pool: &PgPool, clock: &Clock) -> Result<(), SchemaErr
 }
 
 async fn check(pool: &PgPool) -> Result<(), SchemaError> {
-    let mut connection = store::acquire(pool).await?;
+    let mut connection = match store::acquire(pool).await {
+        Ok(connection) => connection,
+        Err(error) => return Err(store::why_none(pool, error).await.into()),
+    };
     schema::check(&mut connection).await?;
     bump(&mut connection).await?;
     Ok(())

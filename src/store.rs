@@ -31,7 +31,7 @@ pub use rows::deleted::Deleted;
 pub use transaction::{Write, end, moment_on, one_moment, rehearse, transact};
 
 use sqlx::{
-    Connection as _,
+    ConnectOptions as _, Connection as _,
     postgres::{PgConnectOptions, PgPool, PgPoolOptions},
 };
 use std::{future::Future, time::Duration};
@@ -95,6 +95,29 @@ pub async fn acquire(pool: &PgPool) -> Result<sqlx::pool::PoolConnection<sqlx::P
 /// A connection of the pool on which a transaction will be begun by whoever holds it.
 pub async fn acquire_whole(pool: &PgPool) -> Result<rotation::Whole, StoreError> {
     acquire(pool).await.map(Into::into)
+}
+
+/// How long to look for a reason.
+const REASON: Duration = Duration::from_secs(2);
+
+/// Why there was no connection, when all that the pool says is that it waited in vain: that nobody listens there it keeps to itself. A
+/// connection is tried for nothing else, so this is for starts and for the loop, whose lines in the log people read, and not for requests.
+pub async fn why_none(pool: &PgPool, error: StoreError) -> StoreError {
+    let StoreError::Database { query, source: sqlx::Error::PoolTimedOut } = error else { return error };
+    if pool.size() > 0 {
+        return error; // they are all busy
+    }
+    let options = pool.connect_options();
+    let source = match tokio::time::timeout(REASON, options.connect()).await {
+        Ok(Err(sqlx::Error::Io(reason))) => {
+            let socket = options.get_socket().map(|socket| socket.display().to_string());
+            let at = socket.unwrap_or_else(|| format!("{}:{}", options.get_host(), options.get_port()));
+            sqlx::Error::Io(std::io::Error::new(reason.kind(), format!("{at}: {reason}")))
+        }
+        Ok(Err(reason)) => reason,
+        Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
+    };
+    StoreError::Database { query, source }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::support::{
     api::{Api, file, settings},
+    moorline::Shell,
     until::until,
 };
 use moorline::{
@@ -19,6 +20,33 @@ const DATABASE: &str = "moorline";
 async fn start(dir: &Path) -> Embedded {
     let settings = [("max_connections".to_owned(), "60".to_owned())].to_vec();
     embedded::start(Options { data_dir: dir.to_owned(), pg_bin: None, ephemeral: false, settings }).await.unwrap()
+}
+
+/// What is read at three in the morning: where, and why not, once.
+#[tokio::test]
+async fn who_cannot_reach_the_database_says_where_it_is_and_why_not_and_says_it_once() {
+    let shell = Shell::bare();
+    let nobody = "postgres://moorline:secret@127.0.0.1:1/moorline";
+    let said = shell.run(&["migrate", "--database-url", nobody]).await.err(1);
+    assert!(said.contains("127.0.0.1:1: ") && !said.contains("secret"), "{said}");
+    assert_eq!(said.matches("Connection refused").count(), 1, "{said}");
+    let said = shell.run(&["migrate", "--database-url-file", "/nowhere"]).await.err(1);
+    assert!(said.contains("reading /nowhere") && said.matches("No such file").count() == 1, "{said}");
+
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = shell.program(Path::new(env!("CARGO_BIN_EXE_moorline")));
+    let mut serving = command
+        .args(["serve", "--listen", "127.0.0.1:0", "--database-url", nobody])
+        .stderr(log.reopen().unwrap())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    until("it says why it waits", || async {
+        let said = std::fs::read_to_string(log.path()).unwrap();
+        said.lines().any(|line| line.contains("waiting for it") && line.contains("127.0.0.1:1: Connection refused")).then_some(())
+    })
+    .await;
+    serving.kill().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,7 +14,11 @@ use std::{
 
 /// The fields of docs/logs.md, with the types that each may have.
 fn documented() -> BTreeMap<String, String> {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/logs.md")).unwrap();
+    of_page(&fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/logs.md")).unwrap())
+}
+
+/// Those of such a page.
+pub fn of_page(text: &str) -> BTreeMap<String, String> {
     let rows = text.lines().filter(|line| line.starts_with("| `") && line.split('|').count() == 5);
     let mut all = BTreeMap::new();
     for row in rows {

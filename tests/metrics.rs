@@ -40,7 +40,11 @@ fn exposed(text: &str) -> BTreeMap<String, Shape> {
 
 /// What docs/metrics.md says there is.
 pub fn documented() -> BTreeMap<String, Shape> {
-    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap();
+    of_page(&fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md")).unwrap())
+}
+
+/// What such a page says there is.
+pub fn of_page(text: &str) -> BTreeMap<String, Shape> {
     let rows = text.lines().filter(|line| line.starts_with("| `")).map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
     rows.map(|cells| {
         let [_, name, kind, labels, meaning, action, _] = cells[..] else {
@@ -72,6 +76,9 @@ async fn what_a_real_server_exposes_is_what_the_page_on_metrics_says_and_nothing
     METRICS.query("db.none", std::time::Duration::ZERO, false);
     METRICS.reconcile_failed(moorline::metrics::Controller::Chats, "conflict");
     METRICS.removed("blobs", 0);
+    // And what there is with TLS.
+    METRICS.reloaded("tls_certificate", "refused");
+    METRICS.certificate(Some((jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::UNIX_EPOCH)));
     let mut all = exposed(&text);
     for (name, shape) in exposed(&METRICS.text(Format::Prometheus)) {
         let known = all.entry(name).or_insert_with(|| shape.clone());

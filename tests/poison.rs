@@ -174,6 +174,83 @@ async fn a_chat_that_cannot_be_written_at_all_does_not_keep_its_agents_news_from
 }
 
 #[tokio::test]
+async fn an_agent_that_cannot_tell_every_chat_says_so_until_it_can_and_not_by_turns() {
+    for page in [1, 2] {
+        let db = database().await;
+        let mut world = World::new(db.pool.clone());
+        let ahead = with_clock(&mut world);
+        world.reconciler = world.reconciler.clone().with_batch(page);
+        let mut agent = world.agent("ws-1").running().await;
+        agent.push(vec![file("AGENTS.md", "one")]).await;
+        for chat in ["a", "bad", "c", "d"] {
+            world.chat(chat).of_agent("ws-1").create().await;
+        }
+        world.settle().await;
+        db.pool.execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (name <> 'bad') NOT VALID").await.expect("a constraint");
+        agent.push(vec![file("AGENTS.md", "two")]).await;
+        let laps = async |range: std::ops::Range<i64>| {
+            let mut said = Vec::new();
+            for lap in range {
+                ahead.0.store(lap * 600, Ordering::SeqCst);
+                world.settle().await;
+                let agent = world.look_at_agent("ws-1").await.expect("the agent").agent;
+                let stalled = agent.conditions.get(ConditionType::Stalled).map(|stalled| stalled.since);
+                said.push((stalled, agent.conditions.get(ConditionType::Reconciling).is_some(), agent.meta.rv));
+            }
+            said
+        };
+        let first = laps(0..6).await;
+        let (stalled, reconciling, version) = *first.last().expect("some laps");
+        assert!(stalled.is_some() && !reconciling, "pages of {page}: {first:?}");
+        let later = laps(6..12).await;
+        assert_eq!(later, vec![(stalled, false, version); 6], "pages of {page}: what does not change is not written again");
+        // Of a push in between too, which makes the agent try at once.
+        agent.push(vec![file("AGENTS.md", "three")]).await;
+        let news = laps(12..13).await;
+        assert_eq!((news[0].0, news[0].1), (stalled, false), "pages of {page}");
+        let failures = world.look_at_agent("ws-1").await.expect("the agent").agent.progress.attempts;
+        laps(13..16).await;
+        let more = world.look_at_agent("ws-1").await.expect("the agent").agent.progress.attempts;
+        assert!(more > failures && failures > 0, "pages of {page}: {failures}, then {more}: it waits longer each time");
+
+        db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
+        let mended = laps(16..18).await;
+        assert_eq!((mended[1].0, mended[1].1), (None, false), "pages of {page}");
+        let agent = world.look_at_agent("ws-1").await.expect("the agent").agent.progress;
+        assert_eq!((agent.attempts, agent.converged_revision), (0, agent.revision), "pages of {page}");
+        for chat in ["a", "bad", "c", "d"] {
+            assert!(world.look(chat).await.chat.dirty_since.is_some(), "pages of {page}: {chat}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chat_that_is_stalled_stays_so_while_its_agents_news_are_told_to_it() {
+    let db = database().await;
+    let mut world = World::new(db.pool.clone());
+    let ahead = with_clock(&mut world);
+    let mut agent = world.agent("ws-1").running().await;
+    // What tells it the news can be written; what converges it cannot.
+    db.pool.execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (converged_revision = 0)").await.expect("a constraint");
+    world.chat("bad").of_agent("ws-1").create().await;
+    for lap in 0..4 {
+        ahead.0.store(lap * 600, Ordering::SeqCst);
+        world.settle().await;
+    }
+    let stalled = world.look("bad").await.chat.conditions.get(ConditionType::Stalled).expect("Stalled").since;
+    agent.push(vec![file("AGENTS.md", "one")]).await;
+    world.settle().await;
+    let told = world.look("bad").await.chat;
+    assert!(told.pin.is_some(), "the news are told");
+    assert_eq!(told.conditions.get(ConditionType::Stalled).expect("Stalled").since, stalled, "and it is as stuck as before");
+    assert!(told.conditions.get(ConditionType::Reconciling).is_none());
+    db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
+    ahead.0.store(3_600, Ordering::SeqCst);
+    world.settle().await;
+    assert!(world.look("bad").await.chat.conditions.get(ConditionType::Stalled).is_none());
+}
+
+#[tokio::test]
 async fn a_row_that_cannot_be_read_is_set_aside_alone() {
     let db = database().await;
     let world = World::new(db.pool.clone());

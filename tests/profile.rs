@@ -1,8 +1,10 @@
 //! A profile says where the process spends its processor time, to those who may know.
 
 use crate::support::{
+    envtest::ControlPlane,
     postgres::database,
     serve::{Client, Replica},
+    until::until,
     wire::{Value, fields, messages},
 };
 use std::fs;
@@ -56,4 +58,30 @@ async fn a_profile_of_a_busy_server_names_what_it_does_and_is_for_masters_only()
             [1, 2].iter().map(|field| texts[usize::try_from(numbers(kind, *field)[0]).unwrap()].as_str()).collect();
         assert!(names == ["samples", "count"] || names == ["cpu", "nanoseconds"], "{names:?}");
     }
+}
+
+#[tokio::test]
+async fn in_a_cluster_it_is_for_whom_rbac_lets_get_its_path() {
+    let cluster = ControlPlane::shared().await;
+    let namespace = cluster.namespace_of_its_own().await;
+    let moorline = cluster.user(&namespace, "moorline", &crate::security::delegator()).await;
+    let place = tempfile::tempdir().unwrap();
+    let kubeconfig = place.path().join("kubeconfig");
+    fs::write(&kubeconfig, cluster.access(&namespace).of(&moorline).kubeconfig()).unwrap();
+    let db = database().await;
+    let flags = ["--auth=kubernetes", "--kubernetes=off", "--auth-deny-ttl=1s", "--kubeconfig", kubeconfig.to_str().unwrap()];
+    let replica = Replica::start(&db, &flags).await;
+    let everything = serde_json::json!([{"apiGroups": ["moorline.dev"], "resources": ["*"], "verbs": ["*"]}]);
+    let user = cluster.user(&namespace, "profiler", &everything).await;
+    let token = cluster.token_for(&user, "moorline").await;
+    let http = reqwest::Client::new();
+    let url = format!("{}/debug/pprof/profile?seconds=1", replica.url);
+    let ask = || async { http.get(&url).bearer_auth(&token).send().await.unwrap() };
+    let refused = ask().await;
+    assert_eq!(refused.status().as_u16(), 403);
+    let told = refused.text().await.unwrap();
+    assert!(told.contains("cannot get path \\\"/debug/pprof/profile\\\""), "{told}");
+    let path = serde_json::json!([{"nonResourceURLs": ["/debug/pprof/*"], "verbs": ["get"]}]);
+    cluster.allow(&user, &path).await;
+    until("the right is there", || async { (ask().await.status().as_u16() == 200).then_some(()) }).await;
 }

@@ -159,8 +159,12 @@ fn every_query_reads_metrics_that_there_are() {
 }
 
 /// What is for a person who asks for it.
-const UNSEEN: [&str; 3] =
-    ["moorline_horizon_lag_transactions", "workqueue_unfinished_work_seconds", "workqueue_work_duration_seconds"];
+const UNSEEN: [&str; 4] = [
+    "moorline_horizon_lag_transactions",
+    "moorline_reloads_total",
+    "workqueue_unfinished_work_seconds",
+    "workqueue_work_duration_seconds",
+];
 
 /// Panels that have nothing to show while all is well.
 const FAILURES: [&str; 5] =

@@ -111,6 +111,8 @@ async fn packing_the_same_program_twice_makes_the_same_archive_with_all_that_bel
         archive.as_str(),
         &format!("moorline-{version}-crds.yaml"),
         &format!("moorline-{version}-openapi.json"),
+        &format!("moorline-{version}.tgz"),
+        &format!("moorline-crds-{version}.tgz"),
         "krew/moorline.yaml",
     ] {
         assert!(sums.lines().any(|line| line.ends_with(&format!("  {file}"))), "{file}: {sums}");

@@ -3,6 +3,8 @@
 
 use crate::support::{
     api::{Api, BASE, Caller, file, settings},
+    cluster::Front,
+    envtest::ControlPlane,
     postgres::database,
     serve::Replica,
     stream::Watch,
@@ -56,6 +58,25 @@ async fn an_api_replica_and_a_controller_replica_converge_together() {
     }
     assert_eq!(back.terminate().await, Some(0));
     assert_eq!(front.terminate().await, Some(0));
+}
+
+/// Alerts take the least of some of these over all replicas: one that has no front must not say that its front is not ready.
+#[tokio::test]
+async fn a_replica_without_the_loop_measures_no_front_even_if_it_is_told_of_a_cluster() {
+    let with = Front::start(ControlPlane::shared().await, &[]).await;
+    let api = with.another(&["--role=api"]).await;
+    let without = Caller::new(&api.url);
+    let gauges = ["moorline_kubernetes_ready", "moorline_kubernetes_watch_silent_seconds", "leader_election_master_status"];
+    until("whoever has the front measures it", || async {
+        let text = with.metrics_text(None).await.1;
+        gauges.iter().all(|gauge| text.lines().any(|line| line.starts_with(gauge))).then_some(())
+    })
+    .await;
+    let text = without.get("/metrics").await.text;
+    assert!(text.contains("moorline_database_up 1"), "{text}");
+    for gauge in gauges {
+        assert!(!text.lines().any(|line| line.starts_with(gauge)), "{gauge}: {text}");
+    }
 }
 
 #[tokio::test]

@@ -99,6 +99,28 @@ async fn a_schema_that_is_absent_older_newer_or_damaged_is_refused_and_says_whic
 }
 
 #[tokio::test]
+async fn a_schema_that_lacks_a_migration_in_the_middle_is_refused_at_the_start_and_by_migrate_and_is_not_patched_up() {
+    let db = database().await;
+    let last = schema::needed();
+    for (left_out, found) in [(3, last), (last - 1, last)] {
+        let changed = "DELETE FROM _sqlx_migrations WHERE version = $1";
+        sqlx::query(changed).bind(left_out).execute(&db.pool).await.expect("another history");
+        let refused = schema::check(&mut db.pool.acquire().await.expect("a connection")).await.expect_err("refused").to_string();
+        let lowest = 3;
+        assert!(refused.contains(&format!("migration {lowest} was never applied")), "{left_out}: {refused}");
+        assert!(refused.contains(&format!("though {found} was")), "{left_out}: {refused}");
+    }
+    let before = names(&db, "SELECT version::text FROM _sqlx_migrations ORDER BY version").await;
+    let migrated = schema::migrate(&db.pool, false).await;
+    assert!(matches!(migrated, Err(SchemaError::Gap { version: 3, .. })), "{migrated:?}");
+    assert_eq!(names(&db, "SELECT version::text FROM _sqlx_migrations ORDER BY version").await, before);
+    // Of a schema that is older besides, the gap is what counts: migrating would not mend it.
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = $1").bind(last).execute(&db.pool).await.expect("another history");
+    let refused = schema::check(&mut db.pool.acquire().await.expect("a connection")).await;
+    assert!(matches!(refused, Err(SchemaError::Gap { version: 3, .. })), "{refused:?}");
+}
+
+#[tokio::test]
 async fn a_copy_of_the_database_begins_a_new_epoch_once_and_versions_go_on_rising() {
     let db = database().await; // a TEMPLATE copy, whose support has bumped it already
     let world = World::new(db.pool.clone());

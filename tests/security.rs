@@ -10,6 +10,8 @@ use crate::support::until::until;
 use matrix::{DEEDS, Deed, ROLES, Whose};
 use serde_json::json;
 use std::fs;
+#[cfg(feature = "profile")]
+pub use world::delegator;
 use world::{BODY, NAME, World};
 
 #[test]

@@ -5,6 +5,7 @@ use crate::support::{
     certificates::{Authority, Pair},
     moorline::Shell,
     postgres::database,
+    serve::Replica,
     stream::Watch,
     until::until,
 };
@@ -105,6 +106,53 @@ async fn a_certificate_is_replaced_while_watches_go_on_and_a_broken_one_is_not_t
         assert!(told.starts_with("MODIFIED"), "{told}");
     }
     assert_eq!(newcomer.get("/livez").await.status, 200, "probes are answered there too");
+}
+
+/// A gauge of this process; none while it is not exposed.
+async fn gauge(probes: &Caller, name: &str) -> Option<i64> {
+    let text = probes.get("/metrics").await.text;
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// A real process, for what is measured is of a process.
+#[tokio::test]
+async fn when_the_certificate_expires_is_measured_and_that_it_has_is_an_error_in_the_log() {
+    let (db, authority) = (database().await, Authority::new("an authority for servers"));
+    let until_2035 = authority.server_until(&["localhost"], 2035);
+    let mounted = Mounted::new(&until_2035);
+    let (crt, key) = (mounted.0.path().join("tls.crt"), mounted.0.path().join("tls.key"));
+    let health = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().to_string();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let flags = [
+        "--log-format=json",
+        "--health-listen",
+        &health,
+        "--tls-cert-file",
+        crt.to_str().unwrap(),
+        "--tls-key-file",
+        key.to_str().unwrap(),
+    ];
+    let replica = Replica::telling(&db.url, &flags, log.reopen().unwrap().into()).await;
+    let probes = Caller::new(&format!("http://{health}"));
+    let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_second();
+    let expiry = "moorline_tls_certificate_expiry_timestamp_seconds ";
+    assert_eq!(gauge(&probes, expiry).await, Some(at("2035-01-01T00:00:00Z")));
+    assert_eq!(gauge(&probes, "moorline_tls_certificate_not_before_timestamp_seconds ").await, Some(at("2020-01-01T00:00:00Z")));
+    let refused = "moorline_file_refused{what=\"tls_certificate\"} ";
+    assert_eq!(gauge(&probes, refused).await, None);
+
+    // What is refused is said for as long as it is so, and not only when it is noticed.
+    mounted.swap("1", &Pair { key: "no key".into(), ..until_2035.clone() });
+    until("a broken one is refused", || async { (gauge(&probes, refused).await == Some(1)).then_some(()) }).await;
+    assert_eq!(gauge(&probes, expiry).await, Some(at("2035-01-01T00:00:00Z")), "of the one that is shown");
+    // One that is over is better than none.
+    mounted.swap("2", &authority.server_until(&["localhost"], 2021));
+    until("it is shown", || async { (gauge(&probes, expiry).await == Some(at("2021-01-01T00:00:00Z"))).then_some(()) }).await;
+    assert_eq!(gauge(&probes, refused).await, Some(0));
+    let told = fs::read_to_string(log.path()).unwrap();
+    let line = told.lines().find(|line| line.contains("has expired")).unwrap_or_else(|| panic!("{told}"));
+    assert!(line.contains("\"level\":\"ERROR\"") && line.contains("\"until\":\"2021-01-01T00:00:00Z\""), "{line}");
+    assert_eq!(replica.terminate().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -43,7 +43,7 @@ pub async fn run(args: DiffArgs) -> anyhow::Result<ExitCode> {
         Ok(true) if args.exit_code => Ok(ExitCode::from(DIFFERS)),
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(error) if args.exit_code && super::exit::code(&error) == super::exit::FAILED => {
-            eprintln!("moorline: {error:#}");
+            eprintln!("moorline: {}", crate::telemetry::reasons(&*error));
             Ok(ExitCode::from(TROUBLE))
         }
         Err(error) => Err(error),

@@ -1,6 +1,6 @@
 //! What a command's exit code says. docs/cli.md tells people; a test holds the two together.
 
-use crate::client::CallError;
+use crate::{client::CallError, telemetry::reasons};
 use std::{io, process::ExitCode};
 
 /// Some of it, or all of it, failed; standard error says what.
@@ -31,7 +31,7 @@ pub fn tell(error: &anyhow::Error) -> ExitCode {
         // Whoever read has enough: `moorline get chats | head`.
         return ExitCode::SUCCESS;
     }
-    eprintln!("moorline: {error:#}");
+    eprintln!("moorline: {}", reasons(&**error));
     ExitCode::from(code(error))
 }
 

@@ -1,13 +1,18 @@
 //! Certificates that are replaced while we serve.
 //!
 //! A new handshake gets the newest pair that is any good; connections that are there go on with theirs. A pair that cannot be
-//! read, or whose key is not that of its certificate, is refused with a line in the log, and the one before stays in use. What it
-//! does not: look at dates or names. Whether a certificate is to be trusted is its clients' to say.
+//! read, or whose key is not that of its certificate, is refused with a line in the log, and the one before stays in use. Its dates are measured, and
+//! one that is past them is served all the same, with an error in the log: no certificate at all would help nobody. What it does
+//! not: look at names. Whether a certificate is to be trusted is its clients' to say.
+
+mod dates;
 
 use crate::{
+    clock::Clock,
     metrics::METRICS,
     watched::{Contents, Unreadable, Watched},
 };
+pub use dates::Dates;
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -73,18 +78,20 @@ impl ResolvesServerCert for Current {
 }
 
 /// A certificate and its key, in files that may be replaced.
-#[derive(Debug)]
 pub struct Certificates {
     files: Watched,
     current: Arc<Current>,
+    clock: Clock,
 }
 
 impl Certificates {
     /// Reads them.
-    pub fn open(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+    pub fn open(certificate: &Path, key: &Path, clock: Clock) -> Result<Self, TlsError> {
         let (files, contents) = Watched::open(&[certificate, key])?;
-        let current = Arc::new(Current(RwLock::new(Arc::new(pair(&files, &contents)?))));
-        Ok(Self { files, current })
+        let pair = pair(&files, &contents)?;
+        measure(&pair, &clock);
+        let current = Arc::new(Current(RwLock::new(Arc::new(pair))));
+        Ok(Self { files, current, clock })
     }
 
     /// What makes TLS of a connection, always with the newest pair.
@@ -102,6 +109,7 @@ impl Certificates {
             let changed = tokio::select! { () = stop.cancelled() => return, changed = self.files.changed() => changed };
             match changed.map_err(TlsError::from).and_then(|contents| pair(&self.files, &contents)) {
                 Ok(pair) => {
+                    measure(&pair, &self.clock);
                     *self.current.0.write().expect("no holder of this lock panics") = Arc::new(pair);
                     METRICS.reloaded(WHAT, "ok");
                     tracing::info!("the serving certificate was replaced; new connections get the new one");
@@ -112,6 +120,22 @@ impl Certificates {
                 }
             }
         }
+    }
+}
+
+/// Says until when a pair is good that is in use from now on.
+fn measure(pair: &CertifiedKey, clock: &Clock) {
+    let dates = Dates::of(&pair.cert);
+    METRICS.certificate(dates.map(|dates| (dates.from, dates.until)));
+    match dates {
+        Some(Dates { from: _, until }) if until <= clock.now() => {
+            tracing::error!(%until, "the serving certificate has expired, and clients refuse it: replace it");
+        }
+        Some(Dates { from, until: _ }) if from > clock.now() => {
+            tracing::error!(%from, "the serving certificate is not good yet, and clients refuse it: look at its dates and at this machine's clock");
+        }
+        Some(_) => {}
+        None => tracing::warn!("the dates of the serving certificate cannot be read; nobody is told before it expires"),
     }
 }
 

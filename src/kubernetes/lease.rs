@@ -356,7 +356,7 @@ impl Told {
 
     fn failed(&mut self, error: &LookError) {
         if !self.failing {
-            tracing::warn!(%error, "the lease could not be looked at; it is tried again");
+            tracing::warn!(error = crate::telemetry::reasons(error), "the lease could not be looked at; it is tried again");
         }
         self.failing = true;
     }

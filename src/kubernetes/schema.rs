@@ -137,7 +137,7 @@ pub async fn wait(cluster: &Cluster, options: &FrontOptions, clock: &Clock, stop
         };
         METRICS.front_ready(matches!(checked, Ok(()) | Err(SchemaError::Forbidden(_)))); // who may not look goes on
         let Err(error) = checked else { break };
-        let text = error.to_string();
+        let text = crate::telemetry::reasons(&error);
         let new = text != said;
         match error {
             SchemaError::Forbidden(_) => {
@@ -167,7 +167,7 @@ pub async fn wait(cluster: &Cluster, options: &FrontOptions, clock: &Clock, stop
                 tracing::warn!("this account may not {verb}: what needs it is left undone");
             }
         }
-        Err(error) => tracing::warn!(%error, "which rights are missing is not known"),
+        Err(error) => tracing::warn!(error = crate::telemetry::reasons(&error), "which rights are missing is not known"),
     }
     true
 }

@@ -121,7 +121,7 @@ impl Shared {
                         }
                         if Instant::now() >= quiet_until {
                             quiet_until = Instant::now() + Duration::from_mins(1);
-                            tracing::warn!(%error, "the {task} failed; it is tried again");
+                            tracing::warn!(error = crate::telemetry::reasons(&error), "the {task} failed; it is tried again");
                         }
                     }
                 }

@@ -3,7 +3,7 @@
 //! Chats that look alike share one outcome: the decision is made once for each distinct look. That is speed; a batch of a
 //! thousand chats that become dirty is decided once.
 
-use super::DriftCache;
+use super::{DriftCache, poison};
 use crate::{
     model::{
         condition::{ConditionPatch, Conditions},
@@ -197,7 +197,7 @@ impl<'a> Decider<'a> {
             PinChange::Move(..) => chat.latest.as_ref(),
             PinChange::Clear => None,
         };
-        let verdicts = of_chat(&ChatAfter {
+        let mut verdicts = of_chat(&ChatAfter {
             facts: after,
             pin: pin.zip(health.map(health_of)),
             target: chat.target,
@@ -205,6 +205,10 @@ impl<'a> Decider<'a> {
             target_phase: chat.target_phase,
             before: &chat.conditions.verdicts(),
         });
+        if self.lane == Lane::Fanout {
+            // It stays due for the other lane, which knows whether what failed is mended.
+            poison::still_fails(&chat.conditions, &mut verdicts);
+        }
         let conditions = chat.conditions.patch(&verdicts, now);
         let refresh_handled = change.refresh == RefreshChange::Handled && facts.refresh_pending;
         let seen = self.lane == Lane::Due && (chat.reconcile_pending || chat.generation_behind);

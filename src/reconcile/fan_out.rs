@@ -270,7 +270,13 @@ async fn end_lap(
             error,
         }),
     };
-    let conditions = agent.conditions.patch(&of_agent(&after), now);
+    let mut verdicts = of_agent(&after);
+    if !whole {
+        // Another lap follows at once, because of news or because this one could not tell every chat. Only the lap that tells all of
+        // them knows that what failed is mended.
+        poison::still_fails(&agent.conditions, &mut verdicts);
+    }
+    let conditions = agent.conditions.patch(&verdicts, now);
     let end = LapEnd { whole, conditions: &conditions, shown: !conditions.is_empty() || agent.echoes() };
     fanout::end_lap(tx, namespace, agent, &end, log).await // writes, and the event
 }

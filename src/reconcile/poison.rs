@@ -7,7 +7,7 @@
 use super::stalled;
 use crate::{
     clock::Clock,
-    model::condition::{ConditionPatch, ConditionType, Conditions, Truth, Verdict, reason, since_key},
+    model::condition::{ConditionPatch, ConditionType, Conditions, Truth, Verdict, Verdicts, reason, since_key},
     store::{
         StoreError, Write,
         converge::{self, Poison},
@@ -117,6 +117,18 @@ fn trying_again(stored: &Conditions, error: &StoreError, now: Timestamp) -> Cond
         verdicts.remove(&ConditionType::Reconciling);
     }
     stored.patch(&verdicts, now)
+}
+
+/// Keeps what was said of failures, for a write that does not show that they are over.
+pub(super) fn still_fails(said: &Conditions, verdicts: &mut Verdicts) {
+    if let Some(stalled) = said.get(ConditionType::Stalled) {
+        verdicts.insert(ConditionType::Stalled, stalled.verdict.clone());
+        verdicts.remove(&ConditionType::Reconciling);
+    } else if let Some(retrying) = said.get(ConditionType::Reconciling)
+        && retrying.verdict.reason == reason::PROGRESSING_WITH_RETRY
+    {
+        verdicts.insert(ConditionType::Reconciling, retrying.verdict.clone());
+    }
 }
 
 /// Says that somebody should look.

@@ -2,6 +2,7 @@
 
 use super::ServerError;
 use crate::{
+    clock::Clock,
     config,
     http::{self, AppState, tls::Certificates},
 };
@@ -35,10 +36,10 @@ pub(super) struct Doors {
 
 impl Doors {
     /// Listens as configured. The first one is where the API is, if there is one.
-    pub(super) async fn open(config: &config::Server) -> Result<Self, ServerError> {
+    pub(super) async fn open(config: &config::Server, clock: &Clock) -> Result<Self, ServerError> {
         let config::Serving { role, health_listen, tls_cert_file, tls_key_file, shutdown_delay: _ } = &config.serving;
         let certificates = match (tls_cert_file, tls_key_file) {
-            (Some(certificate), Some(key)) => Some(Certificates::open(certificate, key)?),
+            (Some(certificate), Some(key)) => Some(Certificates::open(certificate, key, clock.clone())?),
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(ServerError::HalfTls),
         };

@@ -166,13 +166,14 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Du
     })
 }
 
-/// Keeps the place in a lap: what it began with, and the last chat that has been told.
+/// Keeps the place in a lap: what it began with, and the last chat that has been told. How often the lap has failed is not
+/// forgotten: a page that went well says nothing of the one that did not.
 pub async fn advance(tx: &mut PgConnection, namespace: &str, id: Uuid, lap: &Lap, cursor: Uuid) -> Result<(), StoreError> {
     const NAME: &str = "db.agents.advance";
     let Lap { revision, refresh, reconcile, generation } = lap;
     let done = sqlx::query!(
         "UPDATE agents SET fanout_revision = $3, fanout_cursor = $4, fanout_refresh = $5, fanout_reconcile = $6,
-                           fanout_generation = $7, attempts = 0, retry_at = NULL
+                           fanout_generation = $7, retry_at = NULL
          WHERE namespace = $1 AND id = $2",
         namespace,
         id,
@@ -223,7 +224,8 @@ pub async fn pass_over(
 /// How a lap ends.
 #[derive(Clone, Debug)]
 pub struct LapEnd<'a> {
-    /// Nothing changed while it ran, so nobody is left who knows the agent by a former workspace.
+    /// Nothing changed while it ran and every chat was told, so nobody is left who knows the agent by a former workspace, and
+    /// nothing is left that the loop fails on.
     pub whole: bool,
     /// To the conditions.
     pub conditions: &'a ConditionPatch,
@@ -250,7 +252,8 @@ pub async fn end_lap(
     }
     let done = sqlx::query!(
         "UPDATE agents SET converged_revision = $3, fanout_revision = NULL, fanout_cursor = NULL, fanout_refresh = NULL,
-                fanout_reconcile = NULL, fanout_generation = NULL, attempts = 0, retry_at = NULL,
+                fanout_reconcile = NULL, fanout_generation = NULL, retry_at = NULL,
+                attempts = CASE WHEN $4 THEN 0 ELSE attempts END,
                 former_workspaces = CASE WHEN $4 THEN '{}' ELSE former_workspaces END,
                 refresh_handled = $9, reconcile_handled = $10, observed_generation = greatest(observed_generation, $11),
                 conditions = (conditions || $5) - string_to_array($6, ','),

@@ -3,9 +3,18 @@
 use super::{MIGRATOR, error::Named, error::StoreError, log};
 use sqlx::{PgConnection, PgPool};
 
+/// The oldest PostgreSQL that has what our statements use, as servers count: 15.0.
+const SERVER_MIN: u32 = 150_000;
+
 /// Why this binary and this database do not go together.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
+    /// The server is older than our statements.
+    #[error("the database server is PostgreSQL {}.{}, and moorline needs {} or newer", .found / 10_000, .found % 10_000, SERVER_MIN / 10_000)]
+    Server {
+        /// What it is, as servers count.
+        found: u32,
+    },
     /// Nothing of ours is in it.
     #[error("the database has no Moorline schema: run `moorline migrate` (this binary needs version {needed})")]
     Absent {
@@ -36,6 +45,16 @@ pub enum SchemaError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// A migration was left out, though later ones were applied.
+    #[error(
+        "migration {version} was never applied to the database, though {found} was: `moorline migrate` makes no such schema, so somebody has changed it by hand; restore the database or ask for help before going on"
+    )]
+    Gap {
+        /// Which is missing.
+        version: i64,
+        /// The last that was applied.
+        found: i64,
+    },
     /// The migration failed.
     #[error("migrating: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -49,9 +68,11 @@ pub fn needed() -> i64 {
     MIGRATOR.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
-/// Refuses a schema that is newer than this binary knows, or older than it needs.
+/// Refuses a schema that is newer than this binary knows, or older than it needs, or not made by all of the migrations up to its
+/// version as this binary carries them.
 pub async fn check(connection: &mut PgConnection) -> Result<(), SchemaError> {
     let needed = needed();
+    look_at_server(connection.server_version_num())?;
     let present = sqlx::query_scalar!(r#"SELECT to_regclass('_sqlx_migrations') IS NOT NULL AS "present!""#)
         .fetch_one(&mut *connection)
         .named("db.schema.present")
@@ -77,10 +98,21 @@ pub async fn check(connection: &mut PgConnection) -> Result<(), SchemaError> {
             return Err(SchemaError::Damaged { version: *version, what: "is not the one that this binary carries" });
         }
     }
-    match found.cmp(&needed) {
-        std::cmp::Ordering::Less => Err(SchemaError::TooOld { found, needed }),
-        std::cmp::Ordering::Greater => Err(SchemaError::TooNew { found, known: needed }),
-        std::cmp::Ordering::Equal => Ok(()),
+    if found > needed {
+        return Err(SchemaError::TooNew { found, known: needed });
+    }
+    let mut ours = MIGRATOR.iter().map(|migration| migration.version).filter(|version| *version < found);
+    if let Some(version) = ours.find(|version| applied.iter().all(|(applied, ..)| applied != version)) {
+        return Err(SchemaError::Gap { version, found });
+    }
+    if found < needed { Err(SchemaError::TooOld { found, needed }) } else { Ok(()) }
+}
+
+/// Whoever does not say which version it is, as some poolers, is not refused for that.
+fn look_at_server(version: Option<u32>) -> Result<(), SchemaError> {
+    match version {
+        Some(found) if found < SERVER_MIN => Err(SchemaError::Server { found }),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -98,7 +130,10 @@ pub struct Migrated {
 /// Brings the schema to the version of this binary. A second replica that does so at the same time waits for the first
 /// (sqlx holds an advisory lock). `restored` begins a new epoch of the log even when nothing looks foreign.
 pub async fn migrate(pool: &PgPool, restored: bool) -> Result<Migrated, SchemaError> {
-    let mut connection = pool.acquire().named("db.schema.acquire").await?;
+    let mut connection = match pool.acquire().named("db.schema.acquire").await {
+        Ok(connection) => connection,
+        Err(error) => return Err(super::why_none(pool, error).await.into()),
+    };
     let from = match check(&mut connection).await {
         Ok(()) => Some(needed()),
         Err(SchemaError::Absent { .. }) => None,
@@ -113,4 +148,18 @@ pub async fn migrate(pool: &PgPool, restored: bool) -> Result<Migrated, SchemaEr
     // The session's settings are not those of the pool any more.
     let _ = connection.detach();
     Ok(Migrated { from, to: needed(), new_epoch })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_too_old_is_told_and_one_that_does_not_say_is_let_be() {
+        let refused = look_at_server(Some(140_012)).expect_err("too old").to_string();
+        assert_eq!(refused, "the database server is PostgreSQL 14.12, and moorline needs 15 or newer");
+        for fine in [Some(150_000), Some(180_001), None] {
+            assert!(look_at_server(fine).is_ok(), "{fine:?}");
+        }
+    }
 }

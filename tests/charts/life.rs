@@ -42,13 +42,20 @@ async fn migrated(control_plane: &ControlPlane, image: &str, well: bool) {
     control_plane.send("PATCH", &format!("{JOB}/status"), Some(&json!({"status": status}))).await.unwrap();
 }
 
-/// The next version of the chart.
+/// The next version of the chart, with a value that the one before does not have.
 fn next(folder: &Path) -> String {
     let copied = std::process::Command::new("cp").arg("-R").arg(repository().join(MOORLINE)).arg(folder).status().unwrap();
     assert!(copied.success());
     let chart = folder.join("moorline");
     let text = fs::read_to_string(chart.join("Chart.yaml")).unwrap();
     fs::write(chart.join("Chart.yaml"), text.replace(concat!("ersion: ", env!("CARGO_PKG_VERSION")), "ersion: 99.0.0")).unwrap();
+    let values = fs::read_to_string(chart.join("values.yaml")).unwrap();
+    fs::write(chart.join("values.yaml"), format!("{values}\nfresh:\n  one: two\n")).unwrap();
+    let mut schema: Value = serde_json::from_slice(&fs::read(chart.join("values.schema.json")).unwrap()).unwrap();
+    schema["properties"]["fresh"] = json!({"type": "object"});
+    fs::write(chart.join("values.schema.json"), schema.to_string()).unwrap();
+    let fresh = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: fresh}\ndata: {one: {{ .Values.fresh.one }}}\n";
+    fs::write(chart.join("templates/fresh.yaml"), fresh).unwrap();
     chart.to_str().unwrap().to_owned()
 }
 
@@ -98,7 +105,20 @@ async fn a_release_is_installed_upgraded_and_uninstalled_and_leaves_what_the_doc
     upgraded.out();
     assert_eq!(runs().await, tag);
 
-    // To another version, with another shape, and to and fro.
+    // To another version as docs/install.md has it: with the values of the release, and the new chart's defaults for what is new.
+    let page = fs::read_to_string(repository().join("docs/install.md")).unwrap();
+    assert!(
+        page.contains(" --reset-then-reuse-values") && !page.contains(" --reuse-values"),
+        "docs/install.md tells another way"
+    );
+    let kept = ["upgrade", "moorline", &next, "--namespace", NAMESPACE, "--reset-then-reuse-values", "--timeout", "60s"];
+    let (upgraded, ()) = tokio::join!(helm.run(&kept), migrated(&control_plane, &tag, true));
+    upgraded.out();
+    assert_eq!(runs().await, tag, "what was said of the release is kept");
+    let fresh = control_plane.send("GET", &format!("/api/v1/namespaces/{NAMESPACE}/configmaps/fresh"), None).await.unwrap();
+    assert_eq!(fresh["data"]["one"], "two", "and what is new has its default");
+
+    // With another shape, and to and fro.
     let apart = values(json!({"roles": "apart", "kubernetes": {"watchNamespaces": ["team-a"]}, "migrations": {"mode": "none"}}));
     run("upgrade", &next, &apart).await.out();
     for (name, is) in [("moorline", false), ("moorline-api", true), ("moorline-controller", true)] {

@@ -3,7 +3,7 @@
 use super::matrix;
 use crate::support::{
     envtest::ControlPlane,
-    helm::{DEFINITIONS, Helm, MOORLINE, objects, of_kind},
+    helm::{DEFINITIONS, Helm, MOORLINE, objects, of_kind, repository},
 };
 use serde_json::{Value, json};
 
@@ -65,6 +65,27 @@ async fn what_cannot_be_meant_is_refused_by_name() {
     }
     let said = helm.fed(&["template", "crds", DEFINITIONS, "--values", "-"], r#"{"kep": true}"#).await.err();
     assert!(said.contains("additional properties 'kep' not allowed"), "{said}");
+}
+
+/// What the definitions need is what the charts ask for, and what the pages say.
+#[tokio::test]
+async fn a_cluster_that_is_too_old_for_the_definitions_is_refused_by_both_charts() {
+    let render = async |chart: &str, version: &str| {
+        let values = matrix::with(&json!({})).to_string();
+        let args = ["template", "moorline", chart, "--kube-version", version, "--values", "-"];
+        let values = if chart == MOORLINE { values } else { "{}".to_owned() };
+        Helm::alone().fed(&args, &values).await
+    };
+    for chart in [MOORLINE, DEFINITIONS] {
+        let refused = render(chart, "1.31.9").await.err();
+        assert!(refused.contains("requires kubeVersion: >=1.32.0-0"), "{chart}: {refused}");
+        render(chart, "1.32.0").await.out();
+    }
+    for page in ["install.md", "compatibility.md", "crds.md"] {
+        let text = std::fs::read_to_string(repository().join("docs").join(page)).unwrap();
+        assert!(text.contains("1.32 or newer"), "docs/{page} says another version");
+        assert!(!text.contains("1.29"), "docs/{page} says another version too");
+    }
 }
 
 /// The schema says something of every value that there is, and there is a default for all that it names: a value that is

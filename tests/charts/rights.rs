@@ -3,8 +3,10 @@
 
 use super::matrix;
 use crate::support::{
-    envtest::ControlPlane,
+    envtest::{Audit, ControlPlane},
     helm::{Helm, args, of_kind},
+    postgres::database,
+    serve::Replica,
     until::until,
 };
 use clap::{CommandFactory as _, Parser};
@@ -128,7 +130,19 @@ fn each(namespace: Option<&str>, of: &str, rule: &Value) -> Vec<Right> {
 }
 
 impl Right {
-    fn explained(&self) -> bool {
+    /// Whether a request needs it.
+    pub fn is_needed_for(&self, request: &Audit) -> bool {
+        (&self.verb, &self.resource) == (&request.verb, &request.resource)
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == request.namespace)
+            && self.name.as_ref().is_none_or(|name| *name == request.name)
+    }
+
+    /// As `verb resource`.
+    pub fn short(&self) -> String {
+        format!("{} {}", self.verb, self.resource)
+    }
+
+    pub fn explained(&self) -> bool {
         EXPLAINED.iter().any(|(verb, group, resource, _)| {
             (self.verb.as_str(), self.group.as_str(), self.resource.as_str()) == (*verb, *group, *resource)
                 && self.namespace.is_none()
@@ -228,5 +242,42 @@ async fn accounts_have_rights_for_what_they_do_only() {
             _ => Some("team-a"),
         };
         assert_eq!(place, expected, "{right:?}");
+    }
+}
+
+/// What [`EXPLAINED`] says: each of the two reviews taken away, nobody can be let in.
+#[tokio::test]
+async fn without_the_right_to_either_review_nobody_is_let_in() {
+    let control_plane = ControlPlane::shared().await;
+    let namespace = control_plane.namespace_of_its_own().await;
+    let release = Release::of(control_plane, &namespace, &json!({"kubernetes": {"enabled": false}})).await;
+    let rights = release.rights("moorline");
+    assert_eq!(rights.iter().map(Right::short).collect::<Vec<_>>(), ["create tokenreviews", "create subjectaccessreviews"]);
+    let (db, home) = (database().await, tempfile::tempdir().unwrap());
+    let kubeconfig = home.path().join("kubeconfig");
+    let moorline = control_plane.access(&namespace).with_token(&release.token("moorline").await);
+    std::fs::write(&kubeconfig, moorline.kubeconfig()).unwrap();
+    let flags = ["--auth=kubernetes", "--kubernetes=off", "--kubeconfig", kubeconfig.to_str().unwrap()];
+    let short = ["--auth-token-ttl=1s", "--auth-allow-ttl=1s", "--auth-deny-ttl=1s"];
+    let replica = Replica::start(&db, &[&flags[..], &short].concat()).await;
+    let viewer = json!([{"apiGroups": ["moorline.dev"], "resources": ["chats"], "verbs": ["list"]}]);
+    let viewer = control_plane.user(&namespace, "viewer", &viewer).await;
+    let token = control_plane.token_for(&viewer, "moorline").await;
+    let (http, url) = (reqwest::Client::new(), format!("{}/apis/moorline.dev/v1alpha1/chats", replica.url));
+    let answered = async |code: u16| {
+        until(&format!("the list is answered with {code}"), || async {
+            let answer = http.get(&url).bearer_auth(&token).send().await.unwrap();
+            (answer.status().as_u16() == code).then_some(())
+        })
+        .await;
+    };
+    answered(200).await;
+    for index in 0..rights.len() {
+        let mut without = rights.clone();
+        let taken = without.remove(index);
+        release.give(&taken, &without).await;
+        answered(503).await;
+        release.give(&taken, &rights).await;
+        answered(200).await;
     }
 }

@@ -147,3 +147,19 @@ fn the_charts_are_of_the_version_of_the_binary() {
         assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
     }
 }
+
+#[tokio::test]
+async fn the_runbook_of_an_alert_is_at_the_place_that_a_value_names() {
+    let url = "https://docs.example/moorline/operations.html";
+    let rule = json!({"enabled": true, "renderMode": "alwaysRender", "runbookUrl": url});
+    let objects = Helm::alone().objects("ns", &matrix::with(&json!({"metrics": {"prometheusRule": rule}}))).await;
+    let rule = objects.iter().find(|object| object["kind"] == "PrometheusRule").unwrap();
+    let groups = rule["spec"]["groups"].as_array().unwrap().iter();
+    let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
+    let alerts: Vec<&Value> = rules.filter(|rule| rule["alert"].is_string()).collect();
+    assert!(alerts.len() > 20);
+    for alert in alerts {
+        let name = alert["alert"].as_str().unwrap().to_lowercase();
+        assert_eq!(alert["annotations"]["runbook_url"], format!("{url}#{name}"), "{alert}");
+    }
+}

@@ -1,6 +1,8 @@
 //! Authorities of our own, and the certificates that they sign.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
 
 /// An authority that nobody trusts who is not told to.
 pub struct Authority {
@@ -33,16 +35,34 @@ impl Authority {
         self.sign("server", names, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// The same, good from 2020 until this year begins.
+    pub fn server_until(&self, names: &[&str], year: i32) -> Pair {
+        self.sign_from_to("server", names, ExtendedKeyUsagePurpose::ServerAuth, Some((2020, year)))
+    }
+
     /// A certificate for a client, whose common name is this.
     pub fn client(&self, name: &str) -> Pair {
         self.sign(name, &[], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     fn sign(&self, common_name: &str, names: &[&str], purpose: ExtendedKeyUsagePurpose) -> Pair {
+        self.sign_from_to(common_name, names, purpose, None)
+    }
+
+    fn sign_from_to(
+        &self,
+        common_name: &str,
+        names: &[&str],
+        purpose: ExtendedKeyUsagePurpose,
+        years: Option<(i32, i32)>,
+    ) -> Pair {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         params.distinguished_name.push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![purpose];
+        if let Some((from, until)) = years {
+            (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1));
+        }
         Pair { certificate: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
     }
 }

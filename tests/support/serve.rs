@@ -62,8 +62,11 @@ impl Replica {
             .expect("moorline serve");
         let replica = Self { child, url: format!("http://127.0.0.1:{port}") };
         let client = Client::new();
+        // In clear, where there is such a place.
+        let probes = flags.iter().position(|flag| *flag == "--health-listen").and_then(|at| flags.get(at + 1));
+        let probes = probes.map_or_else(|| replica.url.clone(), |address| format!("http://{address}"));
         until("the replica is ready", || async {
-            let answer = client.http.get(format!("{}/readyz", replica.url)).send().await.ok()?;
+            let answer = client.http.get(format!("{probes}/readyz")).send().await.ok()?;
             answer.status().is_success().then_some(())
         })
         .await;

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
-    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    authorization::v1::{NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
 };
 use kube::{
     Api, Client,
@@ -91,6 +91,15 @@ pub struct Deed {
     pub name: String,
 }
 
+/// What is asked about somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Question {
+    /// Whether they may do this with objects.
+    Deed(Deed),
+    /// Whether they may get this path, which is no object's.
+    Path(&'static str),
+}
+
 /// What is asked of a cluster, and what it said.
 #[derive(Debug)]
 pub struct Reviews {
@@ -99,7 +108,7 @@ pub struct Reviews {
     audience: String,
     times: Times,
     tokens: Cache<[u8; 32], Option<Arc<Subject>>>,
-    rights: Cache<([u8; 32], Deed), bool>,
+    rights: Cache<([u8; 32], Question), bool>,
 }
 
 /// A client; it has no `Debug`.
@@ -146,11 +155,11 @@ impl Reviews {
 
     /// Whether somebody may do something, if that is known without asking.
     pub fn known(&self, subject: &Subject, deed: &Deed) -> Option<bool> {
-        let whole = self.rights.known(&(subject.digest, of_all(deed))).map(|answer| answer.value);
+        let whole = self.rights.known(&(subject.digest, Question::Deed(of_all(deed)))).map(|answer| answer.value);
         if whole == Some(true) || deed.name.is_empty() {
             return whole;
         }
-        let named = self.rights.known(&(subject.digest, deed.clone())).map(|answer| answer.value);
+        let named = self.rights.known(&(subject.digest, Question::Deed(deed.clone()))).map(|answer| answer.value);
         if named == Some(true) { named } else { whole.and(named) }
     }
 
@@ -159,17 +168,22 @@ impl Reviews {
     /// It is asked of all objects first, and of the one only when that is refused: most rights are to all, so most answers serve
     /// for every name.
     pub async fn allowed(&self, subject: &Arc<Subject>, deed: &Deed) -> Result<Answer<bool>, Failed> {
-        let whole = self.ask(subject, of_all(deed)).await?;
+        let whole = self.ask(subject, Question::Deed(of_all(deed))).await?;
         if whole.value || deed.name.is_empty() {
             return Ok(whole);
         }
-        self.ask(subject, deed.clone()).await
+        self.ask(subject, Question::Deed(deed.clone())).await
     }
 
-    async fn ask(&self, subject: &Arc<Subject>, deed: Deed) -> Result<Answer<bool>, Failed> {
+    /// Whether somebody may get a path that is no object's (RBAC's `nonResourceURLs`).
+    pub async fn may_get(&self, subject: &Arc<Subject>, path: &'static str) -> Result<Answer<bool>, Failed> {
+        self.ask(subject, Question::Path(path)).await
+    }
+
+    async fn ask(&self, subject: &Arc<Subject>, question: Question) -> Result<Answer<bool>, Failed> {
         let (client, times) = (self.client.0.clone(), self.times);
-        let key = (subject.digest, deed.clone());
-        self.rights.get(key, || review_access(client, Arc::clone(subject), deed, times)).await
+        let key = (subject.digest, question.clone());
+        self.rights.get(key, || review_access(client, Arc::clone(subject), question, times)).await
     }
 }
 
@@ -196,24 +210,30 @@ async fn review_token(
     Ok(Answer { value: subject.map(Arc::new), until: Instant::now() + hold })
 }
 
-async fn review_access(client: Client, subject: Arc<Subject>, deed: Deed, times: Times) -> Result<Answer<bool>, Failed> {
+async fn review_access(client: Client, subject: Arc<Subject>, question: Question, times: Times) -> Result<Answer<bool>, Failed> {
     let some = |text: String| (!text.is_empty()).then_some(text);
-    let Deed { verb, group, resource, subresource, namespace, name } = deed;
+    let (resource_attributes, non_resource_attributes) = match question {
+        Question::Deed(Deed { verb, group, resource, subresource, namespace, name }) => {
+            let attributes = ResourceAttributes {
+                verb: Some(verb.to_owned()),
+                group: Some(group.to_owned()),
+                resource: Some(resource.to_owned()),
+                subresource: subresource.map(str::to_owned),
+                namespace: some(namespace),
+                name: some(name),
+                ..ResourceAttributes::default()
+            };
+            (Some(attributes), None)
+        }
+        Question::Path(path) => (None, Some(NonResourceAttributes { path: Some(path.to_owned()), verb: Some("get".to_owned()) })),
+    };
     let spec = SubjectAccessReviewSpec {
         user: Some(subject.user.clone()),
         groups: Some(subject.groups.clone()),
         uid: subject.uid.clone(),
         extra: subject.extra.clone(),
-        resource_attributes: Some(ResourceAttributes {
-            verb: Some(verb.to_owned()),
-            group: Some(group.to_owned()),
-            resource: Some(resource.to_owned()),
-            subresource: subresource.map(str::to_owned),
-            namespace: some(namespace),
-            name: some(name),
-            ..ResourceAttributes::default()
-        }),
-        non_resource_attributes: None,
+        resource_attributes,
+        non_resource_attributes,
     };
     let review = SubjectAccessReview { metadata: ObjectMeta::default(), spec, status: None };
     let said = ask(&Api::<SubjectAccessReview>::all(client), "SubjectAccessReview", &review).await?;
@@ -232,7 +252,7 @@ where
     };
     match tokio::time::timeout(PATIENCE, api.create(&PostParams::default(), review)).await {
         Ok(Ok(said)) => Ok(said),
-        Ok(Err(error)) => Err(failed(&error)),
+        Ok(Err(error)) => Err(failed(&crate::telemetry::reasons(&error))),
         Err(error) => Err(failed(&error)),
     }
 }

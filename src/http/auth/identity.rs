@@ -99,8 +99,18 @@ impl Identity {
     }
 
     /// Whether this is a member of `system:masters`.
-    pub fn is_master(&self) -> bool {
+    fn is_master(&self) -> bool {
         self.groups.iter().any(|group| group == MASTERS)
+    }
+
+    /// Refuses a path that is no object's to whom the cluster does not let get it (RBAC lets `system:masters`); without a cluster, to all but members of
+    /// `system:masters`.
+    pub async fn check_path(&self, path: &'static str) -> Result<(), ApiError> {
+        let allowed = match &self.access {
+            Access::Rules => self.is_master(),
+            Access::Cluster(known) => known.reviews.may_get(&known.subject, path).await.map_err(|_| unanswered())?.value,
+        };
+        if allowed { Ok(()) } else { Err(ApiError::denied(&format!("User {:?} cannot get path {path:?}", self.user))) }
     }
 
     fn by_the_rules(&self) -> Reach {

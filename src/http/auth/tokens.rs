@@ -1,6 +1,7 @@
 //! A file of tokens, in the format of kube-apiserver's `--token-auth-file`.
 
 use super::{AuthError, Identity};
+use crate::metrics::METRICS;
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::HashMap,
@@ -9,6 +10,9 @@ use std::{
     sync::{Arc, RwLock},
     time::SystemTime,
 };
+
+/// The word of this in the metric.
+const WHAT: &str = "tokens";
 
 /// A file of tokens, read again when it changes. Tokens are looked up by their sha256, so that no comparison of them takes a
 /// time that tells anything.
@@ -51,10 +55,14 @@ impl TokenFile {
         known.modified = now;
         match read(&self.path) {
             Ok(users) => {
+                METRICS.reloaded(WHAT, "ok");
                 tracing::info!(users = users.len(), "the token file has changed and was read again");
                 known.users = users;
             }
-            Err(error) => tracing::error!(%error, "the token file has changed and cannot be read; the tokens known before stay"),
+            Err(error) => {
+                METRICS.reloaded(WHAT, "refused");
+                tracing::error!(%error, "the token file has changed and cannot be read; the tokens known before stay");
+            }
         }
     }
 }
