@@ -79,7 +79,8 @@ async fn postgres() -> anyhow::Result<Embedded> {
 
 /// Counts of a table's writes so far.
 async fn updates(pool: &PgPool, table: &str) -> anyhow::Result<f64> {
-    let count: i64 = sqlx::query_scalar("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = $1").bind(table).fetch_one(pool).await?;
+    let count: i64 =
+        sqlx::query_scalar("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = $1").bind(table).fetch_one(pool).await?;
     Ok(count as f64)
 }
 
@@ -194,7 +195,11 @@ async fn run(server: &Embedded, chats: u64, agents: u64, hold: Duration) -> anyh
     let quarter = of_day.len() / 4;
     let early = median(of_day[quarter..2 * quarter].iter().map(|sample| sample.resident).collect());
     let late = median(of_day[3 * quarter..].iter().map(|sample| sample.resident).collect());
-    judge.at_most("memory in the last quarter of the day, bytes (1.2 times that of the second, and 32 MB)", late, 1.2 * early + 32e6);
+    judge.at_most(
+        "memory in the last quarter of the day, bytes (1.2 times that of the second, and 32 MB)",
+        late,
+        1.2 * early + 32e6,
+    );
     judge.at_most("updates of chats in the day (one a transition)", chat_updates, told);
     let pages = (chats as f64 / agents as f64 / 1_000.0).ceil();
     judge.at_most("updates of agents in the day (one a push, one a page of a lap)", agent_updates, pushes as f64 * (1.0 + pages));
@@ -232,7 +237,10 @@ async fn run(server: &Embedded, chats: u64, agents: u64, hold: Duration) -> anyh
         Span { from: held, to: released, what: "another session holds an old snapshot" },
         Span { from: evening, to: evening + 20.0, what: "nothing happens" },
     ];
-    let title = format!("{chats} chats, {agents} agents, {pushes} pushes; shaded: an old snapshot is held for {} s, then 20 s of nothing", hold.as_secs());
+    let title = format!(
+        "{chats} chats, {agents} agents, {pushes} pushes; shaded: an old snapshot is held for {} s, then 20 s of nothing",
+        hold.as_secs()
+    );
     std::fs::create_dir_all(std::path::Path::new(&out).parent().context("a folder")?)?;
     std::fs::write(&out, svg::draw(&title, &panels, &spans))?;
     println!("bounds: {} looks in {:.0} s, {told} transitions; the curves are in {out}", samples.len(), at());

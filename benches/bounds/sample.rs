@@ -41,11 +41,10 @@ pub async fn look(pid: u32, pool: &PgPool, at: f64) -> anyhow::Result<Sample> {
     .fetch_all(pool)
     .await?;
     let size = |table: &str| sizes.iter().find(|(name, _)| name == table).map_or(0.0, |(_, bytes)| *bytes);
-    let dead: Vec<(String, f64)> = sqlx::query_as(
-        "SELECT relname::text, n_dead_tup::float8 FROM pg_stat_user_tables WHERE relname IN ('chats', 'agents')",
-    )
-    .fetch_all(pool)
-    .await?;
+    let dead: Vec<(String, f64)> =
+        sqlx::query_as("SELECT relname::text, n_dead_tup::float8 FROM pg_stat_user_tables WHERE relname IN ('chats', 'agents')")
+            .fetch_all(pool)
+            .await?;
     let dead_in = |table: &str| dead.iter().find(|(name, _)| name == table).map_or(0.0, |(_, rows)| *rows);
     Ok(Sample {
         at,

@@ -117,12 +117,21 @@ fn counted(counts: &BTreeMap<Fault, u64>) -> String {
 
 #[track_caller]
 fn is_well(round: &Round, what: &str) {
-    println!("chaos: {what}: {}; converged {:.1} s after the last fault; {}", counted(&round.counts), round.converged_in.as_secs_f64(), round.told);
+    println!(
+        "chaos: {what}: {}; converged {:.1} s after the last fault; {}",
+        counted(&round.counts),
+        round.converged_in.as_secs_f64(),
+        round.told
+    );
     for violation in round.violations.iter().take(50) {
         println!("  {violation}");
     }
     assert!(round.violations.is_empty(), "{what}: {} violations, the first: {}", round.violations.len(), round.violations[0]);
-    assert!(round.converged_in < CONVERGED_WITHIN, "{what}: converged after {:?}, not within {CONVERGED_WITHIN:?}", round.converged_in);
+    assert!(
+        round.converged_in < CONVERGED_WITHIN,
+        "{what}: converged after {:?}, not within {CONVERGED_WITHIN:?}",
+        round.converged_in
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,5 +163,9 @@ async fn rounds_of_faults_for_as_long_as_was_asked() {
         pair = done.pair;
     }
     pair.remove().await;
-    println!("chaos: seed {seed}, {rounds} rounds, {minutes} minutes: {}; converged after {:.1} s at the latest", counted(&all), slowest.as_secs_f64());
+    println!(
+        "chaos: seed {seed}, {rounds} rounds, {minutes} minutes: {}; converged after {:.1} s at the latest",
+        counted(&all),
+        slowest.as_secs_f64()
+    );
 }

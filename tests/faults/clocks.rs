@@ -109,7 +109,8 @@ async fn a_replica_whose_clock_jumps_by_days_beside_one_with_a_good_clock_change
     assert_eq!(numbers, (1..=i64::try_from(told.len()).unwrap()).collect::<Vec<_>>());
     // A list has everybody, whenever they think that they were made.
     let list = well.get("chats").await.expect(200);
-    let names: Vec<&str> = list["items"].as_array().unwrap().iter().map(|chat| chat["metadata"]["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        list["items"].as_array().unwrap().iter().map(|chat| chat["metadata"]["name"].as_str().unwrap()).collect();
     assert!(seen.iter().all(|name| names.contains(&name.as_str())), "{names:?}");
     assert_eq!(names.len(), seen.len() + 1);
 }

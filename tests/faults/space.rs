@@ -39,7 +39,8 @@ async fn a_full_disk_refuses_writes_loses_none_and_keeps_the_loop_from_nothing_o
     connection.close().await.unwrap();
     let db = TestDb { pool: store::pool(options.clone(), 4), url: server.url("moorline"), options, name: "moorline".to_owned() };
     let api = Api::run(config::Server { poll_ms: 200, ..settings() }, db.options.clone(), None).await;
-    crate::support::until::until("the server is ready", || async { (api.get("/readyz").await.status == 200).then_some(()) }).await;
+    crate::support::until::until("the server is ready", || async { (api.get("/readyz").await.status == 200).then_some(()) })
+        .await;
     let run = api.running_agent("ws").await;
     api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
 
@@ -48,7 +49,8 @@ async fn a_full_disk_refuses_writes_loses_none_and_keeps_the_loop_from_nothing_o
     let hasty = api.with("prefer", "respond-async");
     let (mut made, mut refused) = (Vec::new(), 0);
     for n in 0..3_000 {
-        let chat = json!({"metadata": {"name": format!("chat-{n}")}, "spec": {"agentRef": {"name": "ws"}, "title": "t".repeat(200)}});
+        let chat =
+            json!({"metadata": {"name": format!("chat-{n}")}, "spec": {"agentRef": {"name": "ws"}, "title": "t".repeat(200)}});
         let answer = hasty.post("chats", &chat).await;
         if answer.status == 201 {
             made.push(n);

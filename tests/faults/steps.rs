@@ -75,14 +75,15 @@ impl World {
 
     /// The transitions that the log tells of a chat, in order.
     async fn told(&self, chat: &str) -> Vec<String> {
-        let (numbers, kinds): (Vec<i32>, Vec<String>) =
-            sqlx::query_as::<_, (i32, String)>("SELECT chat_seq::int, kind FROM events WHERE name = $1 AND chat_id IS NOT NULL ORDER BY rv, seq")
-                .bind(chat)
-                .fetch_all(&self.db.pool)
-                .await
-                .unwrap()
-                .into_iter()
-                .unzip();
+        let (numbers, kinds): (Vec<i32>, Vec<String>) = sqlx::query_as::<_, (i32, String)>(
+            "SELECT chat_seq::int, kind FROM events WHERE name = $1 AND chat_id IS NOT NULL ORDER BY rv, seq",
+        )
+        .bind(chat)
+        .fetch_all(&self.db.pool)
+        .await
+        .unwrap()
+        .into_iter()
+        .unzip();
         let expected: Vec<i32> = (1..=i32::try_from(numbers.len()).unwrap()).collect();
         assert_eq!(numbers, expected, "the log numbers the transitions of {chat}: {kinds:?}");
         kinds
