@@ -35,8 +35,8 @@ fn a_reference_names_one_thing_or_none() {
 
 #[test]
 fn what_ended_is_not_active() {
-    let active: Vec<ChatState> = ChatState::ALL.iter().copied().filter(|state| state.is_active()).collect();
     use ChatState::{Paused, Pending, RequiresAction, Running, Waiting};
+    let active: Vec<ChatState> = ChatState::ALL.iter().copied().filter(|state| state.is_active()).collect();
     assert_eq!(active, [Waiting, Running, Paused, Pending, RequiresAction]);
 }
 
@@ -169,7 +169,7 @@ fn a_workspace_means_its_highest_build_and_then_its_oldest_agent() {
     assert_eq!(workspace("w", &all[..2]), Target::Agent { id: agent_id(2), latest: None });
     assert_eq!(workspace("other", &all), Target::Missing);
     let leaving = Candidate { deleting: true, ..candidate(9, Some(9), 9) };
-    assert_eq!(workspace("w", &[leaving.clone()]), Target::Missing);
+    assert_eq!(workspace("w", std::slice::from_ref(&leaving)), Target::Missing);
     assert_eq!(resolve(&Reference::Agent("a9".into()), &[leaving]), Target::Missing);
     assert_eq!(resolve(&Reference::Agent("a3".into()), &all), Target::Agent { id: agent_id(3), latest: None });
     assert_eq!(resolve(&Reference::Unbound, &all), Target::Unbound);
