@@ -10,11 +10,11 @@ fn record(name: &str, labels: &Value) -> Value {
            "spec": {"owner": "alice", "agentRef": {"name": "ws"}}})
 }
 
-async fn until_labels(front: &Front<'_>, labels: Value) {
+async fn until_labels(front: &Front<'_>, labels: &Value) {
     until(&format!("the labels are {labels}"), || async {
         let said = front.kubectl(&["get", "chat/fix", "-o", "json"]).await;
         let object: Value = serde_json::from_str(&said.out).ok()?;
-        (object["metadata"]["labels"] == labels).then_some(())
+        (object["metadata"]["labels"] == *labels).then_some(())
     })
     .await;
 }
@@ -24,13 +24,13 @@ async fn labels_of_a_record_that_change_are_shown_and_those_of_others_stay() {
     let control_plane = ControlPlane::shared().await;
     let front = Front::start(control_plane, &["--mirror=all"]).await;
     assert_eq!(front.send("POST", "chats", Some(record("fix", &json!({"team": "red", "old": "1"})))).await.0, 201);
-    until_labels(&front, json!({"team": "red", "old": "1"})).await;
+    until_labels(&front, &json!({"team": "red", "old": "1"})).await;
     front.kubectl(&["label", "chat/fix", "theirs=1"]).await.out();
     let change = json!({"metadata": {"labels": {"team": "blue", "old": null, "new": "1"}}});
     assert_eq!(front.send("PATCH", "chats/fix", Some(change)).await.0, 200);
-    until_labels(&front, json!({"team": "blue", "new": "1", "theirs": "1"})).await;
+    until_labels(&front, &json!({"team": "blue", "new": "1", "theirs": "1"})).await;
     front.kubectl(&["label", "--overwrite", "chat/fix", "team=green", "new-"]).await.out();
-    until_labels(&front, json!({"team": "blue", "new": "1", "theirs": "1"})).await;
+    until_labels(&front, &json!({"team": "blue", "new": "1", "theirs": "1"})).await;
     front.settled().await;
     let mark = control_plane.mark();
     front.settled().await;

@@ -31,11 +31,12 @@ impl<T> Names<T> {
 
     pub(super) fn insert(&mut self, id: &Id, value: T) {
         let places = &mut self.0[id.kind as usize];
-        if !places.contains_key(&id.key.namespace) {
-            places.insert(id.key.namespace.clone(), HashMap::new());
+        let name = Box::from(id.key.name.as_str());
+        if let Some(names) = places.get_mut(&id.key.namespace) {
+            names.insert(name, value);
+        } else {
+            places.insert(id.key.namespace.clone(), HashMap::from([(name, value)]));
         }
-        let names = places.get_mut(&id.key.namespace).expect("it was there or has been made");
-        names.insert(id.key.name.as_str().into(), value);
     }
 
     pub(super) fn remove(&mut self, id: &Id) -> Option<T> {
