@@ -117,14 +117,20 @@ fn numbers(world: &mut World) {
             event.chat_seq = event.chat_seq.wrapping_sub(had);
         }
         if let Reading::Rows { events, .. } = &mut world.reading {
-            events.iter_mut().filter(|event| event.chat == of).for_each(|event| event.chat_seq = event.chat_seq.wrapping_sub(had));
+            events
+                .iter_mut()
+                .filter(|event| event.chat == of)
+                .for_each(|event| event.chat_seq = event.chat_seq.wrapping_sub(had));
         }
         for session in &mut world.sessions {
             for row in &mut session.written {
-                match row {
-                    Written::Chat(chat, row) if *chat == of => row.event_seq = row.event_seq.wrapping_sub(had),
-                    Written::Event { chat, chat_seq } if *chat == of => *chat_seq = chat_seq.wrapping_sub(had),
-                    _ => {}
+                let (chat, number) = match row {
+                    Written::Chat(chat, row) => (chat, &mut row.event_seq),
+                    Written::Event { chat, chat_seq } => (chat, chat_seq),
+                    Written::Agent(..) | Written::Snapshot(_) | Written::NoSnapshot(_) | Written::Accepted { .. } => continue,
+                };
+                if *chat == of {
+                    *number = number.wrapping_sub(had);
                 }
             }
         }

@@ -16,6 +16,8 @@ pub(crate) enum Ask {
     CreateAgent(u8),
     /// `writes::agents::DeleteAgent`.
     DeleteAgent(u8),
+    /// `writes::agents::UpdateAgent`, of its workspace: it leaves it.
+    Leave(u8),
     /// `writes::agents::RegisterRun`.
     Register(u8),
     /// `writes::push::AcceptPush`.
@@ -54,9 +56,11 @@ pub(crate) fn push(seq: u8, context: u8) -> Ask {
 fn locked_row(ask: Ask) -> Option<Row> {
     match ask {
         Ask::CreateAgent(_) | Ask::CreateChat(..) => None,
-        Ask::DeleteAgent(agent) | Ask::Register(agent) | Ask::Prune(agent) | Ask::Push(Push { agent, .. }) => {
-            Some(Row::Agent(agent))
-        }
+        Ask::DeleteAgent(agent)
+        | Ask::Leave(agent)
+        | Ask::Register(agent)
+        | Ask::Prune(agent)
+        | Ask::Push(Push { agent, .. }) => Some(Row::Agent(agent)),
         Ask::Rebind(chat, _) | Ask::Archive(chat, _) | Ask::Report(chat, _) | Ask::Refresh(chat, _) => Some(Row::Chat(chat)),
     }
 }
@@ -97,11 +101,13 @@ pub(crate) fn step(config: &Config, world: &World, me: usize, ask: Ask, at: Clie
                 (_, held) => Client::Version(held),
             }
         }
-        Client::Get => match (read(world, locked_row(ask).expect("it reads what it locks")), config.has(Defect::ReadBeforeLock)) {
-            (Held::Nothing, _) => return refused(after),
-            (held, true) => Client::Lock(held),
-            (held, false) => Client::Version(held),
-        },
+        Client::Get => {
+            match (read(world, locked_row(ask).expect("it reads what it locks")), config.has(Defect::ReadBeforeLock)) {
+                (Held::Nothing, _) => return refused(after),
+                (held, true) => Client::Lock(held),
+                (held, false) => Client::Version(held),
+            }
+        }
         Client::Version(held) => {
             if is_refused(world, ask, &held) {
                 return refused(after);
@@ -173,17 +179,20 @@ fn superfluous(world: &World, ask: Ask) -> Vec<Snap> {
 
 /// What the API refuses, or what changes nothing.
 fn is_refused(world: &World, ask: Ask, held: &Held) -> bool {
-    match (ask, held) {
-        (Ask::CreateChat(chat, _), _) => world.tables.chats[usize::from(chat)].is_some(),
-        (Ask::CreateAgent(name), _) => world.tables.agent_of_name(name).is_some(),
-        (Ask::DeleteAgent(_) | Ask::Register(_), Held::Agent(agent)) => agent.deleting,
+    let agent = |refuses: &dyn Fn(&Agent) -> bool| matches!(held, Held::Agent(agent) if refuses(agent));
+    let chat = |refuses: &dyn Fn(&Chat) -> bool| matches!(held, Held::Chat(chat) if refuses(chat));
+    match ask {
+        Ask::CreateChat(name, _) => world.tables.chats[usize::from(name)].is_some(),
+        Ask::CreateAgent(name) => world.tables.agent_of_name(name).is_some(),
+        Ask::DeleteAgent(_) | Ask::Register(_) => agent(&|agent| agent.deleting),
+        Ask::Leave(_) => agent(&|agent| !agent.in_workspace),
         // `writes::push::judge`. A repeated push is answered as the first was; it changes nothing either.
-        (Ask::Push(push), Held::Agent(agent)) => agent.deleting || push.run != agent.epoch || push.seq <= agent.seq,
-        (Ask::Rebind(_, names), Held::Chat(chat)) => chat.names == names,
-        (Ask::Archive(_, archived), Held::Chat(chat)) => chat.archived == archived,
-        (Ask::Report(_, terminal), Held::Chat(chat)) => chat.terminal == terminal,
-        (Ask::Refresh(_, token), Held::Chat(chat)) => chat.archived || chat.asked == token,
-        (_, _) => false,
+        Ask::Push(push) => agent(&|agent| agent.deleting || push.run != agent.epoch || push.seq <= agent.seq),
+        Ask::Prune(_) => false,
+        Ask::Rebind(_, names) => chat(&|chat| chat.names == names),
+        Ask::Archive(_, archived) => chat(&|chat| chat.archived == archived),
+        Ask::Report(_, terminal) => chat(&|chat| chat.terminal == terminal),
+        Ask::Refresh(_, token) => chat(&|chat| chat.archived || chat.asked == token),
     }
 }
 
@@ -210,14 +219,12 @@ fn ids(world: &World) -> impl Iterator<Item = u8> {
 
 /// `store::agents::{begin_run, accept}` count up what stands; `store::agents::update` writes what was read, plus one.
 fn write_agent(config: &Config, world: &World, ask: Ask, held: Agent) -> Vec<Written> {
-    let name = match ask {
-        Ask::DeleteAgent(name) | Ask::Register(name) | Ask::Push(Push { agent: name, .. }) => name,
-        _ => unreachable!("{ask:?} is not about an agent"),
-    };
+    let Some(Row::Agent(name)) = locked_row(ask) else { unreachable!("{ask:?} is not about an agent") };
     let Some(now) = world.tables.agents[usize::from(name)] else { return Vec::new() };
     let mut written = Vec::new();
     let new = match ask {
         Ask::DeleteAgent(_) => Agent { deleting: true, revision: held.revision + 1, ..now },
+        Ask::Leave(_) => Agent { in_workspace: false, left_workspace: true, revision: held.revision + 1, ..now },
         Ask::Register(_) => Agent { epoch: now.epoch + 1, seq: 0, phase: Progress::Pending, revision: now.revision + 1, ..now },
         Ask::Push(Push { agent, run, seq, context }) => {
             written.push(Written::Accepted { agent, run, seq });
@@ -232,7 +239,13 @@ fn write_agent(config: &Config, world: &World, ask: Ask, held: Agent) -> Vec<Wri
             let shown = latest != held.latest || phase != held.phase;
             Agent { seq, phase, latest, revision: now.revision + u8::from(shown), ..now }
         }
-        _ => unreachable!("{ask:?} is not about an agent"),
+        Ask::CreateAgent(_)
+        | Ask::CreateChat(..)
+        | Ask::Rebind(..)
+        | Ask::Archive(..)
+        | Ask::Report(..)
+        | Ask::Refresh(..)
+        | Ask::Prune(_) => unreachable!("{ask:?} changes no agent"),
     };
     written.push(Written::Agent(name, Some(new)));
     written
@@ -241,24 +254,27 @@ fn write_agent(config: &Config, world: &World, ask: Ask, held: Agent) -> Vec<Wri
 /// `store::chats::update` writes the desired columns, the revision and the event's number from what was read;
 /// `store::chats::request_refresh` counts up what stands, and shows nothing.
 fn write_chat(config: &Config, world: &World, ask: Ask, held: Chat, rv: u8) -> Option<Vec<Written>> {
-    let name = match ask {
-        Ask::Rebind(name, _) | Ask::Archive(name, _) | Ask::Report(name, _) | Ask::Refresh(name, _) => name,
-        _ => unreachable!("{ask:?} is not about a chat"),
-    };
+    let Some(Row::Chat(name)) = locked_row(ask) else { unreachable!("{ask:?} is not about a chat") };
     let now = world.tables.chats[usize::from(name)]?;
-    if let Ask::Refresh(_, token) = ask {
-        return Some(vec![Written::Chat(name, Chat { asked: token, revision: now.revision + 1, ..now })]);
-    }
-    if now.rv > rv && !config.has(Defect::NoGuard) {
-        return None;
-    }
     let mut new = Chat { names: held.names, archived: held.archived, terminal: held.terminal, asked: held.asked, ..now };
     let mut input = true;
     match ask {
+        Ask::Refresh(_, token) => {
+            return Some(vec![Written::Chat(name, Chat { asked: token, revision: now.revision + 1, ..now })]);
+        }
         Ask::Rebind(_, names) => (new.names, new.spec_unseen) = (names, true),
         Ask::Archive(_, archived) => (new.archived, new.spec_unseen) = (archived, true),
         Ask::Report(_, terminal) => (new.terminal, input) = (terminal, held.terminal != terminal),
-        _ => unreachable!("{ask:?} is not about a chat"),
+        Ask::CreateAgent(_)
+        | Ask::DeleteAgent(_)
+        | Ask::Leave(_)
+        | Ask::Register(_)
+        | Ask::Push(_)
+        | Ask::CreateChat(..)
+        | Ask::Prune(_) => unreachable!("{ask:?} changes no chat"),
+    }
+    if now.rv > rv && !config.has(Defect::NoGuard) {
+        return None;
     }
     (new.revision, new.event_seq, new.rv) = (held.revision + u8::from(input), held.event_seq + 1, rv);
     Some(vec![Written::Chat(name, new), Written::Event { chat: name, chat_seq: new.event_seq }])
@@ -289,6 +305,7 @@ pub(crate) fn agent(id: u8) -> Agent {
     Agent {
         id,
         in_workspace: false,
+        left_workspace: false,
         deleting: false,
         epoch: 0,
         seq: 0,

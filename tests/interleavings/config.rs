@@ -101,8 +101,7 @@ impl Config {
     pub(crate) fn agent(mut self, name: u8, context: u8) -> Self {
         let latest = Snap { agent: name + 1, context };
         let phase = Progress::Complete;
-        let row =
-            Agent { latest: Some(latest), epoch: 1, seq: 1, phase, revision: 3, converged: 3, ..agent(name + 1) };
+        let row = Agent { latest: Some(latest), epoch: 1, seq: 1, phase, revision: 3, converged: 3, ..agent(name + 1) };
         self.tables.agents[usize::from(name)] = Some(row);
         self.tables.snapshots.push(latest);
         self

@@ -16,6 +16,8 @@ use stateright::Property;
 pub(crate) enum Wrong {
     /// A pin moved or went though nobody asked and the target is the pin's agent.
     PinMoved,
+    /// The pin or the marker of an archived chat changed, or one that has ended was marked.
+    NotFrozen,
     /// A refresh token was marked as handled, and the pin is nothing that the target pointed at since.
     TokenWithoutRefresh,
     /// Something that a chat shows changed without exactly one event, or an event came without a change.
@@ -30,6 +32,7 @@ pub(crate) enum Wrong {
 
 pub(crate) const PINS_LAST: &str = "I2: what is pinned, and what an agent points at, is there";
 pub(crate) const DIRTY_IS_THE_LEVEL: &str = "I3: once converged, dirty says that the pin differs from its agent's latest";
+pub(crate) const FROZEN: &str = "I3: archiving freezes pin and marker, and a chat that has ended is only cleaned";
 pub(crate) const PINS_STAY: &str = "I4: a pin moves only by refresh, rebind or policy";
 pub(crate) const CONVERGES: &str = "I6: without further input everything converges, and everybody has been told";
 pub(crate) const TOKENS: &str = "I6: a refresh token is handled with the refresh, not before it";
@@ -45,17 +48,22 @@ pub(crate) fn properties() -> Vec<Property<Interleavings>> {
     vec![
         Property::always(PINS_LAST, |_, world: &World| pins_last(world)),
         Property::always(DIRTY_IS_THE_LEVEL, |_, world: &World| quiet(world).all(|chat| dirty_is_the_level(world, chat))),
+        Property::always(FROZEN, |_, world: &World| world.wrong != Some(Wrong::NotFrozen)),
         Property::always(PINS_STAY, |_, world: &World| world.wrong != Some(Wrong::PinMoved)),
         Property::always(CONVERGES, Interleavings::converges),
         Property::always(TOKENS, |_, world: &World| world.wrong != Some(Wrong::TokenWithoutRefresh)),
         Property::always(ONE_EVENT, |_, world: &World| world.wrong != Some(Wrong::NotOneEvent)),
         Property::always(VERSIONS_RISE, |_, world: &World| world.wrong != Some(Wrong::VersionWentBack)),
-        Property::always(READER_MISSES_NOTHING, |_, world: &World| world.wrong != Some(Wrong::NotInOrder) && nothing_behind(world)),
+        Property::always(READER_MISSES_NOTHING, |_, world: &World| {
+            world.wrong != Some(Wrong::NotInOrder) && nothing_behind(world)
+        }),
         Property::always(PUSHES_ARE_FENCED, |_, world: &World| world.wrong != Some(Wrong::StalePush)),
         Property::always(NOTHING_HALF, |_, world: &World| {
             world.tables.chats.iter().flatten().all(|chat| chat.pin.is_none_or(|pin| pin.context != HALF))
         }),
-        Property::always(AT_REST, |model: &Interleavings, world: &World| quiet(world).all(|chat| at_rest(&model.decider, world, chat))),
+        Property::always(AT_REST, |model: &Interleavings, world: &World| {
+            quiet(world).all(|chat| at_rest(&model.decider, world, chat))
+        }),
     ]
 }
 
@@ -78,10 +86,12 @@ pub(crate) fn wrong_with(before: &World, written: &[Written], rv: u8) -> Option<
 }
 
 fn event_of(row: &Written, of: u8) -> Option<u8> {
-    match row {
-        Written::Event { chat, chat_seq } if *chat == of => Some(*chat_seq),
-        _ => None,
+    if let Written::Event { chat, chat_seq } = row
+        && *chat == of
+    {
+        return Some(*chat_seq);
     }
+    None
 }
 
 fn wrong_change(before: &World, n: u8, old: &Chat, new: &Chat, events: &[u8], rv: u8) -> Option<Wrong> {
@@ -93,6 +103,10 @@ fn wrong_change(before: &World, n: u8, old: &Chat, new: &Chat, events: &[u8], rv
     };
     if !may_move {
         return Some(Wrong::PinMoved);
+    }
+    let frozen = !(old.archived && new.archived) || (old.pin, old.dirty) == (new.pin, new.dirty);
+    if !frozen || (old.terminal && new.terminal && new.dirty && !old.dirty) {
+        return Some(Wrong::NotFrozen);
     }
     let offered = &before.offered[usize::from(n)];
     if asked_and_done && !new.archived && new.names != Names::Nothing && !new.pin.is_some_and(|pin| offered.contains(&pin)) {
@@ -130,7 +144,9 @@ pub(crate) fn remember_offers(world: &mut World) {
 fn quiet(world: &World) -> impl Iterator<Item = &Chat> {
     let tables = &world.tables;
     let news = |chat: &Chat| {
-        (0..).zip(&tables.agents).any(|(name, agent)| agent.is_some_and(|agent| agent.due() && tables.concerns(name, &agent, chat)))
+        (0..)
+            .zip(&tables.agents)
+            .any(|(name, agent)| agent.is_some_and(|agent| agent.due() && tables.concerns(name, &agent, chat)))
     };
     tables.chats.iter().flatten().filter(move |chat| !chat.due() && !news(chat))
 }

@@ -69,7 +69,7 @@ pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize,
     let agent = world.tables.agents[usize::from(name)].expect("an agent that is locked is there");
     let mut next_page = page;
     let next = match at {
-        Lap::LoadAgent if agent.in_workspace && !config.has(Defect::NotAlone) => Lap::AloneIn,
+        Lap::LoadAgent if (agent.in_workspace || agent.left_workspace) && !config.has(Defect::NotAlone) => Lap::AloneIn,
         Lap::LoadAgent => Lap::LoadConcerned,
         Lap::AloneIn if world.held_by_others(me, Row::Laps) => {
             after.roll_back(me); // Turn::Busy
@@ -104,8 +104,7 @@ pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize,
                 locked.push(*chat);
             }
             if waits && config.has(Defect::SkippedIsDone) {
-                let free: Vec<u8> =
-                    wanted.into_iter().filter(|chat| !world.held_by_others(me, Row::Chat(*chat))).collect();
+                let free: Vec<u8> = wanted.into_iter().filter(|chat| !world.held_by_others(me, Row::Chat(*chat))).collect();
                 free.iter().for_each(|chat| after.lock(me, Row::Chat(*chat)));
                 Lap::Load(free)
             } else if waits {
@@ -121,9 +120,7 @@ pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize,
         }
         Lap::Load(locked) => {
             // One that names somebody else by now is not this lap's to decide.
-            let own = |n: &u8| {
-                world.tables.chats[usize::from(*n)].is_some_and(|chat| world.tables.concerns(name, &agent, &chat))
-            };
+            let own = |n: &u8| world.tables.chats[usize::from(*n)].is_some_and(|chat| world.tables.concerns(name, &agent, &chat));
             let own: Vec<u8> = locked.into_iter().filter(own).collect();
             let outcomes = decided(decider, world, &own, Lane::Fanout);
             Lap::Version(outcomes.filter(|(_, outcome)| outcome.something).collect())
@@ -173,8 +170,7 @@ fn decided<'a>(decider: &'a Decider, world: &'a World, ids: &'a [u8], lane: Lane
 /// `store::converge::load_concerned`: the next chats that an agent's news may concern.
 fn on_page(config: &Config, world: &World, name: u8, agent: &Agent) -> Vec<u8> {
     let from = agent.lap.map_or(0, |(_, next)| next);
-    let concerned =
-        |n: &u8| world.tables.chats[usize::from(*n)].is_some_and(|chat| world.tables.concerns(name, agent, &chat));
+    let concerned = |n: &u8| world.tables.chats[usize::from(*n)].is_some_and(|chat| world.tables.concerns(name, agent, &chat));
     (from..).take_while(|n| usize::from(*n) < world.tables.chats.len()).filter(concerned).take(config.page).collect()
 }
 
@@ -189,7 +185,7 @@ fn turn_page(config: &Config, agent: Agent, next: Option<u8>) -> Option<Agent> {
         return None;
     }
     let converged = if config.has(Defect::ConvergedTooEarly) { agent.revision } else { began_with };
-    Some(Agent { converged, lap: None, ..agent })
+    Some(Agent { converged, lap: None, left_workspace: agent.left_workspace && !whole, ..agent })
 }
 
 enum Recorded {

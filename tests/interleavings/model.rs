@@ -10,17 +10,18 @@ use super::{
     clients,
     config::{Config, Defect, Role},
     decide::Decider,
-    invariants,
-    lanes,
-    reader,
+    invariants, lanes, reader,
     rows::{AGENTS, Written},
-    sessions::{At, Reading, Session, World},
+    sessions::{At, Client, Lap, Reading, Session, World},
 };
 use stateright::{Model, Property};
 use std::{
     collections::HashSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// One step.
@@ -48,6 +49,35 @@ pub(crate) struct Interleavings {
     pub(crate) decider: Decider,
     /// States from which everything converges.
     good: Mutex<HashSet<u64>>,
+    pub(crate) seen: Seen,
+}
+
+/// How often what the rules are for has happened, ways to rest included.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// A statement had to wait for a lock.
+    pub(crate) waits: AtomicUsize,
+    /// A guard fired, or what was to be pinned was gone: the transaction began again.
+    pub(crate) races_lost: AtomicUsize,
+    /// A lap found another over the same chats.
+    pub(crate) busy_laps: AtomicUsize,
+}
+
+impl Seen {
+    /// All of it.
+    pub(crate) fn counts(&self) -> [usize; 3] {
+        [&self.waits, &self.races_lost, &self.busy_laps].map(|count| count.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, before: &At, after: Option<&At>) {
+        let count = match (before, after) {
+            (_, None) => &self.waits,
+            (At::Chats(_) | At::Lap(Lap::Record(_), _) | At::Client(Client::Write(_)), Some(At::Idle)) => &self.races_lost,
+            (At::Lap(Lap::AloneIn, _), Some(At::Idle)) => &self.busy_laps,
+            (_, Some(_)) => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Steps of every session after which a drain has come to rest, or never will.
@@ -55,7 +85,7 @@ const SWEEPS_MAX: usize = 500;
 
 impl Interleavings {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, decider: Decider::default(), good: Mutex::default() }
+        Self { config, decider: Decider::default(), good: Mutex::default(), seen: Seen::default() }
     }
 
     /// Does the next statement of a session, and those behind it that nobody can see.
@@ -75,6 +105,12 @@ impl Interleavings {
     }
 
     fn statement(&self, world: &World, me: usize) -> Option<World> {
+        let after = self.execute(world, me);
+        self.seen.note(&world.sessions[me].at, after.as_ref().map(|after| &after.sessions[me].at));
+        after
+    }
+
+    fn execute(&self, world: &World, me: usize) -> Option<World> {
         let session = &world.sessions[me];
         let mut after = match session.at.clone() {
             At::Idle => return None,

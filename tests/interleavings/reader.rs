@@ -56,8 +56,7 @@ impl World {
         let last = events.last().map(|event| place((event.rv, event.seq)));
         let batch = Batch { events: Vec::new(), last, horizon: horizon.into(), exhausted: true };
         let end = batch.end(place(self.cursor));
-        self.cursor =
-            (u8::try_from(end.rv).expect("versions are small"), u8::try_from(end.seq).unwrap_or(u8::MAX));
+        self.cursor = (u8::try_from(end.rv).expect("versions are small"), u8::try_from(end.seq).unwrap_or(u8::MAX));
         self.tables.events.retain(|event| !events.contains(event));
         self.reading = if events.is_empty() { Reading::Nothing } else { Reading::Rows { horizon, events } };
     }

@@ -85,6 +85,8 @@ pub(crate) enum Progress {
 pub(crate) struct Agent {
     pub(crate) id: AgentId,
     pub(crate) in_workspace: bool,
+    /// `former_workspaces`: it has left the workspace, and not all of its chats have been told.
+    pub(crate) left_workspace: bool,
     pub(crate) deleting: bool,
     pub(crate) epoch: u8,
     pub(crate) seq: u8,
@@ -137,7 +139,7 @@ impl Tables {
         match chat.names {
             Names::Nothing => false,
             Names::Agent(other) => other == name,
-            Names::Workspace => agent.in_workspace,
+            Names::Workspace => agent.in_workspace || agent.left_workspace,
         }
     }
 }
@@ -172,7 +174,14 @@ pub(crate) enum Written {
     Snapshot(Snap),
     NoSnapshot(Snap),
     /// No row: what a push was accepted as, for the judge.
-    Accepted { agent: u8, run: u8, seq: u8 },
+    Accepted {
+        agent: u8,
+        run: u8,
+        seq: u8,
+    },
     /// A chat's event, with its number among the chat's. Its version is the transaction's.
-    Event { chat: u8, chat_seq: u8 },
+    Event {
+        chat: u8,
+        chat_seq: u8,
+    },
 }

@@ -112,7 +112,10 @@ pub(crate) enum Reading {
     /// The horizon has been fetched.
     Horizon(u8),
     /// The rows have been read, and the cursor is behind them; the objects come next.
-    Rows { horizon: u8, events: Vec<Event> },
+    Rows {
+        horizon: u8,
+        events: Vec<Event>,
+    },
 }
 
 /// The state of everything.

@@ -17,9 +17,13 @@ fn holds(name: &str, config: Config) -> usize {
     let began = Instant::now();
     let explored = Interleavings::new(config).checker().spawn_bfs().join();
     let (states, depth) = (explored.unique_state_count(), explored.max_depth());
-    println!("interleavings: {name}: {states} states, depth {depth}, {:.1} s", began.elapsed().as_secs_f32());
+    let [waits, races, busy] = explored.model().seen.counts();
+    let took = began.elapsed().as_secs_f32();
+    println!(
+        "interleavings: {name}: {states} states, depth {depth} ({waits} waits, {races} races lost, {busy} busy laps), {took:.1} s"
+    );
     for (property, path) in explored.discoveries() {
-        panic!("{name}: {property}\n{:#?}\n{:#?}", path.clone().into_actions(), path.last_state());
+        panic!("{name}: {property}\n{:?}\n{:#?}", path.clone().into_actions(), path.last_state());
     }
     assert!(explored.is_done(), "{name}: not explored to the end");
     states
@@ -71,7 +75,8 @@ fn a_refresh_is_done_and_then_acknowledged_whatever_crashes() {
 
 #[test]
 fn a_chat_that_names_another_agent_is_rebound_and_never_pinned_to_what_it_left() {
-    let world = bound().agent(1, B).client([push(2, B)]).client([Ask::Rebind(0, Names::Agent(1)), Ask::Refresh(0, 1)]).two_loops();
+    let world =
+        bound().agent(1, B).client([push(2, B)]).client([Ask::Rebind(0, Names::Agent(1)), Ask::Refresh(0, 1)]).two_loops();
     holds("push; rebind, refresh; crash", also(world.crashes(1), |world| world.client([push_of(1, 2, A)])));
     let world = bound().client([push(2, B), Ask::DeleteAgent(0)]).client([Ask::Rebind(0, Names::Nothing), Ask::Refresh(0, 1)]);
     holds("push, delete the agent; unbind, refresh", also(world.two_loops(), |world| world.crashes(1)));
@@ -97,7 +102,8 @@ fn a_policy_that_follows_drift_moves_the_pin_with_every_push() {
 
 #[test]
 fn an_agent_is_removed_when_every_chat_knows_and_every_pin_stays() {
-    let world = bound().chat(1, Names::Agent(0), None).page(1).client([push(2, B), Ask::DeleteAgent(0)]).two_loops();
+    let world = bound().chat(1, Names::Agent(0), Some((0, B))).with(1, |chat| chat.dirty = true).page(1);
+    let world = world.client([push(2, B), Ask::DeleteAgent(0)]).two_loops();
     let world = world.client([Ask::Refresh(0, 1)]);
     holds("push, delete the agent; refresh; pages of one chat", also(world, |world| world.crashes(1)));
     let again = bound().client([Ask::DeleteAgent(0), Ask::CreateAgent(0), Ask::Register(0), push_of(0, 1, B)]).two_loops();
@@ -107,7 +113,10 @@ fn an_agent_is_removed_when_every_chat_knows_and_every_pin_stays() {
 #[test]
 fn a_lap_that_is_overtaken_by_a_push_makes_another() {
     let world = bound().chat(1, Names::Agent(0), Some((0, A))).page(1).client([push(2, B), push(3, A)]).two_loops();
-    holds("push A, B, A; two chats, pages of one chat; crash", also(world.crashes(1), |world| world.client([Ask::Refresh(1, 1)])));
+    holds(
+        "push A, B, A; two chats, pages of one chat; crash",
+        also(world.crashes(1), |world| world.client([Ask::Refresh(1, 1)])),
+    );
 }
 
 #[test]
@@ -116,6 +125,24 @@ fn laps_of_two_agents_of_one_workspace_do_not_undo_each_other() {
     holds("two agents of a workspace push", also(world, |world| world.crashes(1)));
     let world = workspace().client([Ask::DeleteAgent(1)]).client([push_of(1, 2, B)]).client([Ask::Refresh(0, 1)]).two_loops();
     holds("the current agent of a workspace pushes and is deleted; refresh", also(world, |world| world.crashes(1)));
+}
+
+#[test]
+fn an_agent_that_leaves_its_workspace_lets_its_chats_go() {
+    let world = workspace().chat(1, Names::Workspace, Some((1, A))).page(1).client([push_of(1, 2, B), Ask::Leave(1)]);
+    let world = world.client([push_of(0, 2, B)]).two_loops();
+    holds("the current agent pushes and leaves its workspace; another pushes", also(world, |world| world.crashes(1)));
+}
+
+/// Everything that may happen to a chat, at once.
+#[test]
+fn all_that_can_happen_to_a_chat_happens_at_once() {
+    let agents = [push(2, B), push(3, A), Ask::DeleteAgent(0)];
+    let asks = [Ask::CreateChat(1, Names::Agent(0)), Ask::Refresh(0, 1), Ask::Rebind(0, Names::Agent(1))];
+    let reports = [Ask::Archive(0, true), Ask::Archive(0, false), Ask::Report(0, true), Ask::Report(0, false)];
+    let world = bound().agent(1, B).client(agents).client(asks).two_loops();
+    let world = if large() { world.client(reports) } else { world.client(&reports[..2]) };
+    holds("push A, B, A, delete the agent; create, refresh, rebind; archive, unarchive; crash", world.crashes(1));
 }
 
 #[test]
