@@ -144,9 +144,7 @@ pub(crate) fn remember_offers(world: &mut World) {
 fn quiet(world: &World) -> impl Iterator<Item = &Chat> {
     let tables = &world.tables;
     let news = |chat: &Chat| {
-        (0..)
-            .zip(&tables.agents)
-            .any(|(name, agent)| agent.is_some_and(|agent| agent.due() && tables.concerns(name, &agent, chat)))
+        (0..).zip(&tables.agents).any(|(name, agent)| agent.is_some_and(|agent| agent.due() && agent.concerns(name, chat)))
     };
     tables.chats.iter().flatten().filter(move |chat| !chat.due() && !news(chat))
 }

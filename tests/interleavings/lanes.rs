@@ -120,7 +120,7 @@ pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize,
         }
         Lap::Load(locked) => {
             // One that names somebody else by now is not this lap's to decide.
-            let own = |n: &u8| world.tables.chats[usize::from(*n)].is_some_and(|chat| world.tables.concerns(name, &agent, &chat));
+            let own = |n: &u8| world.tables.chats[usize::from(*n)].is_some_and(|chat| agent.concerns(name, &chat));
             let own: Vec<u8> = locked.into_iter().filter(own).collect();
             let outcomes = decided(decider, world, &own, Lane::Fanout);
             Lap::Version(outcomes.filter(|(_, outcome)| outcome.something).collect())
@@ -170,7 +170,7 @@ fn decided<'a>(decider: &'a Decider, world: &'a World, ids: &'a [u8], lane: Lane
 /// `store::converge::load_concerned`: the next chats that an agent's news may concern.
 fn on_page(config: &Config, world: &World, name: u8, agent: &Agent) -> Vec<u8> {
     let from = agent.lap.map_or(0, |(_, next)| next);
-    let concerned = |n: &u8| world.tables.chats[usize::from(*n)].is_some_and(|chat| world.tables.concerns(name, agent, &chat));
+    let concerned = |n: &u8| world.tables.chats[usize::from(*n)].is_some_and(|chat| agent.concerns(name, &chat));
     (from..).take_while(|n| usize::from(*n) < world.tables.chats.len()).filter(concerned).take(config.page).collect()
 }
 

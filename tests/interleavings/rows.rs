@@ -102,6 +102,15 @@ impl Agent {
     pub(crate) fn due(&self) -> bool {
         self.converged < self.revision
     }
+
+    /// Whether the news of the agent of this name concern a chat.
+    pub(crate) fn concerns(&self, name: u8, chat: &Chat) -> bool {
+        match chat.names {
+            Names::Nothing => false,
+            Names::Agent(other) => other == name,
+            Names::Workspace => self.in_workspace || self.left_workspace,
+        }
+    }
 }
 
 /// An event about a chat. Those about agents are left out: they are written by the same code.
@@ -131,16 +140,6 @@ impl Tables {
 
     pub(crate) fn agent_of_name(&self, name: u8) -> Option<&Agent> {
         self.agents[usize::from(name)].as_ref()
-    }
-
-    /// Whether an agent's news concern a chat.
-    pub(crate) fn concerns(&self, name: u8, agent: &Agent, chat: &Chat) -> bool {
-        let Self { .. } = self;
-        match chat.names {
-            Names::Nothing => false,
-            Names::Agent(other) => other == name,
-            Names::Workspace => agent.in_workspace || agent.left_workspace,
-        }
     }
 }
 
