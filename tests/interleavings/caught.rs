@@ -21,9 +21,9 @@ fn caught(defect: Defect, config: Config, property: &'static str) {
 
 #[test]
 fn writing_what_was_decided_before_a_wait_for_locks() {
-    let world = bound().client([push(2, B)]).two_loops();
-    caught(Defect::NoReread, world.clone().client([Ask::Refresh(0, 1)]), invariants::CONVERGES);
-    caught(Defect::NoReread, world.client([Ask::Archive(0, true)]), invariants::FROZEN);
+    // A change whose version is later than the lap's is kept out by the guard, re-read or not; this one began before the lap.
+    let world = bound().client([push(2, B)]).client([Ask::Archive(0, true)]).two_loops();
+    caught(Defect::NoReread, world, invariants::FROZEN);
 }
 
 #[test]
