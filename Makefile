@@ -6,7 +6,7 @@ export SQLX_OFFLINE := true
 EXAMPLE := target/dev/workspace
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test check fmt sqlx crds reference deploy docs bench fuzz mutants conformance lint-image release clean bounds chaos histories
+.PHONY: help dev test check fmt sqlx crds reference deploy docs bench fuzz mutants conformance lint-image release clean bounds chaos histories model
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ release: lint-image ## Build what is released, for this machine's architecture, 
 
 deploy: ## Make the generated parts of deploy/ again, after crds/ or the chart changed
 	scripts/render-deploy deploy
+
+model: ## Explore larger worlds than `make test` does, statement by statement (docs/testing.md, "Interleavings")
+	MOORLINE_TEST_MODEL=large cargo test --test main -- interleavings:: --nocapture
 
 histories: ## Do OPS operations (1000000) of SEED (1) at once, for at most MINUTES (600), and compare what everybody was told
 	@scripts/ensure-postgres >/dev/null

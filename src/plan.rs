@@ -195,6 +195,14 @@ pub struct Change {
     pub event: Option<EventKind>,
 }
 
+impl Change {
+    /// The one event of a converge: the transition; or, when it is none and the chat shows something else anew (conditions, a
+    /// handled token, an observed generation), that it was updated. None when nothing that it shows changes.
+    pub fn told(self, shown_besides: bool) -> Option<EventKind> {
+        self.event.or(shown_besides.then_some(EventKind::ChatUpdated))
+    }
+}
+
 /// What happens to a pin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PinChange {

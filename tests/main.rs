@@ -47,6 +47,7 @@ mod horizon;
 mod idle;
 #[cfg(target_os = "linux")]
 mod image;
+mod interleavings;
 mod kstatus;
 mod kubectl;
 mod laps;

@@ -8,7 +8,6 @@ use crate::{
     model::{
         condition::{ConditionPatch, Conditions},
         drift::Drift,
-        event::EventKind,
         hash::ContextHash,
         push::Phase,
         snapshot::SnapshotId,
@@ -212,9 +211,7 @@ impl<'a> Decider<'a> {
         let conditions = chat.conditions.patch(&verdicts, now);
         let refresh_handled = change.refresh == RefreshChange::Handled && facts.refresh_pending;
         let seen = self.lane == Lane::Due && (chat.reconcile_pending || chat.generation_behind);
-        let event =
-            change.event.or_else(|| (!conditions.is_empty() || refresh_handled || seen).then_some(EventKind::ChatUpdated));
-        let event = event.map(|kind| ClassEvent {
+        let event = change.told(!conditions.is_empty() || refresh_handled || seen).map(|kind| ClassEvent {
             kind,
             agent: pin.or(before).map(|pin| pin.agent),
             payload: self.payload(chat, change, before, now),
