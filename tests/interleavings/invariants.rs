@@ -3,7 +3,7 @@
 
 use super::{
     clients::latest_of_target,
-    decide::{Decider, Lane},
+    decide::{Decider, Lane, Pin},
     model::Interleavings,
     rows::{Chat, HALF, Names, Written},
     sessions::{At, Reading, World},
@@ -172,7 +172,10 @@ fn dirty_is_the_level(world: &World, chat: &Chat) -> bool {
 }
 
 fn at_rest(decider: &Decider, world: &World, chat: &Chat) -> bool {
-    !decider.decide(chat, &world.tables, Lane::Fanout).something
+    let outcome = decider.decide(chat, &world.tables, Lane::Fanout);
+    // No lap comes by an archived chat, so what its conditions say may be of before; its pin, marker and tokens may not.
+    let frozen = chat.archived && outcome.pin == Pin::Keep && outcome.dirty.is_none() && !outcome.handled;
+    frozen || !outcome.something
 }
 
 /// Nothing has been committed at or before the reader's place that it has not had.

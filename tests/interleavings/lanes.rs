@@ -167,10 +167,11 @@ fn decided<'a>(decider: &'a Decider, world: &'a World, ids: &'a [u8], lane: Lane
     })
 }
 
-/// `store::converge::load_concerned`: the next chats that an agent's news may concern.
+/// `store::converge::load_concerned`: the next chats that an agent's news may concern, of those that are not archived.
 fn on_page(config: &Config, world: &World, name: u8, agent: &Agent) -> Vec<u8> {
     let from = agent.lap.map_or(0, |(_, next)| next);
-    let concerned = |n: &u8| world.tables.chats[usize::from(*n)].is_some_and(|chat| agent.concerns(name, &chat));
+    let concerned =
+        |n: &u8| world.tables.chats[usize::from(*n)].is_some_and(|chat| !chat.archived && agent.concerns(name, &chat));
     (from..).take_while(|n| usize::from(*n) < world.tables.chats.len()).filter(concerned).take(config.page).collect()
 }
 
