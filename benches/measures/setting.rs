@@ -7,7 +7,7 @@ use moorline::{
     store,
 };
 use sqlx::{AssertSqlSafe, Executor as _, PgPool};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
@@ -73,11 +73,6 @@ impl Setting {
     /// A file of this run, below a directory that goes with it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
-    }
-
-    /// The directory of this run.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
     }
 
     /// A database of this name, made and migrated if it is not there, with a pool of 8.
