@@ -295,7 +295,9 @@ const ALL: &[Spoilt] = &[
         spoil: |evidence| {
             let (watcher, told) = lines(evidence);
             let added = told.iter().position(|line| {
-                line.word == Word::Added && told.iter().any(|next| next.id == line.id && next.word == Word::Modified)
+                let goes_on =
+                    |next: &Told| next.id == line.id && next.word == Word::Modified && next.connection == line.connection;
+                line.word == Word::Added && told.iter().any(goes_on)
             });
             let added = told.remove(added.unwrap());
             vec![watcher, added.name, added.id.to_string()]

@@ -116,14 +116,14 @@ impl<'a> Follower<'a> {
                 Some(_) | None => self.findings.add(VERSIONS, format!("{}: the log has no such event", who())),
             }
             if !repeats && !self.selects {
-                self.word(told, &who);
+                self.word(told, from, &who);
             }
             self.known.insert(told.id, (told.word != Word::Deleted).then_some(told));
         }
     }
 
     /// The word fits what it knows.
-    fn word(&mut self, told: &Told, who: &dyn Fn() -> String) {
+    fn word(&mut self, told: &Told, from: i64, who: &dyn Fn() -> String) {
         let story = self.stories.get(&told.id).map_or(&[][..], Vec::as_slice);
         let created = story.first().map_or(0, |event| event.place.0);
         // A list may show what came after its version: then the watch tells it once more.
@@ -133,7 +133,8 @@ impl<'a> Follower<'a> {
         };
         let is_right = match told.word {
             Word::Added => !known,
-            Word::Modified => known,
+            // What came to be before a connection went on, and was passed over by the one before it, is changed to it.
+            Word::Modified => known || (told.connection > 0 && created > self.version && created <= from / 2),
             // Of what was made after the list's version, and deleted before it could be told, only the end is told.
             Word::Deleted => {
                 known || (created > self.version && !self.known.contains_key(&told.id)) || !self.listed.contains_key(&told.id)
