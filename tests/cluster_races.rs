@@ -45,7 +45,7 @@ async fn until_held_up(gateway: &Gateway) -> Instant {
 /// Waits until what was held up has come, and what came of it has been done.
 async fn until_it_came(front: &Front<'_>, since: Instant) {
     assert!(since.elapsed() < LATE, "all this was to be done before: {:?}", since.elapsed());
-    tokio::time::sleep(LATE - since.elapsed()).await;
+    tokio::time::sleep(LATE.checked_sub(since.elapsed()).unwrap()).await;
     front.settled().await;
 }
 

@@ -38,7 +38,7 @@ const SHORT: u64 = 20_000;
 
 /// Waits until nothing is due and no deletion is under way.
 pub async fn quiet(pool: &PgPool) {
-    until_within(Duration::from_secs(60), "nothing is due", || async {
+    until_within(Duration::from_mins(1), "nothing is due", || async {
         let due: i64 = sqlx::query_scalar(
             "SELECT (SELECT count(*) FROM chats WHERE converged_revision < revision)
                   + (SELECT count(*) FROM agents WHERE converged_revision < revision OR deletion_timestamp IS NOT NULL)",

@@ -99,7 +99,7 @@ async fn a_push_is_not_taken_for_a_repetition_by_whom_the_agent_was_known_before
 
     let push = report(&agent, 3, same());
     let accept = AcceptPush { clock: &world.clock, key: &agent.key, push: &push };
-    let taken = take_repeated(&mut *db.pool.acquire().await.unwrap(), &accept, &known).await.expect("an answer");
+    let taken = take_repeated(&mut db.pool.acquire().await.unwrap(), &accept, &known).await.expect("an answer");
     assert_eq!(taken, None);
     assert!(agent.send(&push).await.expect("a push").changed, "it is a change back to what was before");
 }

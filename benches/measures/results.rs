@@ -65,7 +65,7 @@ impl<'a> Results<'a> {
         for Found { id, name, report, .. } in &self.found {
             match report {
                 Ok(report) => {
-                    missed.extend(report.lines.iter().filter(|line| !line.passed()).map(|line| format!("{id} {}", line.name)))
+                    missed.extend(report.lines.iter().filter(|line| !line.passed()).map(|line| format!("{id} {}", line.name)));
                 }
                 Err(_) => missed.push(format!("{id} {name} (error)")),
             }

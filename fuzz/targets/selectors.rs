@@ -46,7 +46,7 @@ fn of_labels(selector: &LabelSelector, mut tape: Tape<'_>) {
                 }
             };
             values.extend([String::new(), "other".into()]);
-            if tape.byte() % 3 > 0 {
+            if !tape.byte().is_multiple_of(3) {
                 labels.insert(key.clone(), tape.pick(&values).clone());
             }
         }

@@ -307,13 +307,10 @@ impl Carried {
                 }
                 at = end;
             }
-            match self.server.read(&mut said).await {
-                Ok(n @ 1..) => answer.extend_from_slice(&said[..n]),
-                Ok(_) | Err(_) => {
-                    // The last words of a server that ends a session.
-                    self.answers.write_all(&answer).await.ok();
-                    return None;
-                }
+            if let Ok(n @ 1..) = self.server.read(&mut said).await { answer.extend_from_slice(&said[..n]) } else {
+                // The last words of a server that ends a session.
+                self.answers.write_all(&answer).await.ok();
+                return None;
             }
         }
     }

@@ -105,7 +105,7 @@ impl Client {
             Op::DeleteChat { orphan } => {
                 (Method::DELETE, chat, json!({"propagationPolicy": if *orphan { "Orphan" } else { "Background" }}))
             }
-            Op::Read => return self.read(target, self.sent % 2 == 0).await,
+            Op::Read => return self.read(target, self.sent.is_multiple_of(2)).await,
             Op::CreateAgent { workspace, build } => {
                 (Method::POST, "agents".to_owned(), named(labelled(json!({"workspace": workspace, "build": build}))))
             }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 /// The name of the chat that is made and deleted when all else is over: whoever was told of that has been told of everything.
 pub const LAST: &str = "last-of-all";
 /// How long watchers may take for it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A transition, as it was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,12 +136,9 @@ impl Watchers {
         let deleted = http.delete(format!("{}/{LAST}", chats())).send().await.unwrap();
         assert_eq!(deleted.status(), 200);
         let mut tasks = Box::pin(tasks.join_all());
-        match timeout(PATIENCE, &mut tasks).await {
-            Ok(seen) => seen,
-            Err(_) => {
-                give_up.cancel(); // whoever is not complete is found out by the checker
-                tasks.await
-            }
+        if let Ok(seen) = timeout(PATIENCE, &mut tasks).await { seen } else {
+            give_up.cancel(); // whoever is not complete is found out by the checker
+            tasks.await
         }
     }
 }

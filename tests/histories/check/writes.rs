@@ -94,7 +94,7 @@ fn marked(record: &Record, marks: &HashMap<String, Marked>, findings: &mut Findi
         }
         (Outcome::Done(_), None) => findings.add(THERE, format!("{record} is not in the log")),
         (Outcome::Refused(..), Some(marked)) => {
-            findings.add(ONCE, format!("{record} is in the log as {:?} of {}", marked.place, marked.target))
+            findings.add(ONCE, format!("{record} is in the log as {:?} of {}", marked.place, marked.target));
         }
         (Outcome::Refused(..), None) | (Outcome::Maybe(_), _) => {}
     }

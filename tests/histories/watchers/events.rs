@@ -32,12 +32,9 @@ pub async fn watch(watcher: String, number: u64, servers: Servers, mut random: S
             let (mut after, mut told) = match seen.stretches.pop() {
                 Some(Stretch::Events { after, told }) => (after, told),
                 Some(other @ Stretch::Objects { .. }) => unreachable!("{other:?}"),
-                None => match now(&http, &base).await {
-                    Some(now) => (now, Vec::new()),
-                    None => {
-                        tokio::time::sleep(BREATH).await;
-                        continue;
-                    }
+                None => if let Some(now) = now(&http, &base).await { (now, Vec::new()) } else {
+                    tokio::time::sleep(BREATH).await;
+                    continue;
                 },
             };
             let cursor = told.last().map_or(after, |transition: &Transition| transition.place);
