@@ -49,8 +49,8 @@ async fn events(front: &Front<'_>, name: &str) -> Vec<(String, String)> {
 #[tokio::test]
 async fn who_applies_a_manifest_over_an_object_of_the_mirror_is_told_that_it_is_set_back() {
     let front = Front::start(ControlPlane::shared().await, &["--mirror=all"]).await;
-    assert_eq!(front.send("POST", "chats", Some(record("fix", &json!({})))).await.0, 201);
-    front.until_shown("chat/fix", "Ready", "False", "AgentNotFound").await;
+    assert_eq!(front.send("POST", "chats", Some(record("fix", &json!({"team": "red"})))).await.0, 201);
+    until_labels(&front, &json!({"team": "red"})).await;
     assert_eq!(front.send("PATCH", "chats/fix", Some(json!({"spec": {"title": "theirs"}}))).await.0, 200);
     until("the record's title is shown", || async { (front.get("chat/fix").await["spec"]["title"] == "theirs").then_some(()) })
         .await;
