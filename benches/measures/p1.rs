@@ -69,7 +69,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p1-hydrate",
         title: format!("Hydrating {count} chats with 50 resources of 4 KiB"),
         unit: "seconds",
-        bars: vec![
+        rows: vec![
             ("UPDATE + INSERT by hand".to_owned(), hands),
             ("push and loop".to_owned(), whole),
             ("copy a chat".to_owned(), copies),

@@ -73,7 +73,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p10-replicas",
         title: format!("{transitions} chats of {agents} agents drift, on two cores with the database"),
         unit: "transitions a second",
-        bars,
+        rows: bars,
     });
     drop(replicas);
     pool.close().await;

@@ -84,7 +84,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p11-context",
         title: format!("Answers of {} KiB, {CONNECTIONS} connections", size >> 10),
         unit: "a second",
-        bars: vec![
+        rows: vec![
             ("static".to_owned(), statics),
             ("a chat's context".to_owned(), contexts),
             ("a context that is known".to_owned(), knowns),

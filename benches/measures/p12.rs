@@ -86,7 +86,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p12-replay",
         title: format!("{steps} steps of a history, {agents} agents of {CHATS} chats"),
         unit: "seconds",
-        bars: vec![("the least statements".to_owned(), hands), ("pushes and the loop".to_owned(), loops)],
+        rows: vec![("the least statements".to_owned(), hands), ("pushes and the loop".to_owned(), loops)],
     });
     ours.close().await;
     theirs.close().await;

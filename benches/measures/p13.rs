@@ -50,7 +50,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p13-start",
         title: "From the start of the program until it is ready".to_owned(),
         unit: "seconds",
-        bars: vec![("serve".to_owned(), serves), ("dev, a new directory".to_owned(), devs)],
+        rows: vec![("serve".to_owned(), serves), ("dev, a new directory".to_owned(), devs)],
     });
     Ok(report)
 }

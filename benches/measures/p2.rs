@@ -96,7 +96,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p2-fan-out",
         title: format!("{count} chats of one agent, with their events"),
         unit: "seconds",
-        bars,
+        rows: bars,
     });
     setting.drop_database("p2_loop").await?;
     setting.drop_database("p2_hand").await?;

@@ -79,7 +79,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p3-push",
         title: "Pushes of 50 resources of 4 KiB over HTTP".to_owned(),
         unit: "a second",
-        bars: vec![
+        rows: vec![
             ("pgbench, 1 client".to_owned(), one_floor),
             ("changed, 1 client".to_owned(), one),
             ("unchanged, 1 client".to_owned(), one_same),

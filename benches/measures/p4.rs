@@ -83,7 +83,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p4-latency",
         title: "From a commit until it is heard of, medians of blocks".to_owned(),
         unit: "µs",
-        bars: names.iter().zip(&sides).map(|(name, side)| ((*name).to_owned(), side.p50.clone())).collect(),
+        rows: names.iter().zip(&sides).map(|(name, side)| ((*name).to_owned(), side.p50.clone())).collect(),
     });
     // The pool is not closed: the listeners have connections of it for good.
     drop(place);

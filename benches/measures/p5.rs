@@ -72,7 +72,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p5-large",
         title: format!("Converging an agent's {CHATS} chats"),
         unit: "ms",
-        bars: vec![("in 10,000 chats".to_owned(), smalls), (format!("in {} chats", setting.million_chats()), larges)],
+        rows: vec![("in 10,000 chats".to_owned(), smalls), (format!("in {} chats", setting.million_chats()), larges)],
     });
     sqlx::query("DELETE FROM chats WHERE namespace = $1").bind(super::agent::NAMESPACE).execute(&large).await?;
     sqlx::query("DELETE FROM agents WHERE namespace = $1").bind(super::agent::NAMESPACE).execute(&large).await?;

@@ -160,7 +160,7 @@ impl Pusher {
 
 fn resource(n: usize, what: &str) -> Value {
     let seed = what.bytes().fold(n as u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    let body: String = noise(2048, seed).iter().map(|byte| format!("{byte:02x}")).collect();
+    let body = noise(2048, seed).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     json!({"kind": "Skill", "source": format!("skills/skill-{n:02}"), "sourcePath": format!("skills/skill-{n:02}/SKILL.md"),
            "body": body, "status": "Ok"})
 }

@@ -94,7 +94,12 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
             }
         }
     }
-    report.plots.push(Bars { file: "p8-lists", title: "Pages of lists, the first and the last".to_owned(), unit: "ms", bars });
+    report.plots.push(Bars {
+        file: "p8-lists",
+        title: "Pages of lists, the first and the last".to_owned(),
+        unit: "ms",
+        rows: bars,
+    });
     stop.cancel();
     pool.close().await;
     Ok(report)

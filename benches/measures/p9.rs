@@ -79,7 +79,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "p9-held-back",
         title: format!("Converging {CHATS} chats after {} s of load", time.as_secs()),
         unit: "ms",
-        bars: vec![("nobody holds back".to_owned(), theirs), ("a transaction is open".to_owned(), ours)],
+        rows: vec![("nobody holds back".to_owned(), theirs), ("a transaction is open".to_owned(), ours)],
     });
     held.pool.close().await;
     free.pool.close().await;

@@ -13,7 +13,7 @@ pub struct Bars {
     /// Of all figures.
     pub unit: &'static str,
     /// Each with what was measured.
-    pub bars: Vec<(String, Vec<f64>)>,
+    pub rows: Vec<(String, Vec<f64>)>,
 }
 
 const WIDTH: f64 = 720.0;
@@ -25,11 +25,11 @@ const TOP: f64 = 44.0;
 impl Bars {
     /// The picture.
     pub fn svg(&self) -> String {
-        let spreads: Vec<Spread> = self.bars.iter().map(|(_, figures)| Spread::of(figures)).collect();
+        let spreads: Vec<Spread> = self.rows.iter().map(|(_, figures)| Spread::of(figures)).collect();
         let most = spreads.iter().map(|spread| spread.high.max(spread.median)).fold(f64::MIN_POSITIVE, f64::max);
         let scale = (WIDTH - LEFT - RIGHT) / most;
         #[expect(clippy::cast_precision_loss, reason = "a few rows")]
-        let height = TOP + ROW * self.bars.len() as f64 + 12.0;
+        let height = TOP + ROW * self.rows.len() as f64 + 12.0;
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
              font-family=\"sans-serif\" font-size=\"13\" fill=\"#0f172a\" role=\"img\">\n<title>{0}</title>\n\
@@ -39,7 +39,7 @@ impl Bars {
             escaped(self.unit)
         );
         let mut y = TOP;
-        for ((label, _), spread) in self.bars.iter().zip(&spreads) {
+        for ((label, _), spread) in self.rows.iter().zip(&spreads) {
             let (width, low, high) = (spread.median * scale, LEFT + spread.low * scale, LEFT + spread.high * scale);
             let middle = y + 9.0;
             writeln!(

@@ -111,7 +111,9 @@ impl Report {
         match &value {
             Value::Array(rows) if rows.len() > 1 => {
                 println!("    {name}:");
-                rows.iter().for_each(|row| println!("      {}", plain(row)));
+                for row in rows {
+                    println!("      {}", plain(row));
+                }
             }
             Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
                 println!("    {name}: {}", plain(&value));

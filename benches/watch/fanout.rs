@@ -121,7 +121,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         file: "w1-fan-out",
         title: format!("{transitions} events to each of {watchers} watchers"),
         unit: "events delivered a second",
-        bars: vec![("Moorline".to_owned(), ours), ("a bare server".to_owned(), bares)],
+        rows: vec![("Moorline".to_owned(), ours), ("a bare server".to_owned(), bares)],
     });
     pool.close().await;
     Ok(report)

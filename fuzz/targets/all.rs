@@ -14,8 +14,11 @@ mod scanner;
 mod selectors;
 mod tape;
 
+/// What is done with an input.
+type Run = fn(&[u8]);
+
 /// Every target, by name: its corpus is fuzz/corpus/NAME.
-pub const ALL: [(&str, fn(&[u8])); 8] = [
+pub const ALL: [(&str, Run); 8] = [
     ("content", content::run),
     ("cursors", cursors::run),
     ("manifests", manifests::run),

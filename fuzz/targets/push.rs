@@ -19,7 +19,7 @@ use super::tape::Tape;
 /// The bytes are a body; or, after `#`, the decisions of which one is made that is about as large as one may be.
 pub fn run(data: &[u8]) {
     if let Some(decisions) = data.strip_prefix(b"#") {
-        return taken_or_not(large(Tape(decisions)));
+        return taken_or_not(&large(Tape(decisions)));
     }
     for validation in [FieldValidation::Warn, FieldValidation::Strict] {
         let read = Json::parse(data, NulAllowed::InResourceBodies).and_then(|json| json.into_type::<PushRequest>(validation));
@@ -27,19 +27,19 @@ pub fn run(data: &[u8]) {
             Ok((request, warnings)) => {
                 let headers: usize = warnings.into_headers().map(|(_, value)| value.len()).sum();
                 assert!(headers < 5_000, "{headers} bytes of warnings");
-                taken_or_not(request);
+                taken_or_not(&request);
             }
             Err(error) => assert!(matches!(error.code().as_u16(), 400 | 422), "{}", error.message()),
         }
     }
 }
 
-fn taken_or_not(request: PushRequest) {
-    let allowed = allowed(&request);
+fn taken_or_not(request: &PushRequest) {
+    let allowed = allowed(request);
     match Push::try_from(request.clone()) {
         Ok(push) => {
             assert_eq!(allowed, Ok(()), "what is taken keeps every limit");
-            is_as_promised(&push, &request);
+            is_as_promised(&push, request);
         }
         Err(faults) => {
             assert!(allowed.is_err(), "what keeps every limit is taken: {faults:?}");
@@ -169,7 +169,7 @@ fn large(mut tape: Tape<'_>) -> PushRequest {
     let mut long = report(["Plugin", "McpConfig", "Nothing"][usize::from(tape.byte()) % 3], &"s".repeat(sizes[0]), None);
     long.source_path = "p".repeat(sizes[1]);
     long.error = "e".repeat(sizes[2]);
-    long.status = ["Invalid", "Ok", "ok"][usize::from(tape.byte()) % 3].to_owned();
+    ["Invalid", "Ok", "ok"][usize::from(tape.byte()) % 3].clone_into(&mut long.status);
     long.size_bytes = Some(tape.number());
     resources.push(long);
     let duplicate = tape.byte();

@@ -50,8 +50,8 @@ fn of_labels(selector: &LabelSelector, mut tape: Tape<'_>) {
                 labels.insert(key.clone(), tape.pick(&values).clone());
             }
         }
-        let each = selector.0.iter().map(|term| LabelSelector(vec![term.clone()]).matches(&labels));
-        assert_eq!(selector.matches(&labels), each.fold(true, |all, one| all && one), "all of its terms");
+        let mut each = selector.0.iter().map(|term| LabelSelector(vec![term.clone()]).matches(&labels));
+        assert_eq!(selector.matches(&labels), each.all(|one| one), "all of its terms");
         for term in &selector.0 {
             let holds = LabelSelector(vec![term.clone()]).matches(&labels);
             assert_eq!(holds, means(term, &labels), "{term:?} of {labels:?}");

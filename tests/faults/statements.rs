@@ -97,7 +97,7 @@ impl Statements {
                 let (socket, shared) = (socket.clone(), ours.clone());
                 tokio::spawn(async move {
                     let Ok(server) = UnixStream::connect(socket).await else { return };
-                    Carried::new(client, server, shared).carry().await;
+                    Box::pin(Carried::new(client, server, shared).carry()).await;
                 });
             }
         });
@@ -307,7 +307,9 @@ impl Carried {
                 }
                 at = end;
             }
-            if let Ok(n @ 1..) = self.server.read(&mut said).await { answer.extend_from_slice(&said[..n]) } else {
+            if let Ok(n @ 1..) = self.server.read(&mut said).await {
+                answer.extend_from_slice(&said[..n]);
+            } else {
                 // The last words of a server that ends a session.
                 self.answers.write_all(&answer).await.ok();
                 return None;

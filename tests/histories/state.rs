@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 /// A chat.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "a row as it stands, column by column")]
 pub struct Chat {
     pub namespace: String,
     pub name: String,

@@ -136,7 +136,9 @@ impl Watchers {
         let deleted = http.delete(format!("{}/{LAST}", chats())).send().await.unwrap();
         assert_eq!(deleted.status(), 200);
         let mut tasks = Box::pin(tasks.join_all());
-        if let Ok(seen) = timeout(PATIENCE, &mut tasks).await { seen } else {
+        if let Ok(seen) = timeout(PATIENCE, &mut tasks).await {
+            seen
+        } else {
             give_up.cancel(); // whoever is not complete is found out by the checker
             tasks.await
         }

@@ -72,7 +72,9 @@ fn each_version(world: &mut World, f: &mut dyn FnMut(&mut u8)) {
         Reading::Horizon(horizon) => f(horizon),
         Reading::Rows { horizon, events } => {
             f(horizon);
-            events.iter_mut().for_each(|event| f(&mut event.rv));
+            for event in events {
+                f(&mut event.rv);
+            }
         }
     }
     f(&mut world.cursor.0);

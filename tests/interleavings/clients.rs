@@ -318,6 +318,7 @@ pub(crate) fn agent(id: u8) -> Agent {
 }
 
 /// Whether a chat names an agent that has something to be pinned to, for invariants.
+#[expect(clippy::option_option, reason = "no target, a target that has nothing, a target that has something")]
 pub(crate) fn latest_of_target(world: &World, chat: &Chat) -> Option<Option<Snap>> {
     match Decider::target(chat, &world.tables) {
         Target::Unbound | Target::Missing => None,

@@ -91,7 +91,7 @@ pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize,
             let acted_on = |n: &u8| decision.iter().any(|(chat, _)| chat == n);
             let wanted: Vec<u8> = concerned.into_iter().filter(|n| acted_on(n) || (heeds_due && due(n))).collect();
             let unlocked_decision = if config.has(Defect::NoReread) { decision } else { Vec::new() };
-            if wanted.is_empty() { Lap::EndLap } else { Lap::LockAll { wanted, locked: Vec::new(), unlocked_decision } }
+            if wanted.is_empty() { Lap::Close } else { Lap::LockAll { wanted, locked: Vec::new(), unlocked_decision } }
         }
         Lap::LockAll { wanted, mut locked, unlocked_decision } => {
             let mut waits = false;
@@ -105,7 +105,9 @@ pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize,
             }
             if waits && config.has(Defect::SkippedIsDone) {
                 let free: Vec<u8> = wanted.into_iter().filter(|chat| !world.held_by_others(me, Row::Chat(*chat))).collect();
-                free.iter().for_each(|chat| after.lock(me, Row::Chat(*chat)));
+                for chat in &free {
+                    after.lock(me, Row::Chat(*chat));
+                }
                 Lap::Load(free)
             } else if waits {
                 if matches!(&world.sessions[me].at, At::Lap(Lap::LockAll { locked: before, .. }, _) if *before == locked) {
@@ -130,10 +132,10 @@ pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize,
             Lap::Record(outcomes)
         }
         Lap::Record(outcomes) => match record(config, &mut after, me, &outcomes, Lane::Fanout)? {
-            Recorded::Written => Lap::EndLap,
+            Recorded::Written => Lap::Close,
             Recorded::LostARace => return Some(after),
         },
-        Lap::EndLap => {
+        Lap::Close => {
             let new = turn_page(config, agent, page.next);
             after.sessions[me].written.push(Written::Agent(name, new));
             after.sessions[me].at = At::Commit;
@@ -148,7 +150,7 @@ pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize,
 pub(crate) fn is_local(config: &Config, at: &At) -> bool {
     match at {
         // The claim has locked a row, so the version is taken.
-        At::Chats(Chats::Version(_)) | At::Lap(Lap::LoadAgent | Lap::Version(_) | Lap::EndLap, _) => true,
+        At::Chats(Chats::Version(_)) | At::Lap(Lap::LoadAgent | Lap::Version(_) | Lap::Close, _) => true,
         // Its foreign keys are seen by retention, if there is one.
         At::Chats(Chats::Record(_)) | At::Lap(Lap::Record(_), _) => !config.prunes(),
         At::Chats(Chats::Load(_))
@@ -212,7 +214,7 @@ fn record(config: &Config, world: &mut World, me: usize, outcomes: &[(u8, Outcom
             world.roll_back(me);
             return Some(Recorded::LostARace);
         }
-        let new = recorded(old, outcome, rv, lane);
+        let new = recorded(old, *outcome, rv, lane);
         world.sessions[me].written.push(Written::Chat(*n, new));
         if outcome.event && !config.has(Defect::EventForgotten) {
             world.sessions[me].written.push(Written::Event { chat: *n, chat_seq: new.event_seq });
@@ -222,7 +224,7 @@ fn record(config: &Config, world: &mut World, me: usize, outcomes: &[(u8, Outcom
 }
 
 /// The SET clause. Tokens and revisions are those of the row as it stands, which is why it is read after it is locked.
-fn recorded(old: Chat, outcome: &Outcome, rv: u8, lane: Lane) -> Chat {
+fn recorded(old: Chat, outcome: Outcome, rv: u8, lane: Lane) -> Chat {
     let mut new = Chat { said: outcome.says, ..old };
     match outcome.pin {
         Pin::Keep => {}

@@ -69,7 +69,7 @@ pub(crate) enum Lap {
     Load(Vec<u8>),
     Version(Vec<(u8, Outcome)>),
     Record(Vec<(u8, Outcome)>),
-    EndLap,
+    Close,
 }
 
 /// Which page of whose lap.

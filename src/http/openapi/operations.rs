@@ -172,7 +172,9 @@ fn takes(entry: &Entry, verb: &str) -> Vec<(&'static str, Value)> {
 /// A JSON patch is a list of operations; the others have the form of what they change.
 fn patch(media: &str) -> Value {
     match media {
-        "application/json-patch+json" => json!({"type": "array", "description": format!("At most {OPERATIONS_MAX} operations."), "items": json_patch_operation()}),
+        "application/json-patch+json" => {
+            json!({"type": "array", "description": format!("At most {OPERATIONS_MAX} operations."), "items": json_patch_operation()})
+        }
         _ => meta_reference("Patch"),
     }
 }

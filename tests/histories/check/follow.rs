@@ -20,12 +20,14 @@ pub fn afterwards<T: Clone>(story: &[&Event], last: T, of: impl Fn(&Value) -> Op
 }
 
 /// The mark that the labels had before, if they changed.
+#[expect(clippy::option_option, reason = "not changed, changed from none, changed from one")]
 pub fn mark(before: &Value) -> Option<Option<String>> {
     let labels = before.get("labels")?;
     Some(labels.get("op").and_then(Value::as_str).map(ToOwned::to_owned))
 }
 
 /// The state that a chat had before, if it changed.
+#[expect(clippy::option_option, reason = "not changed, changed from none, changed from one")]
 pub fn state(before: &Value) -> Option<Option<String>> {
     before.get("state").map(|state| state.as_str().map(ToOwned::to_owned))
 }

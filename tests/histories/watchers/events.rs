@@ -32,10 +32,14 @@ pub async fn watch(watcher: String, number: u64, servers: Servers, mut random: S
             let (mut after, mut told) = match seen.stretches.pop() {
                 Some(Stretch::Events { after, told }) => (after, told),
                 Some(other @ Stretch::Objects { .. }) => unreachable!("{other:?}"),
-                None => if let Some(now) = now(&http, &base).await { (now, Vec::new()) } else {
-                    tokio::time::sleep(BREATH).await;
-                    continue;
-                },
+                None => {
+                    if let Some(now) = now(&http, &base).await {
+                        (now, Vec::new())
+                    } else {
+                        tokio::time::sleep(BREATH).await;
+                        continue;
+                    }
+                }
             };
             let cursor = told.last().map_or(after, |transition: &Transition| transition.place);
             let end = follow(&http, &base, cursor, random.of(50..2_000), &mut told).await;
