@@ -1,5 +1,5 @@
 //! What agents push most of the time is what they pushed before: that is one statement, and nothing that refuses a push is forgotten
-//! by it. And a lap of which nobody is shown anything is not waited for.
+//! by it.
 
 use crate::support::{
     counted::Counted,
@@ -11,7 +11,6 @@ use moorline::{
         push::{Phase, Push},
         resource::Resource,
     },
-    store,
     writes::push::{AcceptPush, PushAnswer, take_repeated},
 };
 
@@ -102,38 +101,4 @@ async fn a_push_is_not_taken_for_a_repetition_by_whom_the_agent_was_known_before
     let taken = take_repeated(&mut db.pool.acquire().await.unwrap(), &accept, &known).await.expect("an answer");
     assert_eq!(taken, None);
     assert!(agent.send(&push).await.expect("a push").changed, "it is a change back to what was before");
-}
-
-#[tokio::test]
-async fn only_a_lap_of_which_nobody_is_shown_anything_is_not_waited_for() {
-    let db = database().await;
-    let world = World::new(db.pool.clone());
-    let mut agent = world.agent("builder").running().await;
-    world.chat("fix").of_agent("builder").create().await;
-    agent.push(same()).await;
-    world.settle().await;
-    // What a transaction commits as is asked when it does.
-    for statement in [
-        "CREATE TABLE commits (n bigint GENERATED ALWAYS AS IDENTITY, as_ text)",
-        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
-         $$ BEGIN INSERT INTO commits (as_) VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$",
-        "CREATE CONSTRAINT TRIGGER note AFTER UPDATE ON agents DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note()",
-        // As it is everywhere but in tests.
-        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = on', current_database()); END $$",
-    ] {
-        sqlx::query(statement).execute(&db.pool).await.unwrap();
-    }
-    let fresh = World::new(store::pool(db.options.clone(), 1));
-    let lap = async || {
-        sqlx::query("TRUNCATE commits").execute(&db.pool).await.unwrap();
-        fresh.settle().await;
-        sqlx::query_scalar::<_, String>("SELECT as_ FROM commits ORDER BY n").fetch_all(&db.pool).await.unwrap()
-    };
-
-    agent.push(vec![file("AGENTS.md", "another")]).await;
-    assert_eq!(lap().await, ["on"], "a chat drifts");
-    agent.push(vec![file("AGENTS.md", "a third")]).await;
-    assert_eq!(lap().await, ["off"], "the chat drifts already, and the agent is as well as before");
-    agent.push(same()).await;
-    assert_eq!(lap().await, ["on"], "the drift ends, on the same connection");
 }

@@ -244,12 +244,6 @@ pub async fn end_lap(
     const NAME: &str = "db.agents.end_lap";
     let LapEnd { whole, conditions, shown } = end;
     let Lap { revision, refresh, reconcile, generation } = &agent.lap;
-    // Nothing has been shown to anybody: no object has this version and no event, and lists and bookmarks speak of versions of events
-    // only. So a crash that forgets this transaction, and gives its number out again, leaves the agent due, and no more. Its commit
-    // is not waited for, and neither waits whoever pushes to the agent meanwhile.
-    if !shown && log.written == 0 {
-        sqlx::query("SET LOCAL synchronous_commit = off").execute(&mut *tx).named("db.agents.unwaited").await?;
-    }
     let done = sqlx::query!(
         "UPDATE agents SET converged_revision = $3, fanout_revision = NULL, fanout_cursor = NULL, fanout_refresh = NULL,
                 fanout_reconcile = NULL, fanout_generation = NULL, retry_at = NULL,
