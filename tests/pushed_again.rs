@@ -11,6 +11,7 @@ use moorline::{
         push::{Phase, Push},
         resource::Resource,
     },
+    store,
     writes::push::{AcceptPush, PushAnswer, take_repeated},
 };
 
