@@ -96,42 +96,6 @@ async fn a_manifest_that_is_made_again_while_its_record_is_about_to_be_released_
 }
 
 #[tokio::test]
-async fn a_status_is_of_one_moment_however_slowly_the_record_is_read() {
-    let front = Front::start(ControlPlane::shared().await, &[]).await;
-    front.apply(&chat("fix", json!({}))).await;
-    front.until_shown("chat/fix", "Ready", "True", "Unbound").await;
-    // From here on a chat can be read as far as it needs no snapshot.
-    let mut lock = front.db.pool.begin().await.unwrap();
-    lock.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
-    lock.execute("LOCK TABLE snapshots IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let theirs = json!({
-        "apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": "fix"}, "status": {"dirty": false, "state": "Paused"},
-    });
-    let args = ["apply", "--server-side", "--subresource=status", "--force-conflicts", "--field-manager=theirs", "-f", "-"];
-    front.control_plane.kubectl(&front.namespace, &args, &theirs.to_string()).await.out();
-    until("the mirror reads what its status should be", || async {
-        let waiting: i64 = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-             AND query LIKE '%c.pin_cause%'",
-        )
-        .fetch_one(&front.db.pool)
-        .await
-        .unwrap();
-        (waiting > 0).then_some(())
-    })
-    .await;
-    let changed = "UPDATE chats SET state = 'Running', manifest = jsonb_set(manifest, '{generation}', '7') WHERE name = 'fix'";
-    assert_eq!(lock.execute(changed).await.unwrap().rows_affected(), 1);
-    lock.commit().await.unwrap();
-    let shown = until("the cluster shows what PostgreSQL held", || async {
-        let status = front.get("chat/fix").await["status"].clone();
-        (status["state"] != "Paused").then(|| json!([status["state"], status["observedGeneration"]]))
-    })
-    .await;
-    assert!([json!(["Waiting", 1]), json!(["Running", 7])].contains(&shown), "both of one moment: {shown}");
-}
-
-#[tokio::test]
 async fn two_clusters_on_one_database_do_not_fight_for_a_record_as_fast_as_they_can() {
     let front = Front::start(ControlPlane::shared().await, &[]).await;
     front.apply(&chat("fix", json!({}))).await;

@@ -11,7 +11,6 @@ use moorline::{
         push::{Phase, Push},
         resource::Resource,
     },
-    store,
     writes::push::{AcceptPush, PushAnswer, take_repeated},
 };
 
@@ -35,7 +34,7 @@ fn same() -> Vec<Resource> {
 async fn a_push_of_what_was_pushed_before_is_one_statement_and_counts() {
     let db = database().await;
     let counted = Counted::before(&db.options);
-    let world = World::new(store::pool(counted.options.clone(), 1));
+    let world = World::new(counted.pool());
     let mut agent = world.agent("builder").running().await;
     let first = agent.push(same()).await;
     world.settle().await;

@@ -6,15 +6,14 @@ use crate::support::{
     postgres::{TestDb, database},
     world::{RunningAgent, World, file},
 };
-use moorline::store;
 
-/// A world behind a proxy that counts. One connection: what it has prepared is what is used.
+/// A world behind a proxy that counts.
 fn counted(db: &TestDb) -> (World, Counted) {
     let counted = Counted::before(&db.options);
-    (World::new(store::pool(counted.options.clone(), 1)), counted)
+    (World::new(counted.pool()), counted)
 }
 
-/// How often it was waited for an answer so far. The connection has been used just now, so that nobody asks it whether it lives.
+/// How often it was waited for an answer so far, with a connection that is there.
 async fn waited(world: &World, counted: &Counted) -> usize {
     sqlx::query("SELECT").execute(&world.pool).await.unwrap();
     counted.round_trips()

@@ -1,10 +1,17 @@
 //! A connection to PostgreSQL on which round trips are counted: a proxy that reads what a client sends, and counts how often it waits
 //! for an answer.
 
-use sqlx::postgres::PgConnectOptions;
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use moorline::store;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -15,8 +22,7 @@ use tokio::{
 
 /// A running proxy. It ends with this.
 pub(crate) struct Counted {
-    /// A way to the same database, through it.
-    pub(crate) options: PgConnectOptions,
+    options: PgConnectOptions,
     round_trips: Arc<AtomicUsize>,
     accepting: AbortHandle,
     _directory: TempDir,
@@ -40,6 +46,12 @@ impl Counted {
         });
         let options = options.clone().socket(directory.path());
         Self { options, round_trips, accepting: accepting.abort_handle(), _directory: directory }
+    }
+
+    /// A pool of one connection through it: what that has prepared is what is used, and it is never asked whether it lives.
+    pub(crate) fn pool(&self) -> PgPool {
+        let options = PgPoolOptions::new().max_connections(1).test_before_acquire(false);
+        options.acquire_timeout(Duration::from_mins(1)).connect_lazy_with(store::session(self.options.clone()))
     }
 
     /// How often somebody has waited for an answer so far.

@@ -79,11 +79,11 @@ fn include_object() -> Value {
 }
 
 fn events() -> Vec<Value> {
-    let limit = json!({"type": "integer", "format": "int64", "minimum": 0, "maximum": 500});
+    let limit = json!({"type": "integer", "format": "int64", "minimum": 0});
     vec![
         query("chat", &text(), "Only events of the chat of this name."),
         query("agent", &text(), "Only events that concern the agent of this name."),
-        query("limit", &limit, "At most so many events, 500 at most and when absent."),
+        query("limit", &limit, "At most so many events; 500 when absent, and when more are asked for."),
         query(
             "cursor",
             &text(),

@@ -132,7 +132,8 @@ impl<'a> Follower<'a> {
             None => self.listed.contains_key(&told.id) && created <= self.version,
         };
         let is_right = match told.word {
-            Word::Added => !known,
+            // It came to be with what the connection begins with, which comes again.
+            Word::Added => !known || (from % 2 == 0 && created == from / 2),
             // What came to be before a connection went on, and was passed over by the one before it, is changed to it.
             Word::Modified => known || (told.connection > 0 && created > self.version && created <= from / 2),
             // Of what was made after the list's version, and deleted before it could be told, only the end is told.
