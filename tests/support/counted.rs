@@ -91,11 +91,13 @@ async fn carry(mut client: UnixStream, mut server: UnixStream, count: &AtomicUsi
 #[derive(Default)]
 struct Reader {
     begun: bool,
+    asked: bool,
     bytes: Vec<u8>,
 }
 
 impl Reader {
-    /// How many of these messages are waited for: a query, and the end of an extended one.
+    /// How many of these messages are waited for by whom the work is done for: a query, and the end of an extended one. An end of
+    /// nothing is sqlx asking whether a connection lives, when it comes back to its pool.
     fn waits(&mut self, bytes: &[u8]) -> usize {
         self.bytes.extend_from_slice(bytes);
         let mut waits = 0;
@@ -107,7 +109,11 @@ impl Reader {
                 return waits;
             }
             if self.begun {
-                waits += usize::from(matches!(self.bytes[0], b'Q' | b'S'));
+                match self.bytes[0] {
+                    b'Q' => waits += 1,
+                    b'S' => waits += usize::from(std::mem::take(&mut self.asked)),
+                    _ => self.asked = true,
+                }
             }
             self.begun = true;
             self.bytes.drain(..whole);

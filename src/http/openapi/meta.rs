@@ -51,7 +51,12 @@ pub fn documents() -> Vec<(&'static str, Map<String, Value>)> {
             documents.push((document, Map::new()));
         }
         if let Some((_, paths)) = documents.last_mut() {
-            insert(paths, path, "get", read(id, about, *schema));
+            let mut operation = read(id, about, *schema);
+            if path.contains("{namespace}") {
+                operation["responses"]["422"] = operation["responses"]["401"].clone();
+                operation["responses"]["422"]["description"] = json!("Invalid: the namespace is no DNS label.");
+            }
+            insert(paths, path, "get", operation);
         }
     }
     documents
