@@ -52,7 +52,7 @@ fn as_kubectl_writes(object: &Value) -> String {
     text
 }
 
-/// What is to be done: [`patch`], but that labels are each a field of its own. A manifest that has none any more takes away those
+/// What is to be done: `patch`, but that labels are each a field of its own. A manifest that has none any more takes away those
 /// that the last one had, and not those that others put there.
 pub fn changes(wanted: &Value, current: &Value) -> Option<Value> {
     let last = remembered(current);
