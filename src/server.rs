@@ -281,10 +281,7 @@ async fn wait_for_database(pool: &PgPool, clock: &Clock) -> Result<(), SchemaErr
 }
 
 async fn check(pool: &PgPool) -> Result<(), SchemaError> {
-    let mut connection = match store::acquire(pool).await {
-        Ok(connection) => connection,
-        Err(error) => return Err(store::why_none(pool, error).await.into()),
-    };
+    let mut connection = store::acquire_or_why(pool).await?;
     schema::check(&mut connection).await?;
     bump(&mut connection).await?;
     Ok(())

@@ -100,9 +100,18 @@ pub async fn acquire_whole(pool: &PgPool) -> Result<rotation::Whole, StoreError>
 /// How long to look for a reason.
 const REASON: Duration = Duration::from_secs(2);
 
+/// A connection of the pool, or why there is none: for starts and for the loop, whose lines in the log people read, and not for requests,
+/// which do not wait for the reason.
+pub async fn acquire_or_why(pool: &PgPool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
+    match acquire(pool).await {
+        Ok(connection) => Ok(connection),
+        Err(error) => Err(why_none(pool, error).await),
+    }
+}
+
 /// Why there was no connection, when all that the pool says is that it waited in vain: that nobody listens there it keeps to itself. A
-/// connection is tried for nothing else, so this is for starts and for the loop, whose lines in the log people read, and not for requests.
-pub async fn why_none(pool: &PgPool, error: StoreError) -> StoreError {
+/// connection is tried for nothing else.
+async fn why_none(pool: &PgPool, error: StoreError) -> StoreError {
     let StoreError::Database { query, source: sqlx::Error::PoolTimedOut } = error else { return error };
     if pool.size() > 0 {
         return error; // they are all busy

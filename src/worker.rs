@@ -251,10 +251,7 @@ impl Worker {
     }
 
     async fn connection(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
-        match crate::store::acquire(&self.pool).await {
-            Ok(connection) => Ok(connection),
-            Err(error) => Err(crate::store::why_none(&self.pool, error).await),
-        }
+        crate::store::acquire_or_why(&self.pool).await
     }
 
     /// Measures the queue and looks after the log's partitions until `shutdown`: what is left to a replica without lanes.

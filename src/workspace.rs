@@ -26,8 +26,9 @@ use crate::{
         push::{Limits, Phase, content_digest},
         resource::Resource,
     },
+    telemetry::reasons,
 };
-use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch::channel, task::JoinError};
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +102,7 @@ impl Report {
 
     /// The report that there could be no scan.
     pub fn failed(error: &ScanError) -> Self {
-        let mut error = chain(error).replace('\0', "\u{fffd}");
+        let mut error = reasons(error).replace('\0', "\u{fffd}");
         error.truncate(error.floor_char_boundary(Limits::ERROR));
         Self { phase: Phase::Pending, error, resources: Vec::new() }
     }
@@ -132,16 +133,4 @@ pub async fn run(options: Options, clock: Clock, shutdown: CancellationToken) ->
     watching.await??;
     delivered?;
     Ok(Outcome::Stopped)
-}
-
-/// An error with everything below it, as one line: reqwest's own text, for one, says only that something went wrong.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        below = error.source();
-    }
-    text
 }

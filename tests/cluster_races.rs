@@ -2,31 +2,21 @@
 //! would have to be slow for it.
 
 use crate::support::{
-    cluster::Front,
+    cluster::{Front, chat, record},
     envtest::ControlPlane,
     gateway::{Fault, Gateway},
     until::until,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::Executor as _;
 use std::{
     fs,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// How late what is held up comes.
 const LATE: Duration = Duration::from_secs(5);
-
-#[expect(clippy::needless_pass_by_value, reason = "a literal at each call")]
-fn chat(name: &str, spec: Value) -> Value {
-    json!({"kind": "Chat", "metadata": {"name": name}, "spec": spec})
-}
-
-/// A chat that is made through the API.
-fn record(name: &str) -> Value {
-    json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": name}, "spec": {"owner": "alice"}})
-}
 
 /// The next answer that says what this object is comes late.
 fn hold_up(gateway: &Gateway, object: &'static str) {
@@ -37,15 +27,14 @@ fn hold_up(gateway: &Gateway, object: &'static str) {
     });
 }
 
-async fn until_held_up(gateway: &Gateway) -> Instant {
+async fn until_held_up(gateway: &Gateway) {
     until("it is asked for", || async { (gateway.faults() == 1).then_some(()) }).await;
-    Instant::now()
 }
 
 /// Waits until what was held up has come, and what came of it has been done.
-async fn until_it_came(front: &Front<'_>, since: Instant) {
-    assert!(since.elapsed() < LATE, "all this was to be done before: {:?}", since.elapsed());
-    tokio::time::sleep(LATE.checked_sub(since.elapsed()).unwrap()).await;
+async fn until_it_came(front: &Front<'_>, gateway: &Gateway) {
+    assert_eq!(gateway.late_answers(), 0, "all this was to be done before");
+    until("what was held up comes", || async { (gateway.late_answers() == 1).then_some(()) }).await;
     front.settled().await;
 }
 
@@ -57,10 +46,10 @@ async fn what_was_read_of_a_manifest_before_it_was_deleted_makes_no_record_of_it
     front.apply(&chat("child", json!({"parentRef": {"name": "parent"}}))).await;
     front.until_shown("chat/child", "Stalled", "True", "InvalidSpec").await;
     hold_up(&gateway, "/chats/child");
-    let since = until_held_up(&gateway).await;
+    until_held_up(&gateway).await;
     front.kubectl(&["delete", "chat/child", "--timeout=30s"]).await.out();
     assert_eq!(front.send("POST", "chats", Some(record("parent"))).await.0, 201);
-    until_it_came(&front, since).await;
+    until_it_came(&front, &gateway).await;
     assert_eq!(front.record("chats", "child").await, None);
 }
 
@@ -86,10 +75,10 @@ async fn a_manifest_that_is_made_again_while_its_record_is_about_to_be_released_
     stopped.kubectl(&["delete", "chat/fix", "--timeout=30s"]).await.out();
     hold_up(&gateway, "/chats/fix");
     let front = stopped.started().await;
-    let since = until_held_up(&gateway).await;
+    until_held_up(&gateway).await;
     front.apply(&manifest).await;
     front.until_shown("chat/fix", "Ready", "True", "Unbound").await;
-    until_it_came(&front, since).await;
+    until_it_came(&front, &gateway).await;
     let released: Vec<String> =
         sqlx::query_scalar("SELECT source FROM owners WHERE source = 'api'").fetch_all(&pool).await.unwrap();
     assert_eq!(released, Vec::<String>::new(), "it never belonged to the API");

@@ -1,7 +1,7 @@
 //! Where the front could come to a stop, go round in circles or write what is not its to write, and does not.
 
 use crate::support::{
-    cluster::Front,
+    cluster::{Front, chat, record},
     envtest::ControlPlane,
     gateway::{Fault, Gateway},
     until::{until, until_within},
@@ -18,25 +18,8 @@ use std::{
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-#[expect(clippy::needless_pass_by_value, reason = "a literal at each call")]
-fn chat(name: &str, spec: Value) -> Value {
-    json!({"kind": "Chat", "metadata": {"name": name}, "spec": spec})
-}
-
-/// A chat that is made through the API.
-fn record(name: &str) -> Value {
-    json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": name}, "spec": {"owner": "alice"}})
-}
-
 fn agent(name: &str) -> Value {
     json!({"kind": "Agent", "metadata": {"name": name}, "spec": {}})
-}
-
-/// A front behind a gateway.
-async fn behind<'a>(control_plane: &'a ControlPlane, gateway: &Gateway, flags: &[&str]) -> Front<'a> {
-    let namespace = control_plane.namespace_of_its_own().await;
-    let kubeconfig = control_plane.access(&namespace).via(&gateway.url).kubeconfig();
-    Front::start_by(control_plane, namespace, &kubeconfig, flags).await
 }
 
 /// Somebody takes the Lease, and says nothing more for so many seconds.
@@ -89,7 +72,7 @@ async fn who_has_lost_the_lease_does_not_write_what_it_had_in_hand() {
 async fn what_was_to_be_written_while_the_lease_was_away_is_written_when_it_is_back() {
     let control_plane = ControlPlane::shared().await;
     let gateway = Gateway::to(control_plane).await;
-    let front = behind(control_plane, &gateway, &[]).await;
+    let front = Front::behind(control_plane, &gateway, &[]).await;
     front.apply(&agent("ws")).await;
     front.until_shown("agent/ws", "Ready", "Unknown", "NeverReported").await;
     steal(&front, 5).await;
@@ -185,7 +168,7 @@ async fn a_kind_that_may_not_be_listed_keeps_nothing_from_the_others() {
 async fn an_object_that_went_before_the_answer_to_its_last_write_came_is_not_taken_for_there() {
     let control_plane = ControlPlane::shared().await;
     let gateway = Gateway::to(control_plane).await;
-    let front = behind(control_plane, &gateway, &["--mirror=all"]).await;
+    let front = Front::behind(control_plane, &gateway, &["--mirror=all"]).await;
     front.apply(&chat("fix", json!({"owner": "bob"}))).await;
     front.until_shown("chat/fix", "Ready", "True", "Unbound").await;
     gateway.set(|request| {
@@ -194,8 +177,9 @@ async fn an_object_that_went_before_the_answer_to_its_last_write_came_is_not_tak
     });
     front.kubectl(&["delete", "chat/fix", "--timeout=30s"]).await.out();
     assert_eq!(gateway.faults(), 1);
-    // Another object of the cluster is answered after it: the late answer has come.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    until("the late answer comes", || async { (gateway.late_answers() == 1).then_some(()) }).await;
+    // Another object of the cluster is answered after it, so that it has been taken note of.
+    front.settled().await;
     gateway.calm();
     assert_eq!(front.send("POST", "chats", Some(record("fix"))).await.0, 201);
     until("what the API made under its name is shown", || async { front.agrees().await.then_some(()) }).await;

@@ -3,7 +3,7 @@
 
 use crate::support::{
     postgres::database,
-    world::{World, file},
+    world::{RunningAgent, World, file},
 };
 use moorline::{
     clock::{Clock, Source, SystemClock},
@@ -122,6 +122,19 @@ async fn a_chat_that_its_agents_news_cannot_be_written_to_does_not_keep_them_fro
     assert!(dirty("bad").await);
 }
 
+/// An agent that has news for four chats, of which one cannot be written at all.
+async fn agent_with_a_chat_that_cannot_be_written(world: &World) -> RunningAgent<'_> {
+    let mut agent = world.agent("ws-1").running().await;
+    agent.push(vec![file("AGENTS.md", "one")]).await;
+    for chat in ["a", "bad", "c", "d"] {
+        world.chat(chat).of_agent("ws-1").create().await;
+    }
+    world.settle().await;
+    world.pool.execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (name <> 'bad') NOT VALID").await.expect("a constraint");
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    agent
+}
+
 #[tokio::test]
 async fn a_chat_that_cannot_be_written_at_all_does_not_keep_its_agents_news_from_the_others_on_any_page() {
     for page in [1, 2, 1_000] {
@@ -129,14 +142,7 @@ async fn a_chat_that_cannot_be_written_at_all_does_not_keep_its_agents_news_from
         let mut world = World::new(db.pool.clone());
         let ahead = with_clock(&mut world);
         world.reconciler = world.reconciler.clone().with_batch(page);
-        let mut agent = world.agent("ws-1").running().await;
-        agent.push(vec![file("AGENTS.md", "one")]).await;
-        for chat in ["a", "bad", "c", "d"] {
-            world.chat(chat).of_agent("ws-1").create().await;
-        }
-        world.settle().await;
-        db.pool.execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (name <> 'bad') NOT VALID").await.expect("a constraint");
-        agent.push(vec![file("AGENTS.md", "two")]).await;
+        let mut agent = agent_with_a_chat_that_cannot_be_written(&world).await;
         world.settle().await;
         let dirty = async |chat| world.look(chat).await.chat.dirty_since.is_some();
         // The lap goes on with its next page when the agent is tried again.
@@ -180,14 +186,7 @@ async fn an_agent_that_cannot_tell_every_chat_says_so_until_it_can_and_not_by_tu
         let mut world = World::new(db.pool.clone());
         let ahead = with_clock(&mut world);
         world.reconciler = world.reconciler.clone().with_batch(page);
-        let mut agent = world.agent("ws-1").running().await;
-        agent.push(vec![file("AGENTS.md", "one")]).await;
-        for chat in ["a", "bad", "c", "d"] {
-            world.chat(chat).of_agent("ws-1").create().await;
-        }
-        world.settle().await;
-        db.pool.execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (name <> 'bad') NOT VALID").await.expect("a constraint");
-        agent.push(vec![file("AGENTS.md", "two")]).await;
+        let mut agent = agent_with_a_chat_that_cannot_be_written(&world).await;
         let laps = async |range: std::ops::Range<i64>| {
             let mut said = Vec::new();
             for lap in range {

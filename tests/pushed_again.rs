@@ -21,9 +21,8 @@ fn report(agent: &RunningAgent<'_>, seq: i64, resources: Vec<Resource>) -> Push 
 /// Takes a push by the one statement, if that will have it. The agent is known as it is.
 async fn again(world: &World, agent: &RunningAgent<'_>, push: &Push) -> Option<PushAnswer> {
     let known = world.look_at_agent(&agent.key.name).await.expect("the agent");
-    let mut connection = world.pool.acquire().await.expect("a connection");
     let accept = AcceptPush { clock: &world.clock, key: &agent.key, push };
-    take_repeated(&mut connection, &accept, &known).await.expect("an answer")
+    take_repeated(&world.pool, &accept, &known).await.expect("an answer")
 }
 
 fn same() -> Vec<Resource> {
@@ -98,7 +97,7 @@ async fn a_push_is_not_taken_for_a_repetition_by_whom_the_agent_was_known_before
 
     let push = report(&agent, 3, same());
     let accept = AcceptPush { clock: &world.clock, key: &agent.key, push: &push };
-    let taken = take_repeated(&mut db.pool.acquire().await.unwrap(), &accept, &known).await.expect("an answer");
+    let taken = take_repeated(&db.pool, &accept, &known).await.expect("an answer");
     assert_eq!(taken, None);
     assert!(agent.send(&push).await.expect("a push").changed, "it is a change back to what was before");
 }

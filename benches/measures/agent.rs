@@ -75,7 +75,8 @@ impl Agent {
         self.send(resources.collect()).await
     }
 
-    async fn send(&mut self, resources: Vec<Resource>) -> anyhow::Result<()> {
+    /// Pushes these.
+    pub async fn send(&mut self, resources: Vec<Resource>) -> anyhow::Result<()> {
         self.seq += 1;
         let push = Push::new(self.run.id, (self.run.epoch, self.seq), Phase::Complete, String::new(), resources);
         transact(&self.pool, &self.clock, &AcceptPush { clock: &self.clock, key: &self.key, push: &push }).await?;

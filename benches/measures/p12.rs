@@ -10,7 +10,7 @@ mod hand;
 mod history;
 
 use super::{
-    agent::{NAMESPACE, timed},
+    agent::{Agent, NAMESPACE, timed},
     plot::Bars,
     report::Report,
     setting::Setting,
@@ -19,7 +19,7 @@ use super::{
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hand::Hand;
-use history::{History, Replayed};
+use history::History;
 use moorline::{clock, reconcile::Reconciler};
 use sqlx::PgPool;
 use std::time::{Duration, Instant};
@@ -46,7 +46,8 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         let names: Vec<String> = (0..agents).map(|n| format!("agent-{group:02}-{n:02}")).collect();
         let mut replayed = Vec::new();
         for name in &names {
-            replayed.push(Replayed::new(&ours, name).await?);
+            replayed.push(Agent::new(ours.clone(), name).await?);
+            history::chats(&ours, name).await?;
         }
         // Until they are moored to the first step, nothing counts.
         push(&mut replayed, &history, 0).await?;
@@ -96,8 +97,11 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
 }
 
 /// A step, pushed by every agent.
-async fn push(agents: &mut [Replayed], history: &History, step: usize) -> anyhow::Result<()> {
-    stream::iter(agents.iter_mut().map(|agent| agent.push(history, step))).buffer_unordered(AT_ONCE).try_collect::<()>().await
+async fn push(agents: &mut [Agent], history: &History, step: usize) -> anyhow::Result<()> {
+    stream::iter(agents.iter_mut().map(|agent| agent.send(history.steps[step].clone())))
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<()>()
+        .await
 }
 
 /// As many workers as connections, as replicas would do it, until nothing is due.

@@ -9,17 +9,20 @@ use super::{
     place::{BASE, Place},
     report::Report,
     setting::{MILLION, Setting},
+    sql::settled,
     stream::Stream,
 };
 use anyhow::Context as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Executor as _, PgPool};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MOST: f64 = 60.0;
 const CLIENTS: usize = 16;
 const REST: Duration = Duration::from_secs(5);
+/// How long the loop may take for what is asked of it, at most.
+const SETTLE: Duration = Duration::from_mins(5);
 
 /// Measures.
 pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
@@ -34,7 +37,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     crowd(&pool, chats).await?;
     for text in ["two", "one"] {
         many.push(&place, text, false).await?;
-        settled(&pool).await?;
+        settled(&pool, SETTLE).await?;
     }
     report.figure("after fan-outs", "MB", &[rss(&place)?]);
 
@@ -50,7 +53,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         });
     }
     futures::future::try_join_all(tasks).await?;
-    settled(&pool).await?;
+    settled(&pool, SETTLE).await?;
     report.figure("after pushes, watched by 100", "MB", &[rss(&place)?]);
     for n in 0..20 {
         place.ask(Method::GET, &format!("chats?limit=500&fieldSelector=spec.owner%3Duser-{n}"), &Value::Null).await?;
@@ -66,7 +69,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         let chat = json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": name},
                           "spec": {"owner": "bench", "agentRef": {"name": name}}});
         place.ask(Method::POST, "chats", &chat).await?;
-        settled(&pool).await?;
+        settled(&pool, SETTLE).await?;
         place.ask(Method::GET, &format!("chats/{name}/context"), &Value::Null).await?;
     }
     report.figure("after contexts", "MB", &[rss(&place)?]);
@@ -100,23 +103,6 @@ async fn crowd(pool: &PgPool, chats: i64) -> anyhow::Result<()> {
     .execute(pool)
     .await?;
     Ok(())
-}
-
-async fn settled(pool: &PgPool) -> anyhow::Result<()> {
-    let began = Instant::now();
-    loop {
-        let due: i64 = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM agents WHERE converged_revision < revision)
-                  + (SELECT count(*) FROM chats WHERE converged_revision < revision)",
-        )
-        .fetch_one(pool)
-        .await?;
-        if due == 0 {
-            return Ok(());
-        }
-        anyhow::ensure!(began.elapsed() < Duration::from_mins(5), "{due} records are due still");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Somebody who watches all agents, and reads.

@@ -1,6 +1,26 @@
-//! What statements cost, as PostgreSQL counts it: calls, time, pages, bytes of log.
+//! What statements cost, as PostgreSQL counts it: calls, time, pages, bytes of log. And whether the loop has anything left to do.
 
+use anyhow::ensure;
 use sqlx::{Executor as _, PgPool};
+use std::time::{Duration, Instant};
+
+/// Waits until the loop has nothing to do, for so long at most.
+pub async fn settled(pool: &PgPool, within: Duration) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let due: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM agents WHERE converged_revision < revision)
+                  + (SELECT count(*) FROM chats WHERE converged_revision < revision)",
+        )
+        .fetch_one(pool)
+        .await?;
+        if due == 0 {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < within, "{due} records are due still");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// Counts the statements of one database from a moment on.
 pub struct Statements {

@@ -10,6 +10,7 @@ use super::{
     plot::Bars,
     report::Report,
     setting::Setting,
+    sql::settled,
     stats,
 };
 use anyhow::{Context as _, ensure};
@@ -65,7 +66,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         ticks.tick().await;
         agents[n % AGENTS].push(place, if (n / AGENTS).is_multiple_of(2) { "two" } else { "one" }, false).await?;
     }
-    let rows = settled(&pool, start).await?;
+    let rows = logged(&pool, start).await?;
     let told = blocking(|| clients.told(rows.len() as u64))?;
     let (took, cost) = (began.elapsed(), place.process.cost()?.cpu - before.cpu);
     once(&told, &clients.witness()?, &rows)?;
@@ -132,22 +133,9 @@ fn blocking<T>(f: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     tokio::task::block_in_place(f)
 }
 
-/// Waits until the loop has nothing to do, and reads the log after `start`.
-async fn settled(pool: &PgPool, start: (i64, i32)) -> anyhow::Result<Vec<Row>> {
-    let began = Instant::now();
-    loop {
-        let due: i64 = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM agents WHERE converged_revision < revision)
-                  + (SELECT count(*) FROM chats WHERE converged_revision < revision)",
-        )
-        .fetch_one(pool)
-        .await?;
-        if due == 0 {
-            break;
-        }
-        ensure!(began.elapsed() < SETTLE, "{due} records are due still");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// The log after `start`, once the loop has nothing to do.
+async fn logged(pool: &PgPool, start: (i64, i32)) -> anyhow::Result<Vec<Row>> {
+    settled(pool, SETTLE).await?;
     let rows = sqlx::query_as(
         "SELECT e.rv || '-' || e.seq, (extract(epoch FROM
                   pg_xact_commit_timestamp((e.rv & ((1::bigint << 44) - 1))::text::xid)) * 1000000)::bigint

@@ -7,6 +7,7 @@
 mod content;
 mod cursors;
 mod manifests;
+mod merge;
 mod patch;
 mod prompt;
 mod push;

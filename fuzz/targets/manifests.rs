@@ -18,7 +18,9 @@ use moorline::{
     },
     model::name,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+use super::merge::merge;
 
 /// The bytes are a file of manifests.
 pub fn run(data: &[u8]) {
@@ -89,24 +91,6 @@ fn says(wanted: &Value, current: &Value, at: &str) {
         // A merge patch has no way to say null within an object that is not there yet.
         (Value::Object(wanted), Value::Null) => assert!(wanted.values().all(Value::is_null), "{at}"),
         (wanted, current) => assert_eq!(wanted, current, "{at}"),
-    }
-}
-
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let fields = target.as_object_mut().expect("it is one");
-    for (key, value) in patch {
-        if value.is_null() {
-            fields.remove(key);
-        } else {
-            merge(fields.entry(key.clone()).or_insert(Value::Null), value);
-        }
     }
 }
 

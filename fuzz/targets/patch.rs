@@ -10,8 +10,10 @@ use moorline::{
     v1alpha1::{Agent, Chat},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::{fmt::Debug, sync::LazyLock};
+
+use super::merge::merge;
 
 /// The first byte says which kind is patched, in which form, and what becomes of unknown fields; the rest is the patch.
 pub fn run(data: &[u8]) {
@@ -83,24 +85,6 @@ fn without_status<T: Serialize>(object: &T) -> Value {
         fields.remove("status");
     }
     value
-}
-
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let fields = target.as_object_mut().expect("it is one");
-    for (key, value) in patch {
-        if value.is_null() {
-            fields.remove(key);
-        } else {
-            merge(fields.entry(key.clone()).or_insert(Value::Null), value);
-        }
-    }
 }
 
 static CHAT: LazyLock<Value> = LazyLock::new(|| {

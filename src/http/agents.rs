@@ -249,10 +249,7 @@ pub async fn push(
 
 /// As most agents push most of the time: what they pushed before. That is one statement.
 async fn take(state: &AppState, accept: &AcceptPush<'_>, old: &AgentView) -> Result<PushAnswer, WriteError> {
-    let mut connection = store::acquire(state.pool()).await?;
-    let repeated = take_repeated(&mut connection, accept, old).await?;
-    drop(connection);
-    match repeated {
+    match take_repeated(state.pool(), accept, old).await? {
         Some(answer) => Ok(answer),
         None => transact(state.pool(), state.clock(), accept).await,
     }

@@ -151,6 +151,7 @@ impl Shared {
             }
         }
     }
+
     /// The database is away: everything is tried again after a while, and deletions soon, because they wait only so long.
     async fn put_off(&self, entries: &[(Id, Option<Entry>)], error: &MirrorError) {
         let (deleting, others): (Vec<_>, Vec<_>) =

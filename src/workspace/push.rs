@@ -20,9 +20,10 @@ use self::{
     ledger::Ledger,
     verdict::{Step, Verdict, pause, verdict},
 };
-use super::{AgentSpec, Report, chain};
+use super::{AgentSpec, Report};
 use crate::{
     clock::Clock,
+    telemetry::reasons,
     v1alpha1::push::{PushRequest, PushResponse, ResourceReport, RunResponse, SnapshotRef},
 };
 use std::{fmt, sync::Arc, time::Duration};
@@ -273,7 +274,7 @@ impl Courier {
             }
             _ => "",
         };
-        format!("{doing}: {}{hint}", chain(error))
+        format!("{doing}: {}{hint}", reasons(error))
     }
 
     fn superseded(&self, failure: Failure) -> DeliveryError {

@@ -12,8 +12,8 @@
 //!
 //! What it does not: say what changed, or decide whether that matters. Equal scans are told apart by `push`.
 
-use super::{Report, chain, scan::scan};
-use crate::clock::Clock;
+use super::{Report, scan::scan};
+use crate::{clock::Clock, telemetry::reasons};
 use notify::{
     ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
@@ -130,7 +130,7 @@ impl Eyes {
             let scanned = match scan(root) {
                 Ok(scanned) => scanned,
                 Err(error) => {
-                    self.see(Some(chain(&error)));
+                    self.see(Some(reasons(&error)));
                     return Report::failed(&error);
                 }
             };

@@ -16,7 +16,7 @@ use crate::{
         snapshot::{Snapshot, SnapshotId, name, name_with_uid},
     },
     store::{
-        StoreError, Write,
+        self, StoreError, Write,
         agents::{self, Accepted, PushState, Repeated},
         events::{self, NewEvent},
         log::TxLog,
@@ -25,7 +25,7 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
@@ -139,12 +139,8 @@ impl Write for AcceptPush<'_> {
 }
 
 /// Takes a push that says what the last one said, in one statement. `known` is the agent as it was a moment ago, and only spares
-/// asking in vain. None when it has to be taken as any other: then nothing is written.
-pub async fn take_repeated(
-    connection: &mut PgConnection,
-    accept: &AcceptPush<'_>,
-    known: &AgentView,
-) -> Result<Option<PushAnswer>, StoreError> {
+/// asking in vain: without a repetition no connection is taken. None when it has to be taken as any other: then nothing is written.
+pub async fn take_repeated(pool: &PgPool, accept: &AcceptPush<'_>, known: &AgentView) -> Result<Option<PushAnswer>, StoreError> {
     let AcceptPush { clock, key, push } = accept;
     let agent = &known.agent;
     let hash = push.context_hash();
@@ -158,7 +154,7 @@ pub async fn take_repeated(
     let digest = push.digest();
     let repeated = Repeated { run: push.run_id, epoch: push.epoch, seq: push.seq, digest: &digest, now: clock.now() };
     // A complete push of this digest left the agent at the snapshot of this hash, and only a push moves it.
-    let found = agents::accept_repeated(connection, key, &repeated).await?;
+    let found = agents::accept_repeated(&mut *store::acquire(pool).await?, key, &repeated).await?;
     Ok(found.map(|(name, revision)| PushAnswer {
         changed: false,
         snapshot: Some(PushedSnapshot { name, hash, revision }),

@@ -254,3 +254,14 @@ async fn apply(control_plane: &ControlPlane, namespace: &str, manifest: &Value) 
     manifest["apiVersion"] = json!("moorline.dev/v1alpha1");
     control_plane.kubectl(namespace, &["apply", "-f", "-"], &manifest.to_string()).await.out();
 }
+
+/// A manifest of a chat, whose version is ours.
+#[expect(clippy::needless_pass_by_value, reason = "a literal at each call")]
+pub fn chat(name: &str, spec: Value) -> Value {
+    json!({"kind": "Chat", "metadata": {"name": name}, "spec": spec})
+}
+
+/// A chat that is made through the API.
+pub fn record(name: &str) -> Value {
+    json!({"apiVersion": "moorline.dev/v1alpha1", "kind": "Chat", "metadata": {"name": name}, "spec": {"owner": "alice"}})
+}

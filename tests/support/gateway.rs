@@ -56,6 +56,7 @@ struct Passing {
     http: reqwest::Client,
     rule: Mutex<Rule>,
     faults: AtomicUsize,
+    late_answers: AtomicUsize,
 }
 
 impl Gateway {
@@ -69,7 +70,7 @@ impl Gateway {
         let tls = TlsAcceptor::from(Arc::new(tls));
         let http = reqwest::Client::builder().no_proxy().tls_certs_only(trusted).build().unwrap();
         let (to, rule) = (control_plane.url.clone(), Mutex::new(Arc::new(|_: &Parts| None) as Rule));
-        let passing = Arc::new(Passing { to, http, rule, faults: AtomicUsize::new(0) });
+        let passing = Arc::new(Passing { to, http, rule, faults: AtomicUsize::new(0), late_answers: AtomicUsize::new(0) });
         let router = Router::new().fallback(pass).with_state(passing.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
@@ -105,6 +106,11 @@ impl Gateway {
     pub fn faults(&self) -> usize {
         self.passing.faults.load(Ordering::SeqCst)
     }
+
+    /// How many answers that were held back have been let go.
+    pub fn late_answers(&self) -> usize {
+        self.passing.late_answers.load(Ordering::SeqCst)
+    }
 }
 
 async fn pass(State(passing): State<Arc<Passing>>, request: Request) -> Response<Body> {
@@ -132,6 +138,7 @@ async fn pass(State(passing): State<Arc<Passing>>, request: Request) -> Response
     }
     if let Some(Fault::AnswerLate(by)) = fault {
         sleep(by).await;
+        passing.late_answers.fetch_add(1, Ordering::SeqCst);
     }
     answer
 }

@@ -1,23 +1,11 @@
-//! The history, and an agent to whom it happens.
+//! The history, and the chats to whom it happens.
 
 use super::{CHATS, FOLLOW, NAMESPACE};
 use crate::measures::agent::noise;
 use anyhow::ensure;
-use moorline::{
-    clock::{self, Clock},
-    model::{
-        access::Reach,
-        agent::{AgentSpec, Run},
-        hash::ContextHash,
-        object::{DeletionPolicy, Key, Source, TextMap},
-        push::{Phase, Push},
-        resource::{Resource, ResourceKind, ResourceMeta},
-    },
-    store::transact,
-    writes::{
-        agents::{CreateAgent, RegisterRun},
-        push::AcceptPush,
-    },
+use moorline::model::{
+    hash::ContextHash,
+    resource::{Resource, ResourceKind, ResourceMeta},
 };
 use serde::Deserialize;
 use sqlx::PgPool;
@@ -70,52 +58,6 @@ impl History {
         };
         let hashes = all.iter().map(hash).collect();
         Ok(Self { steps: all, hashes })
-    }
-}
-
-/// An agent that pushes it.
-pub struct Replayed {
-    pool: PgPool,
-    clock: Clock,
-    key: Key,
-    run: Run,
-    seq: i64,
-}
-
-impl Replayed {
-    /// With its chats.
-    pub async fn new(pool: &PgPool, name: &str) -> anyhow::Result<Self> {
-        let (clock, key, none) = (clock::system(), Key::new(NAMESPACE, name), TextMap::new());
-        let spec = AgentSpec {
-            workspace: None,
-            build: None,
-            service_account: None,
-            suspend: false,
-            revision_history_limit: 10,
-            deletion_policy: DeletionPolicy::Delete,
-        };
-        let create = CreateAgent {
-            clock: &clock,
-            key: &key,
-            spec: &spec,
-            labels: &none,
-            annotations: &none,
-            reach: &Reach::Everything,
-            source: Source::Api,
-        };
-        transact(pool, &clock, &create).await?;
-        let run = transact(pool, &clock, &RegisterRun { clock: &clock, key: &key }).await?;
-        chats(pool, name).await?;
-        Ok(Self { pool: pool.clone(), clock, key, run, seq: 0 })
-    }
-
-    /// Pushes what the workspace held.
-    pub async fn push(&mut self, history: &History, step: usize) -> anyhow::Result<()> {
-        self.seq += 1;
-        let resources = history.steps[step].clone();
-        let push = Push::new(self.run.id, (self.run.epoch, self.seq), Phase::Complete, String::new(), resources);
-        transact(&self.pool, &self.clock, &AcceptPush { clock: &self.clock, key: &self.key, push: &push }).await?;
-        Ok(())
     }
 }
 
