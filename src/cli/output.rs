@@ -7,7 +7,10 @@ use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde_json::Value;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _, Write as _},
+};
 use unicode_width::UnicodeWidthStr as _;
 
 /// An emphasis.
@@ -55,7 +58,7 @@ impl Format {
     /// An object in this form, with a newline at its end.
     pub fn write(self, object: &Value) -> anyhow::Result<String> {
         let mut text = match self {
-            Self::Json => serde_json::to_string_pretty(object)?,
+            Self::Json => readable_as_yaml(&serde_json::to_string_pretty(object)?),
             Self::Yaml => serde_saphyr::to_string(object)?,
         };
         if !text.ends_with('\n') {
@@ -63,6 +66,21 @@ impl Format {
         }
         Ok(text)
     }
+}
+
+/// JSON whose strings have none of the characters that are no part of a YAML text, or end a line of it (YAML 1.2.2, 5.1 and 5.4): they
+/// are escaped, so that what is printed can be applied.
+fn readable_as_yaml(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match letter {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}' => {
+                let _ = write!(text, "\\u{:04x}", u32::from(letter));
+            }
+            letter => text.push(letter),
+        }
+    }
+    text
 }
 
 /// Prints to standard output.
@@ -171,6 +189,18 @@ mod tests {
         assert_eq!(columns.lines(&[row(["NAME", "X"]), row(["fix-login", "1"])]), "NAME        X\nfix-login   1\n");
         assert_eq!(columns.lines(&[row(["a", "2"]), row(["a-very-long-name", "3"])]), "a           2\na-very-long-name 3\n");
         assert_eq!(Columns::default().lines(&[row(["名前", "x"])]), "名前   x\n");
+    }
+
+    #[test]
+    fn an_object_that_is_printed_is_read_as_the_same_one_whatever_letters_it_has() {
+        let object = serde_json::json!({"a": "\u{7}\u{7f}\u{83}\u{85}\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}\u{1f600}名", "b": ["\\u0083\"\t\r\n"]});
+        let json = Format::Json.write(&object).unwrap();
+        assert!(json.contains("\\u0083\\u0085\\u2028"), "{json}");
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), object);
+        for format in [Format::Json, Format::Yaml] {
+            let text = format.write(&object).unwrap();
+            assert_eq!(serde_saphyr::from_str::<Value>(&text).unwrap(), object, "{format:?}: {text}");
+        }
     }
 
     #[test]
