@@ -132,6 +132,10 @@ impl Retention {
             METRICS.removed("snapshots", pruned.snapshots);
             METRICS.removed("blobs", pruned.blobs);
             self.wake.events();
+            // What became superfluous since is for the next pass: an agent that pushes without end would keep this one for ever.
+            if is_all(&found) {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -256,6 +260,11 @@ fn batch(found: &[Superfluous]) -> &[Superfluous] {
     &found[..fits]
 }
 
+/// Whether one batch takes all that there is, not only all that was shown.
+fn is_all(found: &[Superfluous]) -> bool {
+    batch(found).len() == found.len() && (found.len() as u64) < BATCH_MAX.unsigned_abs()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,6 +281,7 @@ mod tests {
         assert_eq!(batch(&of(&[499, 499, 0])).len(), 2);
         assert_eq!(batch(&of(&[499, 500, 0])).len(), 1);
         assert_eq!(batch(&of(&[0; 2_000])).len(), 1_000);
+        assert!(is_all(&of(&[998])) && !is_all(&of(&[499, 500, 0])) && !is_all(&of(&[0; 1_000])));
     }
 
     #[test]

@@ -498,7 +498,7 @@ async fn whoever_asks_is_kept_waiting_or_not() {
     let run = api.running_agent("ws").await;
     api.pushed(&run, 1, json!([file("AGENTS.md", "one")])).await;
     let chat = |name: &str| json!({"metadata": {"name": name}, "spec": {"agentRef": {"name": "ws"}}});
-    let unasked = api.post("chats", &chat("unasked")).await;
+    let unasked = api.send(api.request(Method::POST, "chats").json(&chat("unasked"))).await;
     assert_eq!(unasked.header("preference-applied"), None, "it was not asked");
     assert!(unasked.expect(201)["status"]["pinned"].is_object());
     let asked = api.with("prefer", "wait=10").post("chats", &chat("asked")).await;

@@ -25,7 +25,7 @@ fn no_bytes_break(name: &str) {
     let corpus = corpus(name);
     assert!(!corpus.is_empty(), "fuzz/corpus/{name} has something to begin with");
     let seconds = env::var("MOORLINE_TEST_FUZZ_SECONDS").ok().map_or(SECONDS, |text| text.parse().expect("whole seconds"));
-    let seed = env::var("MOORLINE_TEST_SEED").ok().map_or_else(rand::random, |text| text.parse().expect("a seed"));
+    let seed = env::var("MOORLINE_TEST_SEED").ok().map_or(1, |text| text.parse().expect("a seed"));
     let mut random = StdRng::seed_from_u64(seed);
     let (began, mut runs) = (Instant::now(), 0_u64);
     let attempt = |input: &[u8]| {

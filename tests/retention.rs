@@ -230,6 +230,30 @@ async fn a_batch_is_at_most_a_thousand_rows_in_one_transaction() {
 }
 
 #[tokio::test]
+async fn a_pass_ends_although_an_agent_pushes_as_fast_as_it_is_pruned() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = world.agent("ws-1").running().await;
+    limit(&world, "ws-1", 2).await;
+    push_all(&mut agent, 1..=6).await;
+    // Whatever is removed is followed by as much that is new.
+    let trigger = "CREATE FUNCTION one_more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, resource_count,
+                                   degraded_count, size_bytes, created_at, rv)
+            SELECT OLD.namespace, OLD.agent_id, OLD.agent_name, OLD.name || '-', max(revision) + 1, sha256(OLD.context_hash), '[]', 0, 0, 0,
+                   OLD.created_at, OLD.rv FROM snapshots WHERE agent_id = OLD.agent_id;
+            RETURN NULL; END $$;
+        CREATE TRIGGER one_more AFTER DELETE ON snapshots FOR EACH ROW EXECUTE FUNCTION one_more()";
+    sqlx::raw_sql(trigger).execute(&db.pool).await.unwrap();
+    let stop = CancellationToken::new();
+    let _end = stop.clone().drop_guard();
+    let removed =
+        tokio::time::timeout(Duration::from_mins(1), retention(&world).pass(&stop)).await.expect("it ends").expect("a pass");
+    assert_eq!(removed.snapshots, 3, "those that were there when it came by");
+    assert_eq!(kept(&world).await, [4, 5, 6, 7, 8, 9], "the next pass has what came meanwhile");
+}
+
+#[tokio::test]
 async fn a_push_that_returns_to_a_snapshot_waits_for_its_removal_and_makes_it_anew() {
     let db = database().await;
     let world = World::new(db.pool.clone());

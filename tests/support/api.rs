@@ -232,11 +232,19 @@ impl Caller {
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
-        self.send(self.request(Method::PUT, path).json(body)).await
+        self.send(self.patient(Method::PUT, path).json(body)).await
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(self.request(Method::POST, path).json(body)).await
+        self.send(self.patient(Method::POST, path).json(body)).await
+    }
+
+    /// What is answered when the loop has caught up waits 30 s for it, unless this caller prefers otherwise. The five seconds that it
+    /// waits unasked are long for a server, and short for a disk that other tests fill and stop at the same time.
+    fn patient(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.request(method, path);
+        let waits = path == "chats" || path.ends_with("/context");
+        if waits && !self.headers.contains_key("prefer") { request.header("prefer", "wait=30") } else { request }
     }
 
     /// A merge patch.
