@@ -70,6 +70,10 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         hands.push(Box::pin(all).await?);
         if group == 0 {
             history::same(&ours, &theirs).await?;
+            // As autovacuum does within a minute of a table's life. Until then every plan rests on a guess.
+            for pool in [&ours, &theirs] {
+                sqlx::query("VACUUM ANALYZE").execute(pool).await?;
+            }
         }
         if began.elapsed() > PATIENCE {
             break;

@@ -135,8 +135,10 @@ pub async fn missing_blobs(
 ) -> Result<Vec<ContentHash>, StoreError> {
     const NAME: &str = "db.blobs.missing";
     let all: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect();
-    let present: Vec<Vec<u8>> = sqlx::query_scalar!(
-        "SELECT hash FROM blobs WHERE namespace = $1 AND agent_id = $2 AND hash = ANY($3)",
+    // A look for each: of `hash = ANY(…)` PostgreSQL reads all that the agent has while it thinks that to be little.
+    let missing: Vec<Vec<u8>> = sqlx::query_scalar!(
+        r#"SELECT u.hash AS "hash!" FROM unnest($3::bytea[]) AS u (hash)
+           WHERE (SELECT true FROM blobs b WHERE b.namespace = $1 AND b.agent_id = $2 AND b.hash = u.hash) IS NULL"#,
         namespace,
         agent,
         &all
@@ -144,7 +146,7 @@ pub async fn missing_blobs(
     .fetch_all(tx)
     .named(NAME)
     .await?;
-    Ok(hashes.iter().filter(|hash| !present.iter().any(|present| present == hash.as_bytes())).copied().collect())
+    Ok(hashes.iter().filter(|hash| missing.iter().any(|missing| missing == hash.as_bytes())).copied().collect())
 }
 
 /// Keeps bodies that the agent did not have; the agent is locked.
