@@ -134,7 +134,7 @@ async fn what_a_replica_sets_aside_whose_clock_is_days_off_is_tried_by_the_other
         }
         well.agent("ws").running().await;
         well.chat("fix").create().await;
-        // By the database's clock they wait for something, and not for more than the longest wait.
+        // How long they wait yet, by the database's clock: never more than the longest wait, nor since long ago.
         let waits = async || -> Vec<(String, i32, Option<f64>)> {
             let left = "SELECT name, attempts, extract(epoch FROM retry_at - now())::float8 FROM chats
                         UNION ALL SELECT name, attempts, extract(epoch FROM retry_at - now())::float8 FROM agents ORDER BY name";
@@ -149,7 +149,11 @@ async fn what_a_replica_sets_aside_whose_clock_is_days_off_is_tried_by_the_other
                 assert!(left > -60.0 && left <= 300.0, "{seconds} s off: {who} sets {name} aside for {left} s");
             }
             well.retry_in(3_600.0).await;
-            assert_eq!((other.settle().await, replica.settle().await), (0, 0), "{seconds} s off: their time has not come");
+            for early in [other, replica] {
+                let chats = early.reconciler.converge_due("team-a").await.unwrap().seen;
+                let agent = early.reconciler.fan_out("team-a", Uuid::nil()).await.unwrap();
+                assert_eq!((chats, agent), (0, None), "{seconds} s off, after {who}: their time has not come");
+            }
             well.retry_in(-3_600.0).await;
         }
         assert_eq!(adrift.reconciler.converge_due("team-a").await.unwrap().poisoned, 1);
