@@ -202,8 +202,8 @@ impl Write for DueChats<'_> {
         let Self { reconciler, namespace, claim } = self;
         let now = reconciler.clock.now();
         let ids = match claim {
-            Claim::Next(limit) => converge::claim(tx, namespace, *limit, now).await?, // locks
-            Claim::One(id) => converge::claim_one(tx, namespace, *id).await?,         // locks
+            Claim::Next(limit) => converge::claim(tx, namespace, *limit).await?, // locks
+            Claim::One(id) => converge::claim_one(tx, namespace, *id).await?,    // locks
         };
         if ids.is_empty() {
             return Ok(Done::default());

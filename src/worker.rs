@@ -193,8 +193,8 @@ impl Worker {
     async fn peek(&self, lane: Lane, after: &str) -> Result<Vec<String>, StoreError> {
         let mut connection = self.connection().await?;
         match lane {
-            Lane::Chats => across::namespaces_with_due_chats(&mut connection, after, self.clock.now()).await,
-            Lane::Agents => across::namespaces_with_due_agents(&mut connection, after, self.clock.now()).await,
+            Lane::Chats => across::namespaces_with_due_chats(&mut connection, after).await,
+            Lane::Agents => across::namespaces_with_due_agents(&mut connection, after).await,
         }
     }
 

@@ -256,6 +256,7 @@ impl Source for Broken {
 #[tokio::test]
 async fn a_lane_with_a_defect_ends_the_loop_instead_of_leaving_it_lame() {
     let db = database().await;
+    World::new(db.pool.clone()).chat("fix").create().await;
     let clock: clock::Clock = Arc::new(Broken);
     let worker = Worker {
         reconciler: Reconciler::new(db.pool.clone(), clock.clone()),

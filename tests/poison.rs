@@ -5,47 +5,18 @@ use crate::support::{
     postgres::database,
     world::{RunningAgent, World, file},
 };
-use moorline::{
-    clock::{Clock, Source, SystemClock},
-    model::condition::{ConditionType, Truth},
-    reconcile::Reconciler,
-};
+use moorline::model::condition::{ConditionType, Truth};
 use sqlx::Executor as _;
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
-};
 
-/// The machine's clock, ahead by as much as the test says.
-#[derive(Debug, Default)]
-struct Ahead(AtomicI64);
-
-impl Source for Ahead {
-    fn now(&self) -> jiff::Timestamp {
-        SystemClock.now() + jiff::SignedDuration::from_secs(self.0.load(Ordering::SeqCst))
-    }
-
-    fn new_id(&self) -> uuid::Uuid {
-        SystemClock.new_id()
-    }
-
-    fn random(&self) -> f64 {
-        0.5
-    }
-}
-
-fn with_clock(world: &mut World) -> Arc<Ahead> {
-    let ahead = Arc::new(Ahead::default());
-    world.clock = Arc::clone(&ahead) as Clock;
-    world.reconciler = Reconciler::new(world.pool.clone(), world.clock.clone());
-    ahead
+/// The wait of whatever is set aside is over.
+async fn its_time_comes(world: &World) {
+    world.retry_in(-1.0).await;
 }
 
 #[tokio::test]
 async fn a_chat_that_cannot_be_written_is_set_aside_and_the_rest_of_its_batch_goes_on() {
     let db = database().await;
-    let mut world = World::new(db.pool.clone());
-    let ahead = with_clock(&mut world);
+    let world = World::new(db.pool.clone());
     db.pool
         .execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (name <> 'bad' OR snapshot_id IS NULL)")
         .await
@@ -70,8 +41,8 @@ async fn a_chat_that_cannot_be_written_is_set_aside_and_the_rest_of_its_batch_go
     world.settle().await;
     assert!(world.look("a").await.chat.dirty_since.is_some(), "the others are told the news");
 
-    for wait in [600, 1_200] {
-        ahead.0.store(wait, Ordering::SeqCst);
+    for _ in 0..2 {
+        its_time_comes(&world).await;
         world.settle().await;
     }
     let bad = world.look("bad").await.chat;
@@ -80,14 +51,14 @@ async fn a_chat_that_cannot_be_written_is_set_aside_and_the_rest_of_its_batch_go
     assert!(stalled.verdict.message.contains("23514"), "{}", stalled.verdict.message);
     assert!(bad.conditions.get(ConditionType::Reconciling).is_none(), "one or the other");
     assert_eq!((bad.progress.attempts, bad.progress.observed_generation), (3, bad.meta.generation));
-    ahead.0.store(1_800, Ordering::SeqCst);
+    its_time_comes(&world).await;
     world.settle().await;
     let again = world.look("bad").await.chat;
     assert_eq!(again.conditions.get(ConditionType::Stalled).expect("Stalled").since, stalled.since, "since when it is so");
     assert_eq!(again.meta.rv, bad.meta.rv, "another failure like the last shows nothing new");
 
     db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
-    ahead.0.store(3_600, Ordering::SeqCst);
+    its_time_comes(&world).await;
     world.settle().await;
     let mended = world.look("bad").await.chat;
     assert!(mended.pin.is_some() && mended.conditions.get(ConditionType::Stalled).is_none());
@@ -97,8 +68,7 @@ async fn a_chat_that_cannot_be_written_is_set_aside_and_the_rest_of_its_batch_go
 #[tokio::test]
 async fn a_chat_that_its_agents_news_cannot_be_written_to_does_not_keep_them_from_the_others() {
     let db = database().await;
-    let mut world = World::new(db.pool.clone());
-    let ahead = with_clock(&mut world);
+    let world = World::new(db.pool.clone());
     let mut agent = world.agent("ws-1").running().await;
     agent.push(vec![file("AGENTS.md", "one")]).await;
     for chat in ["a", "bad", "c"] {
@@ -117,7 +87,7 @@ async fn a_chat_that_its_agents_news_cannot_be_written_to_does_not_keep_them_fro
     let agent = world.look_at_agent("ws-1").await.expect("the agent").agent.progress;
     assert_eq!(agent.converged_revision, agent.revision, "the lap has ended");
     db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
-    ahead.0.store(3_600, Ordering::SeqCst);
+    its_time_comes(&world).await;
     world.settle().await;
     assert!(dirty("bad").await);
 }
@@ -140,14 +110,13 @@ async fn a_chat_that_cannot_be_written_at_all_does_not_keep_its_agents_news_from
     for page in [1, 2, 1_000] {
         let db = database().await;
         let mut world = World::new(db.pool.clone());
-        let ahead = with_clock(&mut world);
         world.reconciler = world.reconciler.clone().with_batch(page);
         let mut agent = agent_with_a_chat_that_cannot_be_written(&world).await;
         world.settle().await;
         let dirty = async |chat| world.look(chat).await.chat.dirty_since.is_some();
         // The lap goes on with its next page when the agent is tried again.
-        for later in [600, 1_200, 1_800] {
-            ahead.0.store(later, Ordering::SeqCst);
+        for _ in 0..3 {
+            its_time_comes(&world).await;
             world.settle().await;
         }
         let told = (dirty("a").await, dirty("bad").await, dirty("c").await, dirty("d").await);
@@ -158,16 +127,16 @@ async fn a_chat_that_cannot_be_written_at_all_does_not_keep_its_agents_news_from
         assert!(says.expect("it says so").verdict.message.contains("23514"), "pages of {page}");
         // News that come meanwhile are told at once.
         agent.push(vec![file("AGENTS.md", "one")]).await;
-        for later in [2_400, 3_000, 3_600] {
+        for _ in 0..3 {
             world.settle().await;
-            ahead.0.store(later, Ordering::SeqCst);
+            its_time_comes(&world).await;
         }
         assert_eq!((dirty("a").await, dirty("c").await, dirty("d").await), (false, false, false), "pages of {page}");
         agent.push(vec![file("AGENTS.md", "two")]).await;
         world.settle().await;
         db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
-        for later in [7_200, 10_800, 14_400] {
-            ahead.0.store(later, Ordering::SeqCst);
+        for _ in 0..3 {
+            its_time_comes(&world).await;
             world.settle().await;
         }
         assert!(dirty("bad").await, "pages of {page}");
@@ -184,13 +153,12 @@ async fn an_agent_that_cannot_tell_every_chat_says_so_until_it_can_and_not_by_tu
     for page in [1, 2] {
         let db = database().await;
         let mut world = World::new(db.pool.clone());
-        let ahead = with_clock(&mut world);
         world.reconciler = world.reconciler.clone().with_batch(page);
         let mut agent = agent_with_a_chat_that_cannot_be_written(&world).await;
-        let laps = async |range: std::ops::Range<i64>| {
+        let laps = async |laps: usize| {
             let mut said = Vec::new();
-            for lap in range {
-                ahead.0.store(lap * 600, Ordering::SeqCst);
+            for _ in 0..laps {
+                its_time_comes(&world).await;
                 world.settle().await;
                 let agent = world.look_at_agent("ws-1").await.expect("the agent").agent;
                 let stalled = agent.conditions.get(ConditionType::Stalled).map(|stalled| stalled.since);
@@ -198,22 +166,22 @@ async fn an_agent_that_cannot_tell_every_chat_says_so_until_it_can_and_not_by_tu
             }
             said
         };
-        let first = laps(0..6).await;
+        let first = laps(6).await;
         let (stalled, reconciling, version) = *first.last().expect("some laps");
         assert!(stalled.is_some() && !reconciling, "pages of {page}: {first:?}");
-        let later = laps(6..12).await;
+        let later = laps(6).await;
         assert_eq!(later, vec![(stalled, false, version); 6], "pages of {page}: what does not change is not written again");
         // Of a push in between too, which makes the agent try at once.
         agent.push(vec![file("AGENTS.md", "three")]).await;
-        let news = laps(12..13).await;
+        let news = laps(1).await;
         assert_eq!((news[0].0, news[0].1), (stalled, false), "pages of {page}");
         let failures = world.look_at_agent("ws-1").await.expect("the agent").agent.progress.attempts;
-        laps(13..16).await;
+        laps(3).await;
         let more = world.look_at_agent("ws-1").await.expect("the agent").agent.progress.attempts;
         assert!(more > failures && failures > 0, "pages of {page}: {failures}, then {more}: it waits longer each time");
 
         db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
-        let mended = laps(16..18).await;
+        let mended = laps(2).await;
         assert_eq!((mended[1].0, mended[1].1), (None, false), "pages of {page}");
         let agent = world.look_at_agent("ws-1").await.expect("the agent").agent.progress;
         assert_eq!((agent.attempts, agent.converged_revision), (0, agent.revision), "pages of {page}");
@@ -226,14 +194,13 @@ async fn an_agent_that_cannot_tell_every_chat_says_so_until_it_can_and_not_by_tu
 #[tokio::test]
 async fn a_chat_that_is_stalled_stays_so_while_its_agents_news_are_told_to_it() {
     let db = database().await;
-    let mut world = World::new(db.pool.clone());
-    let ahead = with_clock(&mut world);
+    let world = World::new(db.pool.clone());
     let mut agent = world.agent("ws-1").running().await;
     // What tells it the news can be written; what converges it cannot.
     db.pool.execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (converged_revision = 0)").await.expect("a constraint");
     world.chat("bad").of_agent("ws-1").create().await;
-    for lap in 0..4 {
-        ahead.0.store(lap * 600, Ordering::SeqCst);
+    for _ in 0..4 {
+        its_time_comes(&world).await;
         world.settle().await;
     }
     let stalled = world.look("bad").await.chat.conditions.get(ConditionType::Stalled).expect("Stalled").since;
@@ -244,7 +211,7 @@ async fn a_chat_that_is_stalled_stays_so_while_its_agents_news_are_told_to_it() 
     assert_eq!(told.conditions.get(ConditionType::Stalled).expect("Stalled").since, stalled, "and it is as stuck as before");
     assert!(told.conditions.get(ConditionType::Reconciling).is_none());
     db.pool.execute("ALTER TABLE chats DROP CONSTRAINT refused").await.expect("no constraint");
-    ahead.0.store(3_600, Ordering::SeqCst);
+    its_time_comes(&world).await;
     world.settle().await;
     assert!(world.look("bad").await.chat.conditions.get(ConditionType::Stalled).is_none());
 }
@@ -270,14 +237,13 @@ async fn a_row_that_cannot_be_read_is_set_aside_alone() {
 #[tokio::test]
 async fn conditions_that_cannot_be_read_say_only_that_and_are_written_anew_by_the_next_try() {
     let db = database().await;
-    let mut world = World::new(db.pool.clone());
-    let ahead = with_clock(&mut world);
+    let world = World::new(db.pool.clone());
     world.chat("garbled").create().await;
     db.pool.execute("UPDATE chats SET conditions = '{\"Ready\": 7}'").await.expect("garbage");
     world.settle().await;
     let types = |chat: moorline::model::chat::ChatView| chat.chat.conditions.0.into_keys().collect::<Vec<_>>();
     assert_eq!(types(world.look("garbled").await), [ConditionType::Stalled]);
-    ahead.0.store(600, Ordering::SeqCst);
+    its_time_comes(&world).await;
     world.settle().await;
     assert_eq!(types(world.look("garbled").await), [ConditionType::Ready]);
 }

@@ -44,13 +44,12 @@ async fn two_sessions_claim_different_chats_and_neither_waits() {
     for n in 0..6 {
         world.chat(&format!("chat-{n}")).create().await;
     }
-    let now = world.clock.now();
     let (mut one, mut two) = (db.pool.begin().await.expect("one"), db.pool.begin().await.expect("two"));
-    let first = converge::claim(&mut one, "team-a", 4, now).await.expect("a claim");
-    let second = converge::claim(&mut two, "team-a", 4, now).await.expect("a claim");
+    let first = converge::claim(&mut one, "team-a", 4).await.expect("a claim");
+    let second = converge::claim(&mut two, "team-a", 4).await.expect("a claim");
     assert_eq!((first.len(), second.len()), (4, 2));
     assert!(first.iter().all(|id| !second.contains(id)));
-    let elsewhere = converge::claim(&mut two, "team-b", 4, now).await.expect("a claim");
+    let elsewhere = converge::claim(&mut two, "team-b", 4).await.expect("a claim");
     assert_eq!(elsewhere, Vec::<Uuid>::new(), "a claim stays within its namespace");
 }
 
@@ -319,7 +318,7 @@ async fn a_session_that_dies_in_the_middle_of_a_converge_leaves_its_chats_due() 
     world.chat("fix").of_agent("ws-1").create().await;
     let mut session = PgConnection::connect_with(&db.options).await.expect("a session");
     session.execute("BEGIN").await.expect("a transaction");
-    let claimed = converge::claim(&mut session, "team-a", 10, world.clock.now()).await.expect("a claim");
+    let claimed = converge::claim(&mut session, "team-a", 10).await.expect("a claim");
     assert_eq!(claimed.len(), 1);
     assert_eq!(world.reconciler.converge_due("team-a").await.expect("the loop").seen, 0, "it is somebody else's meanwhile");
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut session).await.expect("its pid");

@@ -144,7 +144,7 @@ impl Write for FanOut<'_> {
     async fn run(&self, tx: &mut PgConnection) -> Result<Turn, BatchFailure> {
         let Self { reconciler, namespace, after, how } = self;
         let now = reconciler.clock.now();
-        let Some(id) = fanout::claim(tx, namespace, *after, now).await? else { return Ok(Turn::Nobody) }; // locks the agent
+        let Some(id) = fanout::claim(tx, namespace, *after).await? else { return Ok(Turn::Nobody) }; // locks the agent
         let fail = || BatchFailure::of(&[id]);
         let agent = fanout::load(tx, namespace, id).await.map_err(fail())?; // reads, after the lock
         let workspaces: Vec<&str> = agent.workspace.iter().chain(&agent.former_workspaces).map(String::as_str).collect();

@@ -1,5 +1,6 @@
 //! A record that the loop fails on is set aside: it says so in its conditions, stays due, and waits for its own `retry_at`,
-//! so that it starves nobody.
+//! so that it starves nobody. How long it waits is decided here; when that is over is for the database's clock to say, which all
+//! replicas share, and not for theirs.
 //!
 //! It says `Reconciling` while the next try may well mend it, and `Stalled` once that is not to be expected: after a few
 //! failures in a row, or at once when its row cannot be read. Never both. It is tried again all the same.
@@ -85,8 +86,8 @@ impl Write for SetAside<'_> {
             Kind::Chat => poison::chat_is_behind(tx, namespace, *id).await?,
             Kind::Agent => poison::agent_is_behind(tx, namespace, *id).await?,
         };
-        let retry_at = retry_at(now, attempts, clock.random());
-        let aside = Poison { id: *id, retry_at, conditions: &conditions, shown: !conditions.is_empty() || (hopeless && behind) };
+        let wait = wait(attempts, clock.random());
+        let aside = Poison { id: *id, wait, conditions: &conditions, shown: !conditions.is_empty() || (hopeless && behind) };
         let mut log = TxLog::open(tx).await?;
         match kind {
             Kind::Chat => converge::set_aside(tx, namespace, &aside, &mut log).await?,
@@ -151,7 +152,6 @@ fn only_given_up(error: &StoreError, now: Timestamp) -> ConditionPatch {
 }
 
 /// Half of the wait is fixed, so that a poisoned record never spins; the other half is jitter.
-fn retry_at(now: Timestamp, attempts: i32, random: f64) -> Timestamp {
-    let wait = full_jitter(BASE, CAP, attempts.unsigned_abs(), 0.5 + random / 2.0);
-    now.checked_add(wait).unwrap_or(now)
+fn wait(attempts: i32, random: f64) -> Duration {
+    full_jitter(BASE, CAP, attempts.unsigned_abs(), 0.5 + random / 2.0)
 }

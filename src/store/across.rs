@@ -4,8 +4,6 @@ pub mod census;
 pub mod objects;
 
 use super::error::{Named, StoreError};
-use jiff::Timestamp;
-use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -16,18 +14,13 @@ pub const PARTITIONS_AHEAD: i32 = 7;
 pub const NAMESPACES_MAX: i64 = 64;
 
 /// Namespaces after `after` with chats that are due, in order. DISTINCT, because a bare LIMIT would show one busy namespace only.
-pub async fn namespaces_with_due_chats(
-    connection: &mut PgConnection,
-    after: &str,
-    now: Timestamp,
-) -> Result<Vec<String>, StoreError> {
+pub async fn namespaces_with_due_chats(connection: &mut PgConnection, after: &str) -> Result<Vec<String>, StoreError> {
     const NAME: &str = "db.chats.peek";
     sqlx::query_scalar!(
         "SELECT DISTINCT namespace FROM chats
-         WHERE namespace > $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= $2)
-         ORDER BY namespace LIMIT $3",
+         WHERE namespace > $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= now())
+         ORDER BY namespace LIMIT $2",
         after,
-        now.to_sqlx() as _,
         NAMESPACES_MAX
     )
     .fetch_all(connection)
@@ -36,18 +29,13 @@ pub async fn namespaces_with_due_chats(
 }
 
 /// Namespaces after `after` with agents that are due, in order.
-pub async fn namespaces_with_due_agents(
-    connection: &mut PgConnection,
-    after: &str,
-    now: Timestamp,
-) -> Result<Vec<String>, StoreError> {
+pub async fn namespaces_with_due_agents(connection: &mut PgConnection, after: &str) -> Result<Vec<String>, StoreError> {
     const NAME: &str = "db.agents.peek";
     sqlx::query_scalar!(
         "SELECT DISTINCT namespace FROM agents
-         WHERE namespace > $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= $2)
-         ORDER BY namespace LIMIT $3",
+         WHERE namespace > $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= now())
+         ORDER BY namespace LIMIT $2",
         after,
-        now.to_sqlx() as _,
         NAMESPACES_MAX
     )
     .fetch_all(connection)

@@ -7,8 +7,6 @@ mod record;
 
 use super::error::{Named, StoreError};
 pub use aside::{Poison, lock_poisoned, make_due, make_due_each, set_aside};
-use jiff::Timestamp;
-use jiff_sqlx::ToSqlx as _;
 pub use load::{Concerned, Loaded, Row, SnapshotFacts, load, load_concerned};
 pub use record::{Class, ClassEvent, Lane, Outcomes, record};
 use sqlx::PgConnection;
@@ -19,14 +17,13 @@ pub const BATCH_MAX: i64 = 1_000;
 
 /// Claims chats of one namespace that are due: locked until the transaction ends; those that somebody else holds are left
 /// to him.
-pub async fn claim(tx: &mut PgConnection, namespace: &str, limit: i64, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
+pub async fn claim(tx: &mut PgConnection, namespace: &str, limit: i64) -> Result<Vec<Uuid>, StoreError> {
     const NAME: &str = "db.chats.claim";
     sqlx::query_scalar!(
         "SELECT id FROM chats
-         WHERE namespace = $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= $2)
-         ORDER BY id LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED",
+         WHERE namespace = $1 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= now())
+         ORDER BY id LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED",
         namespace,
-        now.to_sqlx() as _,
         limit
     )
     .fetch_all(tx)

@@ -11,8 +11,6 @@ use crate::model::{
     event::EventKind,
     push::Phase,
 };
-use jiff::Timestamp;
-use jiff_sqlx::ToSqlx as _;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -82,15 +80,14 @@ pub struct Lap {
 
 /// Claims the first agent of a namespace after `after` that is due and that nobody holds. Never waits, so the row it returns
 /// is as it is.
-pub async fn claim(tx: &mut PgConnection, namespace: &str, after: Uuid, now: Timestamp) -> Result<Option<Uuid>, StoreError> {
+pub async fn claim(tx: &mut PgConnection, namespace: &str, after: Uuid) -> Result<Option<Uuid>, StoreError> {
     const NAME: &str = "db.agents.claim";
     sqlx::query_scalar!(
         "SELECT id FROM agents
-         WHERE namespace = $1 AND id > $2 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= $3)
+         WHERE namespace = $1 AND id > $2 AND converged_revision < revision AND (retry_at IS NULL OR retry_at <= now())
          ORDER BY id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED",
         namespace,
-        after,
-        now.to_sqlx() as _
+        after
     )
     .fetch_optional(tx)
     .named(NAME)
@@ -335,13 +332,14 @@ pub async fn set_aside(
 ) -> Result<(), StoreError> {
     const NAME: &str = "db.agents.set_aside";
     let row = sqlx::query!(
-        "UPDATE agents SET attempts = attempts + 1, retry_at = $3, conditions = conditions || $4,
+        "UPDATE agents SET attempts = attempts + 1, retry_at = now() + $3::float8 * interval '1 second',
+                           conditions = conditions || $4,
                            rv = CASE WHEN $5 THEN $6 ELSE rv END
          WHERE namespace = $1 AND id = $2 AND rv <= $6
          RETURNING name",
         namespace,
         poison.id,
-        poison.retry_at.to_sqlx() as _,
+        poison.wait.as_secs_f64(),
         Value::Object(poison.conditions.set.clone()),
         poison.shown,
         log.rv

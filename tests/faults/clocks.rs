@@ -1,19 +1,23 @@
 //! A clock that jumps. The product reads time in one place (`clock::Source`; clippy.toml forbids all others), so a server with
-//! this clock in this process is one on a machine whose clock jumps: for ids, `retry_at`, `dirtySince`, retention and back-off. What
-//! it does not cover: timers of the runtime and of the kernel, which are monotonic, and PostgreSQL's own clock.
+//! this clock in this process is one on a machine whose clock jumps: for ids, for the times that records, conditions and events show
+//! (`dirtySince` among them), and for how old retention takes them to be. When what is set aside is tried again (`retry_at`) it does
+//! not decide: the database's clock does, which all replicas share. What this does not cover: timers of the runtime and of the
+//! kernel, which are monotonic, and PostgreSQL's own clock.
 
 use crate::support::{
     api::{Api, Caller, file, settings, settled},
     postgres::database,
+    world::World,
 };
 use jiff::{SignedDuration, Timestamp};
 use moorline::{
     clock::{self, Source},
     config,
+    reconcile::Reconciler,
     server::Server,
 };
 use serde_json::json;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{Executor as _, postgres::PgConnectOptions};
 use std::sync::{
     Arc,
     atomic::{AtomicI64, Ordering},
@@ -113,4 +117,55 @@ async fn a_replica_whose_clock_jumps_by_days_beside_one_with_a_good_clock_change
         list["items"].as_array().unwrap().iter().map(|chat| chat["metadata"]["name"].as_str().unwrap()).collect();
     assert!(seen.iter().all(|name| names.contains(&name.as_str())), "{names:?}");
     assert_eq!(names.len(), seen.len() + 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_sets_aside_whose_clock_is_days_off_is_tried_by_the_others_when_its_wait_is_over_and_not_before() {
+    let day = 86_400;
+    for seconds in [6 * day, -6 * day] {
+        let db = database().await;
+        let well = World::new(db.pool.clone());
+        let clock = Arc::new(Jumping::default());
+        clock.jump(seconds);
+        let adrift = World { reconciler: Reconciler::new(db.pool.clone(), clock), ..well.clone() };
+        for table in ["chats", "agents"] {
+            let refuse = format!("ALTER TABLE {table} ADD CONSTRAINT refused CHECK (converged_revision = 0)");
+            db.pool.execute(sqlx::AssertSqlSafe(refuse)).await.unwrap();
+        }
+        well.agent("ws").running().await;
+        well.chat("fix").create().await;
+        // How long they wait yet, by the database's clock: never more than the longest wait, nor since long ago.
+        let waits = async || -> Vec<(String, i32, Option<f64>)> {
+            let left = "SELECT name, attempts, extract(epoch FROM retry_at - now())::float8 FROM chats
+                        UNION ALL SELECT name, attempts, extract(epoch FROM retry_at - now())::float8 FROM agents ORDER BY name";
+            sqlx::query_as(left).fetch_all(&db.pool).await.unwrap()
+        };
+        for (failures, (who, replica, other)) in (1..).zip([("adrift", &adrift, &well), ("well", &well, &adrift)]) {
+            assert_eq!(replica.reconciler.converge_due("team-a").await.unwrap().poisoned, 1);
+            assert_eq!(replica.reconciler.fan_out("team-a", Uuid::nil()).await.unwrap().map(|told| told.batch.poisoned), Some(1));
+            for (name, attempts, left) in waits().await {
+                assert_eq!(attempts, failures, "{name}");
+                let left = left.expect("a time");
+                assert!(left > -60.0 && left <= 300.0, "{seconds} s off: {who} sets {name} aside for {left} s");
+            }
+            well.retry_in(3_600.0).await;
+            for early in [other, replica] {
+                let chats = early.reconciler.converge_due("team-a").await.unwrap().seen;
+                let agent = early.reconciler.fan_out("team-a", Uuid::nil()).await.unwrap();
+                assert_eq!((chats, agent), (0, None), "{seconds} s off, after {who}: their time has not come");
+            }
+            well.retry_in(-3_600.0).await;
+        }
+        assert_eq!(adrift.reconciler.converge_due("team-a").await.unwrap().poisoned, 1);
+        assert_eq!(adrift.reconciler.fan_out("team-a", Uuid::nil()).await.unwrap().map(|told| told.batch.poisoned), Some(1));
+        for table in ["chats", "agents"] {
+            let mend = format!("ALTER TABLE {table} DROP CONSTRAINT refused");
+            db.pool.execute(sqlx::AssertSqlSafe(mend)).await.unwrap();
+        }
+        // A whole replica looks which namespaces have work before it claims any.
+        let whole = Adrift::start(settings(), db.options.clone()).await;
+        whole.clock.jump(seconds);
+        settled(&db).await;
+        assert!(waits().await.iter().all(|(_, attempts, _)| *attempts == 0), "{seconds} s off: {:?}", waits().await);
+    }
 }

@@ -33,7 +33,7 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     ("db.agents.peek", &["SELECT DISTINCT namespace FROM agents"], &["agents_due"]),
     (
         "db.chats.claim",
-        &["SELECT id FROM chats WHERE namespace = $1 AND converged_revision < revision", "LIMIT $3"],
+        &["SELECT id FROM chats WHERE namespace = $1 AND converged_revision < revision", "LIMIT $2"],
         &["chats_due"],
     ),
     (

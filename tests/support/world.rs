@@ -83,6 +83,17 @@ impl World {
         panic!("the world does not settle");
     }
 
+    /// Whatever is set aside is to be tried again so many seconds from now, or was so many ago: by the database's clock, which
+    /// alone decides.
+    pub async fn retry_in(&self, seconds: f64) {
+        for sql in [
+            "UPDATE chats SET retry_at = now() + $1 * interval '1 second' WHERE retry_at IS NOT NULL",
+            "UPDATE agents SET retry_at = now() + $1 * interval '1 second' WHERE retry_at IS NOT NULL",
+        ] {
+            sqlx::query(sql).bind(seconds).execute(&self.pool).await.expect("moving a retry");
+        }
+    }
+
     pub async fn look(&self, chat: &str) -> ChatView {
         self.find(chat).await.unwrap_or_else(|| panic!("there is no chat {chat}"))
     }

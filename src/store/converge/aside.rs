@@ -9,22 +9,21 @@ use crate::{
         log::TxLog,
     },
 };
-use jiff::Timestamp;
-use jiff_sqlx::ToSqlx as _;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
+use std::time::Duration;
 use uuid::Uuid;
 
-/// A chat that the loop fails on: how often it did, and when to try again.
+/// A record that the loop fails on: what it says of that, and how long it waits to be tried again.
 #[derive(Clone, Debug)]
 pub struct Poison<'a> {
     /// Which.
     pub id: Uuid,
-    /// Not before then.
-    pub retry_at: Timestamp,
+    /// From the transaction's begin by the database's clock, which alone decides when it is over.
+    pub wait: Duration,
     /// What the conditions should say of it.
     pub conditions: &'a ConditionPatch,
-    /// Whether that changes what the chat shows.
+    /// Whether that changes what the record shows.
     pub shown: bool,
 }
 
@@ -43,16 +42,17 @@ pub async fn lock_poisoned(tx: &mut PgConnection, namespace: &str, id: Uuid) -> 
 /// Sets a chat aside until its `retry_at`: it stays due, and says so.
 pub async fn set_aside(tx: &mut PgConnection, namespace: &str, poison: &Poison<'_>, log: &mut TxLog) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.set_aside";
-    let Poison { id, retry_at, conditions, shown } = poison;
+    let Poison { id, wait, conditions, shown } = poison;
     let set = Value::Object(conditions.set.clone());
     let row = sqlx::query!(
-        "UPDATE chats SET attempts = attempts + 1, retry_at = $3, conditions = conditions || $4,
+        "UPDATE chats SET attempts = attempts + 1, retry_at = now() + $3::float8 * interval '1 second',
+                          conditions = conditions || $4,
                           rv = CASE WHEN $5 THEN $6 ELSE rv END, event_seq = CASE WHEN $5 THEN event_seq + 1 ELSE event_seq END
          WHERE namespace = $1 AND id = $2 AND rv <= $6
          RETURNING name, event_seq",
         namespace,
         id,
-        retry_at.to_sqlx() as _,
+        wait.as_secs_f64(),
         set,
         shown,
         log.rv
