@@ -178,7 +178,10 @@ impl Lease {
         match timeout(RELEASE, self.release()).await {
             Ok(Ok(true)) => tracing::info!("let the lease go"),
             Ok(Ok(false)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the lease could not be let go; the next holder waits until it expires"),
+            Ok(Err(error)) => {
+                let error = crate::telemetry::reasons(&error);
+                tracing::warn!(error, "the lease could not be let go; the next holder waits until it expires");
+            }
             Err(_) => tracing::warn!("letting the lease go took too long; the next holder waits until it expires"),
         }
     }

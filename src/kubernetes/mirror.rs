@@ -147,7 +147,8 @@ impl Shared {
             } else if matches!(error, MirrorError::Standby { .. }) {
                 tracing::debug!(object = %id, %error, "it is left to the next holder");
             } else if failures.is_power_of_two() && (index == 0 || !matches!(error, MirrorError::Store(_))) {
-                tracing::warn!(object = %id, %error, failures, "the cluster does not show it yet; it is tried again");
+                let error = crate::telemetry::reasons(error);
+                tracing::warn!(object = %id, error, failures, "the cluster does not show it yet; it is tried again");
             }
         }
     }
