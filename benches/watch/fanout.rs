@@ -6,6 +6,7 @@
 
 use super::{
     clients::{Clients, Told},
+    got::Wanted,
     place::{self, BASE, Place, Process},
     plot::Bars,
     report::Report,
@@ -67,7 +68,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         agents[n % AGENTS].push(place, if (n / AGENTS).is_multiple_of(2) { "two" } else { "one" }, false).await?;
     }
     let rows = logged(&pool, start).await?;
-    let told = blocking(|| clients.told(rows.len() as u64))?;
+    let told = blocking(|| clients.told(Wanted::Lines(rows.len() as u64)))?;
     let (took, cost) = (began.elapsed(), place.process.cost()?.cpu - before.cpu);
     once(&told, &clients.witness()?, &rows)?;
     drop(clients);
@@ -82,6 +83,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         "events to each watcher",
         format!("{transitions} to each of {watchers} in {took:.1?} ({rate:.0} a second), each once"),
     );
+    report.fact("cut off, and went on", told.resumed);
     report.told("lag-p50", "ms", &[ms(p50)]);
     report.at_most("lag-p99", "ms", &[ms(p99)], LAG_MS);
     report.at_most("cpu", "cores", &[cores], CORES);
@@ -102,7 +104,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
             let before = process.cost()?;
             let file = setting.file("fast");
             let mut clients = blocking(|| Clients::open(process.address, path, watchers, file))?;
-            let told = blocking(|| clients.told(rows.len() as u64))?;
+            let told = blocking(|| clients.told(Wanted::Lines(rows.len() as u64)))?;
             once(&told, &clients.witness()?, &rows)?;
             #[expect(clippy::cast_precision_loss, reason = "rates for people")]
             let rate = (transitions * watchers) as f64 / told.took;
