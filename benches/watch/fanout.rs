@@ -58,6 +58,8 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         sqlx::query_as("SELECT rv, seq FROM events ORDER BY rv DESC, seq DESC LIMIT 1").fetch_one(&pool).await?;
     let path = format!("{BASE}/contextevents?watch=1&cursor={}-{}", start.0, start.1);
     let file = setting.file("paced");
+    // The tail forgets what it has when nobody watches for a moment, and all who come next would read the database: one stays to the end.
+    let _held = blocking(|| Clients::open(place.process.address, &path, 1, setting.file("held")))?;
     let mut clients = blocking(|| Clients::open(place.process.address, &path, watchers, file.clone()))?;
 
     let (before, began) = (place.process.cost()?, Instant::now());
@@ -94,9 +96,6 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         Ok(command)
     })?;
     reachable(floor.address).await?;
-    // The tail goes on as long as somebody watches.
-    let held = setting.file("held");
-    let _held = blocking(|| Clients::open(place.process.address, &path, 1, held))?;
     let [mut ours, mut bares, mut costs] = [const { Vec::new() }; 3];
     for round in 0..=rounds {
         let mut sides = Vec::new();
