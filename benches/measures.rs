@@ -40,6 +40,8 @@ mod measures {
     pub mod fanout;
     #[path = "../watch/floor.rs"]
     pub mod floor;
+    #[path = "../watch/got.rs"]
+    pub mod got;
     #[path = "../watch/idle.rs"]
     pub mod idle;
     #[path = "../watch/place.rs"]

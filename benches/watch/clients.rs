@@ -1,10 +1,14 @@
 //! Many watchers in a process of their own, so that what they cost is not counted as the server's.
 //!
-//! `clients ADDRESS PATH WATCHERS FILE`: opens them, says `open`, reads from its input how many lines each is to get, and when all
-//! have them says what they got: whether all got the same bytes (one of them, the witness, writes its own to FILE, for whoever
-//! can compare them with the log) and when some of them had how many. Ends when its input does.
+//! `clients ADDRESS PATH WATCHERS FILE`: opens them and says `open`; then, for each line of its input, which is what each is to have,
+//! says what they got as soon as all have it: whether all got the same bytes (one of them, the witness, writes its own to FILE, for
+//! whoever can compare them with the log), when some of them had how many lines, and how many were cut off. Who is cut off goes on from the
+//! last version that it saw, as clients do, and is counted. Ends when its input does.
 
-use super::stream::Stream;
+use super::{
+    got::{Got, Next, Wanted},
+    stream::Stream,
+};
 use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
@@ -14,12 +18,12 @@ use std::{
     path::PathBuf,
     process::{ChildStdin, Stdio},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::sync::Notify;
 
 /// How many connect at once.
 const AT_ONCE: usize = 64;
@@ -36,6 +40,8 @@ pub struct Told {
     pub differ: usize,
     /// Lines of the witness.
     pub lines: u64,
+    /// How often one was cut off, and went on from where it was.
+    pub resumed: u64,
     /// From the first connection on until the last had everything, in seconds.
     pub took: f64,
     /// Of some watchers: how many lines each had at which time, in microseconds since 1970.
@@ -51,7 +57,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts it, and returns when every watcher has been answered.
+    /// Starts it, and returns when every watcher has been answered: which is before it has been told anything.
     pub fn open(address: SocketAddr, path: &str, watchers: usize, witness: PathBuf) -> anyhow::Result<Self> {
         let mut command = std::process::Command::new(std::env::current_exe()?);
         command.args(["clients", &address.to_string(), path, &watchers.to_string()]).arg(&witness);
@@ -67,9 +73,9 @@ impl Clients {
         Ok(self.output.next().context("the clients ended")??)
     }
 
-    /// Waits until each has got so many lines.
-    pub fn told(&mut self, lines: u64) -> anyhow::Result<Told> {
-        writeln!(self.input.as_mut().context("their input")?, "{lines}")?;
+    /// Waits until each has this.
+    pub fn told(&mut self, wanted: Wanted) -> anyhow::Result<Told> {
+        writeln!(self.input.as_mut().context("their input")?, "{}", serde_json::to_string(&wanted)?)?;
         Ok(serde_json::from_str(&self.line()?)?)
     }
 
@@ -87,149 +93,199 @@ impl Drop for Clients {
     }
 }
 
-/// What one watcher has got.
-#[derive(Default)]
-struct Got {
-    lines: u64,
-    hash: u64,
-    /// What does not fill a word yet.
-    rest: Vec<u8>,
-    arrivals: Vec<(u64, u64)>,
-    text: Vec<u8>,
-}
-
-impl Got {
-    /// The hash is of the stream, however it was cut.
-    fn take(&mut self, mut bytes: &[u8], keep: bool) {
-        self.lines += bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
-        if keep {
-            self.text.extend_from_slice(bytes);
-        }
-        if !self.rest.is_empty() {
-            let (first, rest) = bytes.split_at(bytes.len().min(8 - self.rest.len()));
-            self.rest.extend_from_slice(first);
-            bytes = rest;
-            if self.rest.len() < 8 {
-                return;
-            }
-            let word = std::mem::take(&mut self.rest);
-            self.mix(&word);
-        }
-        let mut words = bytes.chunks_exact(8);
-        for word in &mut words {
-            self.mix(word);
-        }
-        self.rest.extend_from_slice(words.remainder());
-    }
-
-    fn mix(&mut self, word: &[u8]) {
-        let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
-        self.hash = (self.hash.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    }
-}
-
 /// The time, as the database tells it, in microseconds.
 pub fn now() -> u64 {
     u64::try_from(moorline::clock::system().now().as_microsecond()).unwrap_or_default()
 }
 
+/// What a watcher got, and what it still wants.
+#[derive(Default)]
+struct Watcher {
+    got: Got,
+    wanted: Option<Wanted>,
+}
+
+impl Watcher {
+    /// Whether what it wanted has come just now.
+    fn is_content(&mut self) -> bool {
+        self.wanted.take_if(|wanted| self.got.has(*wanted)).is_some()
+    }
+}
+
+/// All of them.
+struct Watchers {
+    address: SocketAddr,
+    path: String,
+    each: Vec<Mutex<Watcher>>,
+    /// How many still want something.
+    left: AtomicUsize,
+    /// How many bytes came to anybody.
+    came: AtomicU64,
+    /// That nobody wants anything any more, or one has failed.
+    news: Notify,
+    failed: Mutex<Option<anyhow::Error>>,
+}
+
+impl Watchers {
+    fn at(&self, n: usize) -> MutexGuard<'_, Watcher> {
+        self.each[n].lock().expect("no holder of this lock panics")
+    }
+
+    fn all(&self) -> impl Iterator<Item = MutexGuard<'_, Watcher>> {
+        (0..self.each.len()).map(|n| self.at(n))
+    }
+
+    /// Takes what came to one.
+    fn take(&self, n: usize, bytes: &[u8]) {
+        self.came.fetch_add(bytes.len() as u64, Relaxed);
+        let mut watcher = self.at(n);
+        watcher.got.take(bytes);
+        if watcher.is_content() && self.left.fetch_sub(1, Relaxed) == 1 {
+            self.news.notify_one();
+        }
+    }
+
+    async fn open(&self, n: usize, path: &str) -> anyhow::Result<Stream> {
+        let mut stream = Stream::open(self.address, path).await?;
+        stream.answered(|bytes| self.take(n, bytes)).await?;
+        Ok(stream)
+    }
+
+    /// Reads, and goes on when it is cut off.
+    async fn follow(&self, n: usize, mut stream: Stream) -> anyhow::Result<()> {
+        loop {
+            let mut came = false;
+            let more = stream.read(|bytes| {
+                came |= !bytes.is_empty();
+                self.take(n, bytes);
+            });
+            let more = match more.await {
+                Ok(more) => more,
+                Err(error) if error.is::<std::io::Error>() => false, // a connection that breaks ends the stream
+                Err(error) => return Err(error),
+            };
+            if came && n.is_multiple_of(SAMPLED) {
+                let got = &mut self.at(n).got;
+                got.arrivals.push((got.lines, now()));
+            }
+            if !more {
+                let next = self.at(n).got.next();
+                stream = self.open(n, &again(&self.path, &next)).await.context("a watcher that was cut off")?;
+            }
+        }
+    }
+
+    /// Waits until all have it, for as long as anything comes to anybody. Returns when that was.
+    async fn have(&self, wanted: Wanted) -> anyhow::Result<u64> {
+        self.left.store(self.each.len(), Relaxed);
+        let mut has = 0;
+        for mut watcher in self.all() {
+            watcher.wanted = Some(wanted);
+            has += usize::from(watcher.is_content());
+        }
+        let mut before = self.came.load(Relaxed);
+        if self.left.fetch_sub(has, Relaxed) == has {
+            return Ok(now());
+        }
+        loop {
+            let news = tokio::time::timeout(PATIENCE, self.news.notified()).await;
+            if let Some(failed) = self.failed.lock().expect("no holder of this lock panics").take() {
+                return Err(failed);
+            }
+            if self.left.load(Relaxed) == 0 {
+                return Ok(now());
+            }
+            let came = self.came.load(Relaxed);
+            ensure!(news.is_ok() || came > before, "nothing came to any watcher for {PATIENCE:?}: {}", self.lack(wanted));
+            before = came;
+        }
+    }
+
+    /// What is missing, for people.
+    fn lack(&self, wanted: Wanted) -> String {
+        let lines: Vec<u64> = self.all().map(|watcher| watcher.got.lines).collect();
+        let resumed: u64 = self.all().map(|watcher| watcher.got.resumed).sum();
+        let (least, most) = (lines.iter().min().unwrap_or(&0), lines.iter().max().unwrap_or(&0));
+        let one = self.all().find(|watcher| watcher.wanted.is_some()).map(|watcher| watcher.got.end()).unwrap_or_default();
+        format!(
+            "{} of {} do not have {wanted:?}. They have {least} to {most} lines, and went on {resumed} times; one of them has this last: {one}",
+            self.left.load(Relaxed),
+            lines.len()
+        )
+    }
+
+    /// What they got, but for when.
+    fn told(&self, took: f64) -> Told {
+        let first = self.at(0);
+        let others = || (1..self.each.len()).map(|n| self.at(n));
+        Told {
+            differ: others().filter(|other| !other.got.is_as(&first.got)).count(),
+            lines: first.got.lines,
+            resumed: first.got.resumed + others().map(|other| other.got.resumed).sum::<u64>(),
+            took,
+            arrivals: std::iter::once(first.got.arrivals.clone())
+                .chain(others().map(|other| other.got.arrivals.clone()))
+                .filter(|arrivals| !arrivals.is_empty())
+                .collect(),
+        }
+    }
+}
+
+/// The path of who goes on.
+fn again(path: &str, next: &Next) -> String {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let start = |pair: &&str| !pair.starts_with("cursor=") && !pair.starts_with("resourceVersion=");
+    let mut query: Vec<&str> = query.split('&').filter(start).collect();
+    match next {
+        Next::After(place) => query.push(place),
+        Next::Everything => {}
+    }
+    format!("{path}?{}", query.join("&"))
+}
+
 /// The process.
 pub fn main(args: &[String]) -> anyhow::Result<()> {
     let [address, path, watchers, witness] = args else { anyhow::bail!("clients ADDRESS PATH WATCHERS FILE") };
-    let (address, watchers): (SocketAddr, usize) = (address.parse()?, watchers.parse()?);
+    let (address, number): (SocketAddr, usize) = (address.parse()?, watchers.parse()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (told, listen) = watch::channel(u64::MAX);
-    let got_so_far: Arc<[AtomicU64]> = (0..watchers).map(|_| AtomicU64::new(0)).collect();
+    let watchers = Arc::new(Watchers {
+        address,
+        path: path.clone(),
+        each: (0..number).map(|_| Mutex::default()).collect(),
+        left: AtomicUsize::default(),
+        came: AtomicU64::default(),
+        news: Notify::default(),
+        failed: Mutex::default(),
+    });
+    watchers.at(0).got.keep = true;
     let done = runtime.block_on(async {
         let began = now();
-        let opened: Vec<_> = stream::iter(0..watchers)
+        let mut opening = stream::iter(0..number)
             .map(|n| {
-                let (listen, got_so_far) = (listen.clone(), Arc::clone(&got_so_far));
-                async move {
-                    let (mut stream, mut got) = (Stream::open(address, path).await?, Got::default());
-                    stream.answered(|bytes| got.take(bytes, n == 0)).await?;
-                    // They are read as soon as they are open.
-                    anyhow::Ok(tokio::spawn(follow(stream, got, n, listen, got_so_far)))
-                }
+                let watchers = Arc::clone(&watchers);
+                async move { watchers.open(n, &watchers.path).await.map(|stream| (n, stream)) }
             })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        let watching = opened.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
-        println!("open");
-        let wanted = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await?;
-        told.send(wanted.context("how many lines")??.parse()?)?;
-        let (mut all, mut streams) = (Vec::new(), Vec::new());
-        for one in watching {
-            let (got, stream) = patiently(one, &got_so_far).await??;
-            all.push(got);
-            streams.push(stream);
+            .buffer_unordered(AT_ONCE);
+        while let Some(opened) = opening.next().await {
+            let ((n, stream), watchers) = (opened?, Arc::clone(&watchers));
+            // They are read as soon as they are open.
+            tokio::spawn(async move {
+                if let Err(error) = watchers.follow(n, stream).await {
+                    watchers.failed.lock().expect("no holder of this lock panics").get_or_insert(error);
+                    watchers.news.notify_one();
+                }
+            });
         }
-        #[expect(clippy::cast_precision_loss, reason = "a time for people")]
-        let took = now().saturating_sub(began) as f64 / 1e6;
-        let first = all.iter().find(|got| !got.text.is_empty()).context("a witness")?;
-        std::fs::write(witness, &first.text)?;
-        let differ = all.iter().filter(|got| (got.lines, got.hash, &got.rest) != (first.lines, first.hash, &first.rest)).count();
-        let lines_of_first = first.lines;
-        let arrivals = all.into_iter().filter(|got| !got.arrivals.is_empty()).map(|got| got.arrivals).collect();
-        println!("{}", serde_json::to_string(&Told { differ, lines: lines_of_first, took, arrivals })?);
-        // They stay open, for whoever looks at what they cost, until the input ends.
-        tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await?;
-        drop(streams);
-        Ok(())
+        println!("open");
+        loop {
+            let Some(wanted) = tokio::task::spawn_blocking(|| std::io::stdin().lines().next()).await? else { return Ok(()) };
+            let ended = watchers.have(serde_json::from_str(&wanted?)?).await?;
+            #[expect(clippy::cast_precision_loss, reason = "a time for people")]
+            let told = watchers.told(ended.saturating_sub(began) as f64 / 1e6);
+            std::fs::write(witness, &watchers.at(0).got.text)?;
+            println!("{}", serde_json::to_string(&told)?);
+        }
     });
     runtime.shutdown_background(); // somebody may still wait for input
     done
-}
-
-/// Waits for a watcher for as long as any of them gets something.
-async fn patiently<T>(one: JoinHandle<T>, got_so_far: &[AtomicU64]) -> anyhow::Result<T> {
-    let sum = || got_so_far.iter().map(|lines| lines.load(Ordering::Relaxed)).sum::<u64>();
-    let mut one = one;
-    let mut before = sum();
-    loop {
-        match tokio::time::timeout(PATIENCE, &mut one).await {
-            Ok(done) => return Ok(done?),
-            Err(_) if sum() > before => before = sum(),
-            Err(_) => {
-                let mut lines: Vec<u64> = got_so_far.iter().map(|lines| lines.load(Ordering::Relaxed)).collect();
-                lines.sort_unstable();
-                let (least, most) = (lines.first().copied().unwrap_or(0), lines.last().copied().unwrap_or(0));
-                let with_most = lines.iter().filter(|lines| **lines == most).count();
-                anyhow::bail!(
-                    "nothing came to any watcher for {PATIENCE:?}, and not every one got everything: from {least} to {most} lines, \
-                     which {with_most} of {} have",
-                    lines.len()
-                );
-            }
-        }
-    }
-}
-
-/// Reads until there are as many lines as are wanted, when that is known.
-async fn follow(
-    mut stream: Stream,
-    mut got: Got,
-    n: usize,
-    mut wanted: watch::Receiver<u64>,
-    got_so_far: Arc<[AtomicU64]>,
-) -> anyhow::Result<(Got, Stream)> {
-    let mut enough = *wanted.borrow_and_update();
-    while got.lines < enough {
-        let mut bytes = 0;
-        let more = tokio::select! {
-            changed = wanted.changed() => {
-                changed?;
-                enough = *wanted.borrow_and_update();
-                continue;
-            }
-            more = stream.read(|piece| { bytes += piece.len(); got.take(piece, n == 0); }) => more?,
-        };
-        got_so_far[n].store(got.lines, Ordering::Relaxed);
-        ensure!(more || got.lines >= enough, "the stream of a watcher ended after {} lines", got.lines);
-        if n.is_multiple_of(SAMPLED) && bytes > 0 {
-            got.arrivals.push((got.lines, now()));
-        }
-    }
-    Ok((got, stream))
 }
