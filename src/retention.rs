@@ -4,7 +4,8 @@
 //! What it guarantees: a snapshot that a chat is pinned to, and what its agent points at, is never taken, whatever goes on
 //! meanwhile; every removal of a snapshot is an event in the same transaction; a reader of the log is told `Expired` before
 //! anything that it has not read is dropped; a pass that finds nothing to remove writes nothing. Batches are small, each one
-//! transaction within one namespace, so a crash leaves work for the next pass and nothing half done.
+//! transaction within one namespace, so a crash leaves work for the next pass and nothing half done. A pass ends: what an agent adds
+//! meanwhile is for the next one, and an agent that the database refuses keeps nothing from the others.
 //!
 //! What it does not: decide anything that a chat shows, or hurry. Any number of replicas run it at once; what one removes the
 //! others do not find. Where the log is too busy to be locked it comes again with the next pass.
@@ -92,24 +93,33 @@ impl Retention {
     /// One pass over everything. Ends early, and well, when `shutdown` is asked for.
     pub async fn pass(&self, shutdown: &CancellationToken) -> Result<Removed, StoreError> {
         let mut removed = Removed::default();
-        self.snapshots(shutdown, &mut removed).await?;
+        let snapshots = self.snapshots(shutdown, &mut removed).await;
         self.events(shutdown, &mut removed).await?;
+        snapshots?;
         let oldest = log::oldest(&mut *self.connection().await?).await?;
         METRICS.oldest_event(oldest);
         Ok(removed)
     }
 
     async fn snapshots(&self, shutdown: &CancellationToken, removed: &mut Removed) -> Result<(), StoreError> {
-        let mut after: Option<Hoard> = None;
+        let (mut after, mut failed): (Option<Hoard>, Option<StoreError>) = (None, None);
         loop {
             let hoards = across::hoards(&mut *self.connection().await?, after.as_ref()).await?;
             if hoards.is_empty() {
-                return Ok(());
+                return failed.map_or(Ok(()), Err);
             }
             for hoard in &hoards {
-                self.prune(hoard, shutdown, removed).await?;
+                match self.prune(hoard, shutdown, removed).await {
+                    // The database refuses this one; the others are not to wait for it.
+                    Err(error) if error.sqlstate().is_some() => {
+                        let Hoard { namespace, agent, newest: _ } = hoard;
+                        tracing::warn!(namespace, %agent, %error, "retention failed with an agent's snapshots; it goes on with the others");
+                        failed.get_or_insert(error);
+                    }
+                    result => result?,
+                }
                 if shutdown.is_cancelled() {
-                    return Ok(());
+                    return failed.map_or(Ok(()), Err);
                 }
             }
             after = hoards.into_iter().next_back();
@@ -119,7 +129,7 @@ impl Retention {
     async fn prune(&self, hoard: &Hoard, shutdown: &CancellationToken, removed: &mut Removed) -> Result<(), StoreError> {
         while !shutdown.is_cancelled() {
             // Looked at without a lock first: where nothing is superfluous nothing is written, not even a lock.
-            let found = retention::superfluous(&mut *self.connection().await?, &hoard.namespace, hoard.agent).await?;
+            let found = retention::superfluous(&mut *self.connection().await?, hoard).await?;
             if found.is_empty() {
                 return Ok(());
             }
@@ -132,10 +142,6 @@ impl Retention {
             METRICS.removed("snapshots", pruned.snapshots);
             METRICS.removed("blobs", pruned.blobs);
             self.wake.events();
-            // What became superfluous since is for the next pass: an agent that pushes without end would keep this one for ever.
-            if is_all(&found) {
-                return Ok(());
-            }
         }
         Ok(())
     }
@@ -229,12 +235,12 @@ impl Write for Prune<'_> {
     type Error = StoreError;
 
     async fn run(&self, tx: &mut PgConnection) -> Result<Pruned, StoreError> {
-        let Hoard { namespace, agent } = self.hoard;
+        let Hoard { namespace, agent, newest: _ } = self.hoard;
         retention::lock(tx, namespace, *agent).await?; // locks the agent, or what it has left
-        let found = retention::superfluous(tx, namespace, *agent).await?; // reads, after the lock
+        let found = retention::superfluous(tx, self.hoard).await?; // reads, after the lock
         let ids: Vec<SnapshotId> = batch(&found).iter().map(|snapshot| snapshot.id).collect();
         let locked = retention::lock_snapshots(tx, namespace, &ids).await?; // locks: no new pin from here on
-        let again = retention::superfluous(tx, namespace, *agent).await?; // reads again, after the locks
+        let again = retention::superfluous(tx, self.hoard).await?; // reads again, after the locks
         let doomed: Vec<SnapshotId> = again.iter().map(|snapshot| snapshot.id).filter(|id| locked.contains(id)).collect();
         if doomed.is_empty() {
             return Ok(Pruned::default());
@@ -260,11 +266,6 @@ fn batch(found: &[Superfluous]) -> &[Superfluous] {
     &found[..fits]
 }
 
-/// Whether one batch takes all that there is, not only all that was shown.
-fn is_all(found: &[Superfluous]) -> bool {
-    batch(found).len() == found.len() && (found.len() as u64) < BATCH_MAX.unsigned_abs()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,7 +282,6 @@ mod tests {
         assert_eq!(batch(&of(&[499, 499, 0])).len(), 2);
         assert_eq!(batch(&of(&[499, 500, 0])).len(), 1);
         assert_eq!(batch(&of(&[0; 2_000])).len(), 1_000);
-        assert!(is_all(&of(&[998])) && !is_all(&of(&[499, 500, 0])) && !is_all(&of(&[0; 1_000])));
     }
 
     #[test]

@@ -501,6 +501,9 @@ async fn whoever_asks_is_kept_waiting_or_not() {
     let unasked = api.send(api.request(Method::POST, "chats").json(&chat("unasked"))).await;
     assert_eq!(unasked.header("preference-applied"), None, "it was not asked");
     assert!(unasked.expect(201)["status"]["pinned"].is_object());
+    let unasked = api.send(api.request(Method::PUT, "chats/unasked/context").json(&json!({"token": "now"}))).await;
+    assert_eq!(unasked.header("preference-applied"), None, "it was not asked");
+    assert_eq!(unasked.expect(200)["status"]["lastHandledRefresh"], "now");
     let asked = api.with("prefer", "wait=10").post("chats", &chat("asked")).await;
     assert_eq!(asked.header("preference-applied"), Some("wait=10"));
     asked.expect(201);

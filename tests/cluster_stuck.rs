@@ -173,11 +173,11 @@ async fn an_object_that_went_before_the_answer_to_its_last_write_came_is_not_tak
     front.until_shown("chat/fix", "Ready", "True", "Unbound").await;
     gateway.set(|request| {
         let frees = request.method == "PATCH" && request.uri.path().ends_with("/chats/fix");
-        frees.then_some(Fault::AnswerLate(Duration::from_secs(2)))
+        frees.then_some(Fault::AnswerHeld)
     });
     front.kubectl(&["delete", "chat/fix", "--timeout=30s"]).await.out();
     assert_eq!(gateway.faults(), 1);
-    until("the late answer comes", || async { (gateway.late_answers() == 1).then_some(()) }).await;
+    gateway.let_go().await;
     // Another object of the cluster is answered after it, so that it has been taken note of.
     front.settled().await;
     gateway.calm();

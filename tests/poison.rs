@@ -5,8 +5,12 @@ use crate::support::{
     postgres::{TestDb, database},
     world::{RunningAgent, World, file},
 };
-use moorline::model::condition::{ConditionType, Truth};
+use moorline::{
+    model::condition::{ConditionType, Truth},
+    store,
+};
 use sqlx::{Executor as _, postgres::PgPoolOptions};
+use std::time::Duration;
 
 /// A world whose database's clock stands still until a test moves it: what waits half a second is not tried again by a slow machine.
 async fn standing_still(db: &TestDb) -> World {
@@ -15,8 +19,9 @@ async fn standing_still(db: &TestDb) -> World {
         CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM clock.hands'";
     sqlx::raw_sql(clock).execute(&db.pool).await.expect("a clock");
     // pg_catalog is looked at first, unless it is named.
-    let options = db.options.clone().options([("search_path", "clock,pg_catalog,public")]);
-    World::new(PgPoolOptions::new().max_connections(8).connect_with(options).await.expect("a pool"))
+    let options = store::session(db.options.clone()).options([("search_path", "clock,pg_catalog,public")]);
+    let pool = PgPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_mins(1));
+    World::new(pool.connect_with(options).await.expect("a pool"))
 }
 
 /// The wait of whatever is set aside is over.

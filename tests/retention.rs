@@ -64,7 +64,7 @@ async fn limit(world: &World, agent: &str, limit: i32) {
 
 async fn hoard(world: &World, agent: &str) -> Hoard {
     let agent = world.look_at_agent(agent).await.expect("the agent").agent.meta;
-    Hoard { namespace: agent.namespace, agent: agent.id }
+    Hoard { namespace: agent.namespace, agent: agent.id, newest: i64::MAX }
 }
 
 fn text(n: usize) -> Vec<Resource> {
@@ -231,26 +231,47 @@ async fn a_batch_is_at_most_a_thousand_rows_in_one_transaction() {
 
 #[tokio::test]
 async fn a_pass_ends_although_an_agent_pushes_as_fast_as_it_is_pruned() {
+    // Of what is removed, one batch takes everything, or one snapshot.
+    for resources in [1, 600] {
+        let db = database().await;
+        let world = World::new(db.pool.clone());
+        let mut agent = world.agent("ws-1").running().await;
+        limit(&world, "ws-1", 2).await;
+        push_all(&mut agent, 1..=6).await;
+        // Whatever is removed is followed by as much that is new.
+        let trigger = "CREATE FUNCTION one_more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, resource_count,
+                                       degraded_count, size_bytes, created_at, rv)
+                SELECT OLD.namespace, OLD.agent_id, OLD.agent_name, OLD.name || '-', max(revision) + 1, sha256(OLD.context_hash), '[]',
+                       OLD.resource_count, 0, 0, OLD.created_at, OLD.rv FROM snapshots WHERE agent_id = OLD.agent_id;
+                RETURN NULL; END $$;
+            CREATE TRIGGER one_more AFTER DELETE ON snapshots FOR EACH ROW EXECUTE FUNCTION one_more()";
+        sqlx::raw_sql(trigger).execute(&db.pool).await.unwrap();
+        sqlx::query("UPDATE snapshots SET resource_count = $1").bind(resources).execute(&db.pool).await.unwrap();
+        let stop = CancellationToken::new();
+        let _end = stop.clone().drop_guard();
+        let removed =
+            tokio::time::timeout(Duration::from_mins(1), retention(&world).pass(&stop)).await.expect("it ends").unwrap();
+        assert_eq!(removed.snapshots, 5, "those that were there when it came by, but the latest");
+        assert_eq!(kept(&world).await, (6..=11).collect::<Vec<_>>(), "the next pass has what came meanwhile");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_whose_snapshots_cannot_be_removed_keeps_nothing_from_the_others() {
     let db = database().await;
     let world = World::new(db.pool.clone());
-    let mut agent = world.agent("ws-1").running().await;
-    limit(&world, "ws-1", 2).await;
-    push_all(&mut agent, 1..=6).await;
-    // Whatever is removed is followed by as much that is new.
-    let trigger = "CREATE FUNCTION one_more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, resource_count,
-                                   degraded_count, size_bytes, created_at, rv)
-            SELECT OLD.namespace, OLD.agent_id, OLD.agent_name, OLD.name || '-', max(revision) + 1, sha256(OLD.context_hash), '[]', 0, 0, 0,
-                   OLD.created_at, OLD.rv FROM snapshots WHERE agent_id = OLD.agent_id;
-            RETURN NULL; END $$;
-        CREATE TRIGGER one_more AFTER DELETE ON snapshots FOR EACH ROW EXECUTE FUNCTION one_more()";
-    sqlx::raw_sql(trigger).execute(&db.pool).await.unwrap();
-    let stop = CancellationToken::new();
-    let _end = stop.clone().drop_guard();
-    let removed =
-        tokio::time::timeout(Duration::from_mins(1), retention(&world).pass(&stop)).await.expect("it ends").expect("a pass");
-    assert_eq!(removed.snapshots, 3, "those that were there when it came by");
-    assert_eq!(kept(&world).await, [4, 5, 6, 7, 8, 9], "the next pass has what came meanwhile");
+    for name in ["ws-1", "ws-2", "ws-3"] {
+        let mut agent = world.agent(name).running().await;
+        limit(&world, name, 1).await;
+        push_all(&mut agent, 1..=4).await;
+    }
+    let refusal = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON snapshots FOR EACH ROW WHEN (OLD.agent_name = 'ws-2') EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(refusal).execute(&db.pool).await.unwrap();
+    let refused = retention(&world).pass(&CancellationToken::new()).await.expect_err("one could not be removed");
+    assert_eq!(refused.sqlstate().as_deref(), Some("P0001"));
+    assert_eq!(kept(&world).await, [3, 4, 1, 2, 3, 4, 3, 4], "those of ws-1, ws-2 and ws-3");
 }
 
 #[tokio::test]

@@ -7,9 +7,10 @@ use crate::support::{
     stream::{Watch, all_readable},
     until::until,
 };
-use moorline::config;
+use moorline::{clock, config, http::tail::Tail, store::events::Cursor, wake::Wake};
 use serde_json::{Value, json};
 use sqlx::{Executor as _, Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
 
 const INITIAL: &str = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
 
@@ -295,6 +296,13 @@ async fn waiting(db: &TestDb, text: &str, wanted: i64) {
 /// What a watch of events reads, and no other: of which chats they are.
 const READING: &str = "SELECT c.owner FROM chats c WHERE c.namespace = e.namespace";
 
+/// Something that happened before, more than the tail of the log has at its beginning: who wants all of it has to read.
+async fn past(api: &Api, db: &TestDb) {
+    api.create_chat("one", json!({})).await;
+    api.create_chat("two", json!({})).await;
+    all_readable(db).await;
+}
+
 /// Watches that hold every turn at reading, for as long as the table of chats is held.
 async fn all_turns(api: &Api, db: &TestDb) -> Vec<Watch> {
     let mut watches = Vec::new();
@@ -309,6 +317,7 @@ async fn all_turns(api: &Api, db: &TestDb) -> Vec<Watch> {
 async fn an_agent_that_is_created_while_a_watch_waits_for_its_turn_is_known_to_it() {
     let db = database().await;
     let api = roomy(&db).await;
+    past(&api, &db).await;
     let chats = held(&db, "chats").await;
     let turns = all_turns(&api, &db).await;
     let mut watch = Watch::open(&api, &events(), "chat=fix&agent=late").await;
@@ -327,6 +336,7 @@ async fn an_agent_that_is_created_while_a_watch_waits_for_its_turn_is_known_to_i
 async fn watches_that_wait_for_their_turn_end_when_their_time_is_over_and_when_the_server_stops() {
     let db = database().await;
     let api = roomy(&db).await;
+    past(&api, &db).await;
     let chats = held(&db, "chats").await;
     let _turns = all_turns(&api, &db).await;
     let paths = [events(), core_events(), format!("{BASE}/namespaces/{NAMESPACE}/chats")];
@@ -371,4 +381,20 @@ async fn a_page_of_events_has_nothing_that_is_newer_than_its_version() {
         let mut watch = Watch::open(&api, &path, &format!("resourceVersion={}", version(&page))).await;
         assert!(watch.next().await.expect("an event").to_string().contains(name), "{path}");
     }
+}
+
+/// Nothing lies between, so nothing has to be read of the database: after a restart all who had watched come back like this at once.
+#[tokio::test]
+async fn whoever_comes_back_after_the_newest_event_is_let_in_by_a_tail_that_has_just_begun() {
+    let db = database().await;
+    Api::start(&db).await.create_chat("demo", json!({})).await;
+    all_readable(&db).await;
+    let newest = sqlx::query_as("SELECT rv, seq FROM events ORDER BY rv DESC, seq DESC LIMIT 1").fetch_one(&db.pool);
+    let (rv, seq) = newest.await.expect("the newest event");
+    let (tail, stop) = (Tail::default(), CancellationToken::new());
+    let _watching = tail.watch();
+    let running = tokio::spawn(tail.clone().run(db.pool.clone(), Wake::default(), clock::system(), stop.clone()));
+    until("it is let in", || async { tail.ring().join(Cursor { rv, seq }) }).await;
+    stop.cancel();
+    running.await.expect("the tail ends");
 }

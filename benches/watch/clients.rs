@@ -233,12 +233,15 @@ impl Watchers {
 
 /// The path of who goes on.
 fn again(path: &str, next: &Next) -> String {
+    if matches!(next, Next::AsBefore) {
+        return path.to_owned();
+    }
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let start = |pair: &&str| !pair.starts_with("cursor=") && !pair.starts_with("resourceVersion=");
     let mut query: Vec<&str> = query.split('&').filter(start).collect();
     match next {
         Next::After(place) => query.push(place),
-        Next::Everything => {}
+        Next::Everything | Next::AsBefore => {}
     }
     format!("{path}?{}", query.join("&"))
 }

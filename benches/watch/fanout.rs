@@ -90,7 +90,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     let cores = cost / took.as_secs_f64();
     report.fact(
         "events to each watcher",
-        format!("{transitions} to each of {watchers} in {took:.1?} ({rate:.0} a second), each once"),
+        format!("{} to each of {watchers} in {took:.1?} ({rate:.0} a second), each once", transitions - first),
     );
     report.fact("cut off, and went on", told.resumed);
     report.told("lag-p50", "ms", &[ms(p50)]);

@@ -20,8 +20,10 @@ pub enum Wanted {
 pub enum Next {
     /// After what it has, with this in its query.
     After(String),
-    /// From the beginning: it has nothing, or what it has is too old.
+    /// From the beginning: what it has is too old.
     Everything,
+    /// As it began: nothing has come yet.
+    AsBefore,
 }
 
 /// What one watcher has got.
@@ -122,7 +124,7 @@ impl Got {
         let (name, of) =
             if object["kind"] == "ContextEvent" { ("cursor", "name") } else { ("resourceVersion", "resourceVersion") };
         match text(&object["metadata"][of]) {
-            "" => Next::Everything,
+            "" => Next::AsBefore,
             version => Next::After(format!("{name}={version}")),
         }
     }

@@ -17,7 +17,7 @@ use change::Missed;
 use futures::FutureExt as _;
 pub use part::{Part, read, read_of};
 use ring::Ring;
-use sqlx::{PgPool, Postgres, pool::PoolConnection};
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use std::{
     future::Future,
     panic::AssertUnwindSafe,
@@ -153,7 +153,7 @@ impl Tail {
             None => connection.insert(store::acquire(pool).await?),
         };
         let Some((cursor, missed)) = reading else {
-            let start = Cursor::through(log::list_version(connection).await?);
+            let start = beginning(connection).await?;
             self.0.ring.begin(start, false);
             *reading = Some((start, Missed::default()));
             return Ok(false);
@@ -176,6 +176,14 @@ impl Tail {
             }
         }
     }
+}
+
+/// Before the newest transaction of the log, if that is kept: whoever comes back after one of its events, as most do, finds all that
+/// follows, and need not read the database to learn that there is nothing.
+async fn beginning(connection: &mut PgConnection) -> Result<Cursor, StoreError> {
+    let newest = log::list_version(connection).await?;
+    let before = Cursor::through(newest - 1);
+    Ok(if log::bounds(connection).await?.admit(before) { before } else { Cursor::through(newest) })
 }
 
 /// Runs `run` until it ends, and again, after `restart` and a pause, when it panics.

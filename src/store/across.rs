@@ -50,6 +50,8 @@ pub struct Hoard {
     pub namespace: String,
     /// The agent, which may be gone.
     pub agent: Uuid,
+    /// The highest revision that it had when it was looked at. What comes later is for the next look.
+    pub newest: i64,
 }
 
 /// Agents with more snapshots than their limit and the latest, and agents that are gone and have left any: at most 64, in the
@@ -60,7 +62,7 @@ pub async fn hoards(connection: &mut PgConnection, after: Option<&Hoard>) -> Res
     let (namespace, agent) = after.map_or(("", Uuid::nil()), |after| (after.namespace.as_str(), after.agent));
     sqlx::query_as!(
         Hoard,
-        r#"SELECT s.namespace, s.agent_id AS agent
+        r#"SELECT s.namespace, s.agent_id AS agent, max(s.revision) AS "newest!"
            FROM snapshots s
            LEFT JOIN agents a ON a.namespace = s.namespace AND a.id = s.agent_id AND (a.namespace, a.id) > ($1, $2)
            WHERE (s.namespace, s.agent_id) > ($1, $2)

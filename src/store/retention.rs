@@ -6,6 +6,7 @@
 //! The foreign keys say the same once more.
 
 use super::{
+    across::Hoard,
     error::{Named, StoreError, expect_rows},
     log::TxLog,
 };
@@ -29,21 +30,23 @@ pub struct Superfluous {
 }
 
 /// Snapshots of an agent beyond its limit, the oldest first, at most [`BATCH_MAX`]. The latest and those that a chat is pinned to
-/// are neither counted nor in it. Of an agent that is gone: all that nobody is pinned to.
-pub async fn superfluous(connection: &mut PgConnection, namespace: &str, agent: Uuid) -> Result<Vec<Superfluous>, StoreError> {
+/// are neither counted nor in it. Of an agent that is gone: all that nobody is pinned to. Those that came after `newest` are counted, and
+/// not in it.
+pub async fn superfluous(connection: &mut PgConnection, hoard: &Hoard) -> Result<Vec<Superfluous>, StoreError> {
     const NAME: &str = "db.snapshots.superfluous";
     let rows = sqlx::query!(
         r#"SELECT x.id, x.resource_count
-           FROM (SELECT s.id, s.resource_count, row_number() OVER (ORDER BY s.revision DESC) AS place,
+           FROM (SELECT s.id, s.revision, s.resource_count, row_number() OVER (ORDER BY s.revision DESC) AS place,
                         coalesce(a.revision_history_limit, 0) AS keep
                  FROM snapshots s
                  LEFT JOIN agents a ON a.namespace = s.namespace AND a.id = s.agent_id
                  WHERE s.namespace = $1 AND s.agent_id = $2 AND s.id IS DISTINCT FROM a.latest_snapshot_id
                    AND NOT EXISTS (SELECT FROM chats c WHERE c.namespace = s.namespace AND c.snapshot_id = s.id)) x
-           WHERE x.place > x.keep ORDER BY x.place DESC LIMIT $3"#,
-        namespace,
-        agent,
-        BATCH_MAX
+           WHERE x.place > x.keep AND x.revision <= $4 ORDER BY x.place DESC LIMIT $3"#,
+        hoard.namespace,
+        hoard.agent,
+        BATCH_MAX,
+        hoard.newest
     )
     .fetch_all(connection)
     .named(NAME)

@@ -137,8 +137,9 @@ pub async fn missing_blobs(
     let all: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect();
     // A look for each: of `hash = ANY(…)` PostgreSQL reads all that the agent has while it thinks that to be little.
     let missing: Vec<Vec<u8>> = sqlx::query_scalar!(
-        r#"SELECT u.hash AS "hash!" FROM unnest($3::bytea[]) AS u (hash)
-           WHERE (SELECT true FROM blobs b WHERE b.namespace = $1 AND b.agent_id = $2 AND b.hash = u.hash) IS NULL"#,
+        r#"SELECT u.hash AS "hash!" FROM agents a JOIN unnest($3::bytea[]) AS u (hash) ON true
+           WHERE a.namespace = $1 AND a.id = $2
+             AND (SELECT true FROM blobs b WHERE b.namespace = $1 AND b.agent_id = $2 AND b.hash = u.hash) IS NULL"#,
         namespace,
         agent,
         &all

@@ -69,7 +69,7 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
         &["WHERE s.namespace = $1 AND s.agent_id = $2 AND s.context_hash = $3"],
         &["snapshots_hash_key|snapshots_revision_key"],
     ),
-    ("db.blobs.missing", &["AND b.hash = u.hash) IS NULL"], &["blobs_pkey"]),
+    ("db.blobs.missing", &["AND b.hash = u.hash) IS NULL"], &["agents_pkey", "blobs_pkey"]),
     ("db.blobs.insert", &["INSERT INTO blobs"], &["agents_pkey"]),
     ("db.agents.accept", &["UPDATE agents SET seq = $3, push_digest = $4"], &["agents_pkey"]),
     // Reading a context.

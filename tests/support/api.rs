@@ -261,7 +261,7 @@ impl Caller {
         self.post("agents", &json!({"metadata": {"name": name}, "spec": spec})).await.expect(201)
     }
 
-    /// Creates a chat, and waits for the loop as everybody does.
+    /// Creates a chat, and waits for the loop.
     pub async fn create_chat(&self, name: &str, spec: Value) -> Value {
         self.post("chats", &json!({"metadata": {"name": name}, "spec": spec})).await.expect(201)
     }

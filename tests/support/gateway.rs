@@ -1,7 +1,7 @@
 //! Somebody between clients and an apiserver who may refuse, delay or lose a request: a reverse proxy that speaks TLS with
 //! the apiserver's own certificate, so that clients trust it as they trust that one, and know no other.
 
-use super::envtest::ControlPlane;
+use super::{envtest::ControlPlane, until::until};
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -37,8 +37,8 @@ pub enum Fault {
     Late(Duration),
     /// It comes there, and what comes back is lost on the way: the client cannot know whether it was done.
     AnswerLost,
-    /// It comes there, and what comes back is so much later.
-    AnswerLate(Duration),
+    /// It comes there, and what comes back is held until [`Gateway::let_go`].
+    AnswerHeld,
 }
 
 type Rule = Arc<dyn Fn(&Parts) -> Option<Fault> + Send + Sync>;
@@ -56,7 +56,8 @@ struct Passing {
     http: reqwest::Client,
     rule: Mutex<Rule>,
     faults: AtomicUsize,
-    late_answers: AtomicUsize,
+    free: CancellationToken,
+    let_go: AtomicUsize,
 }
 
 impl Gateway {
@@ -70,7 +71,8 @@ impl Gateway {
         let tls = TlsAcceptor::from(Arc::new(tls));
         let http = reqwest::Client::builder().no_proxy().tls_certs_only(trusted).build().unwrap();
         let (to, rule) = (control_plane.url.clone(), Mutex::new(Arc::new(|_: &Parts| None) as Rule));
-        let passing = Arc::new(Passing { to, http, rule, faults: AtomicUsize::new(0), late_answers: AtomicUsize::new(0) });
+        let (faults, free, let_go) = (AtomicUsize::new(0), CancellationToken::new(), AtomicUsize::new(0));
+        let passing = Arc::new(Passing { to, http, rule, faults, free, let_go });
         let router = Router::new().fallback(pass).with_state(passing.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
@@ -107,9 +109,10 @@ impl Gateway {
         self.passing.faults.load(Ordering::SeqCst)
     }
 
-    /// How many answers that were held back have been let go.
-    pub fn late_answers(&self) -> usize {
-        self.passing.late_answers.load(Ordering::SeqCst)
+    /// From now on no answer is held. Returns when one that was has been let go.
+    pub async fn let_go(&self) {
+        self.passing.free.cancel();
+        until("what was held is let go", || async { (self.passing.let_go.load(Ordering::SeqCst) > 0).then_some(()) }).await;
     }
 }
 
@@ -125,7 +128,7 @@ async fn pass(State(passing): State<Arc<Passing>>, request: Request) -> Response
         }
         Some(Fault::Status(status)) => return Response::builder().status(status).body(Body::empty()).unwrap(),
         Some(Fault::Late(by)) => sleep(by).await,
-        Some(Fault::AnswerLost | Fault::AnswerLate(_)) | None => {}
+        Some(Fault::AnswerLost | Fault::AnswerHeld) | None => {}
     }
     let answer = match passing.send(parts, body).await {
         Ok(answer) => answer,
@@ -136,9 +139,9 @@ async fn pass(State(passing): State<Arc<Passing>>, request: Request) -> Response
         let lost = futures::stream::iter([Err::<Bytes, _>(io::Error::other("lost on the way"))]);
         return Response::new(Body::from_stream(lost));
     }
-    if let Some(Fault::AnswerLate(by)) = fault {
-        sleep(by).await;
-        passing.late_answers.fetch_add(1, Ordering::SeqCst);
+    if fault == Some(Fault::AnswerHeld) {
+        passing.free.cancelled().await;
+        passing.let_go.fetch_add(1, Ordering::SeqCst);
     }
     answer
 }
