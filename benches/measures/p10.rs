@@ -23,7 +23,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     let (agents, chats, rounds) = (setting.of(40, 40, 5), setting.of(500, 100, 10), setting.of(5, 3, 1));
     let mut report = Report::default();
     let pool = setting.database("p10").await?;
-    let mut replicas = vec![Place::start(&setting.server, "p10").await?];
+    let mut replicas = vec![replica(setting).await?];
     let mut pushers = Vec::new();
     for n in 0..agents {
         pushers.push(replicas[0].agent(&format!("agent-{n}"), 1).await?);
@@ -34,7 +34,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     let mut bars = Vec::new();
     for count in [1_usize, 2, 4] {
         while replicas.len() < count {
-            replicas.push(Place::start(&setting.server, "p10").await?);
+            replicas.push(replica(setting).await?);
         }
         let [mut rates, mut twice, mut statements, mut waits] = [const { Vec::new() }; 4];
         // The first is for caches to fill. Pushes alternate between two contexts.
@@ -79,6 +79,15 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     pool.close().await;
     setting.drop_database("p10").await?;
     Ok(report)
+}
+
+/// One whose connections the database has also for the fourth.
+async fn replica(setting: &Setting) -> anyhow::Result<Place> {
+    let few = |command: &mut std::process::Command| {
+        command.args(["--database-connections", "10"]);
+        Ok(())
+    };
+    Place::start_with(&setting.server, "p10", few).await
 }
 
 /// So many more chats of each agent, moored as its first.
