@@ -4,7 +4,13 @@
 //!
 //! Done twice is what is in the log more than once, or written more often than it changed: it is asked to be none.
 
-use super::{place::Place, plot::Bars, report::Report, setting::Setting, sql::Statements};
+use super::{
+    place::Place,
+    plot::Bars,
+    report::Report,
+    setting::Setting,
+    sql::{Statements, settled},
+};
 use anyhow::ensure;
 use sqlx::{PgPool, Row as _};
 use std::{
@@ -17,6 +23,8 @@ use std::{
 
 /// How often it is looked who waits for a lock.
 const LOOK: Duration = Duration::from_millis(10);
+/// How long the loop may take for a round.
+const SETTLE: Duration = Duration::from_mins(3);
 
 /// Measures.
 pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
@@ -48,7 +56,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
                 pushers.iter_mut().enumerate().map(|(n, pusher)| pusher.push(&replicas[n % count], text, false)),
             )
             .await?;
-            settled(&pool).await?;
+            settled(&pool, SETTLE).await?;
             let took = began.elapsed();
             let waited = waiting.end();
             let after = written(&pool).await?;
@@ -113,15 +121,6 @@ async fn written(pool: &PgPool) -> anyhow::Result<(i64, i64)> {
     )
     .fetch_one(pool)
     .await?)
-}
-
-async fn settled(pool: &PgPool) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while sqlx::query_scalar("SELECT EXISTS (SELECT FROM agents WHERE converged_revision < revision)").fetch_one(pool).await? {
-        ensure!(began.elapsed() < Duration::from_mins(3), "the loop does not settle");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
 }
 
 /// Looks now and then how many sessions wait for a lock.

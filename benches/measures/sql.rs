@@ -18,7 +18,7 @@ pub async fn settled(pool: &PgPool, within: Duration) -> anyhow::Result<()> {
             return Ok(());
         }
         ensure!(began.elapsed() < within, "{due} records are due still");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

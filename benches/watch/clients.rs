@@ -233,16 +233,14 @@ impl Watchers {
 
 /// The path of who goes on.
 fn again(path: &str, next: &Next) -> String {
-    if matches!(next, Next::AsBefore) {
-        return path.to_owned();
-    }
+    let place = match next {
+        Next::AsBefore => return path.to_owned(),
+        Next::Everything => None,
+        Next::After(place) => Some(place.as_str()),
+    };
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let start = |pair: &&str| !pair.starts_with("cursor=") && !pair.starts_with("resourceVersion=");
-    let mut query: Vec<&str> = query.split('&').filter(start).collect();
-    match next {
-        Next::After(place) => query.push(place),
-        Next::Everything | Next::AsBefore => {}
-    }
+    let query: Vec<&str> = query.split('&').filter(start).chain(place).collect();
     format!("{path}?{}", query.join("&"))
 }
 

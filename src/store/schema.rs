@@ -130,10 +130,7 @@ pub struct Migrated {
 /// Brings the schema to the version of this binary. A second replica that does so at the same time waits for the first
 /// (sqlx holds an advisory lock). `restored` begins a new epoch of the log even when nothing looks foreign.
 pub async fn migrate(pool: &PgPool, restored: bool) -> Result<Migrated, SchemaError> {
-    let mut connection = match pool.acquire().named("db.schema.acquire").await {
-        Ok(connection) => connection,
-        Err(error) => return Err(super::why_none(pool, error).await.into()),
-    };
+    let mut connection = super::acquire_or_why(pool).await?;
     let from = match check(&mut connection).await {
         Ok(()) => Some(needed()),
         Err(SchemaError::Absent { .. }) => None,

@@ -1,7 +1,7 @@
 //! The documents beside the group's own: discovery, the version, and the little of core/v1 that kubectl looks at.
 
 use super::{
-    operations::{BASE, insert},
+    operations::{BASE, NO_NAMESPACE, insert},
     schemas::meta_reference,
 };
 use serde_json::{Map, Value, json};
@@ -51,12 +51,7 @@ pub fn documents() -> Vec<(&'static str, Map<String, Value>)> {
             documents.push((document, Map::new()));
         }
         if let Some((_, paths)) = documents.last_mut() {
-            let mut operation = read(id, about, *schema);
-            if path.contains("{namespace}") {
-                operation["responses"]["422"] = operation["responses"]["401"].clone();
-                operation["responses"]["422"]["description"] = json!("Invalid: the namespace is no DNS label.");
-            }
-            insert(paths, path, "get", operation);
+            insert(paths, path, "get", read(path, id, about, *schema));
         }
     }
     documents
@@ -68,19 +63,19 @@ pub fn add_resource_list(paths: &mut Map<String, Value>) {
         paths,
         BASE,
         "get",
-        read("getMoorlineDevV1alpha1APIResources", "The resources of the group.", Some("APIResourceList")),
+        read(BASE, "getMoorlineDevV1alpha1APIResources", "The resources of the group.", Some("APIResourceList")),
     );
 }
 
-fn read(id: &str, about: &str, schema: Option<&str>) -> Value {
+fn read(path: &str, id: &str, about: &str, schema: Option<&str>) -> Value {
     let gives = schema.map_or_else(|| json!({"type": "object"}), meta_reference);
-    let content = json!({"application/json": {"schema": gives}});
-    let refused = json!({"application/json": {"schema": meta_reference("Status")}});
-    json!({
-        "operationId": id, "description": about, "tags": ["discovery"],
-        "responses": {
-            "200": {"description": "OK", "content": content},
-            "401": {"description": "Unauthorized: the caller is not known.", "content": refused},
-        },
-    })
+    let answer = |description: &str, schema: Value| json!({"description": description, "content": {"application/json": {"schema": schema}}});
+    let mut responses = json!({
+        "200": answer("OK", gives),
+        "401": answer("Unauthorized: the caller is not known.", meta_reference("Status")),
+    });
+    if path.contains("{namespace}") {
+        responses["422"] = answer(NO_NAMESPACE, meta_reference("Status"));
+    }
+    json!({"operationId": id, "description": about, "tags": ["discovery"], "responses": responses})
 }

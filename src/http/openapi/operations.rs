@@ -14,6 +14,9 @@ use serde_json::{Map, Value, json};
 /// Where all paths of the group begin.
 pub const BASE: &str = "/apis/moorline.dev/v1alpha1";
 
+/// How whatever is of a namespace is refused when it is none.
+pub const NO_NAMESPACE: &str = "Invalid: the namespace is no DNS label.";
+
 /// Where the objects are that an operation is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
@@ -257,7 +260,7 @@ fn refusals(entry: &Entry, verb: &str) -> Vec<(&'static str, &'static str)> {
         all.push(("422", "Invalid: options that do not go together, or a uid or resourceVersion that is none."));
     }
     if verb == "list" && entry.name == "contextevents" {
-        all.push(("422", "Invalid: the namespace is no DNS label."));
+        all.push(("422", NO_NAMESPACE));
     }
     if writes {
         all.push(("413", "RequestEntityTooLarge: the body is over the limit."));
