@@ -156,6 +156,64 @@ async fn what_a_selector_no_longer_selects_is_told_as_gone() {
     assert_eq!(dirty.told().await, "DELETED drifts");
 }
 
+/// What a watcher who knows `red`, and no other chat, is told when he comes back from `version`, is cut off after he has been told of
+/// `pause`, comes back, and is told of `end`.
+async fn told_in_two_connections(api: &Api, selector: &str, version: &Value) -> Vec<String> {
+    let mut told = Vec::new();
+    let mut version = version.as_str().expect("a version").to_owned();
+    for until in ["pause", "end"] {
+        let mut watch = Watch::open(api, &chats(), &format!("{selector}&resourceVersion={version}")).await;
+        loop {
+            let event = watch.next().await.expect("an event");
+            let metadata = &event["object"]["metadata"];
+            told.push(format!("{} {}", event["type"].as_str().unwrap(), metadata["name"].as_str().unwrap()));
+            if metadata["name"] == until {
+                metadata["resourceVersion"].as_str().expect("a version").clone_into(&mut version);
+                break;
+            }
+        }
+    }
+    told
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_between_what_takes_a_chat_out_of_view_and_its_deletion_learns_that_it_is_gone() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    api.create_chat("red", json!({})).await;
+    let version = api.get(&chats()).await.expect(200)["metadata"]["resourceVersion"].clone();
+    api.patch(&format!("{}/red", chats()), &json!({"spec": {"archived": true}})).await.expect(200);
+    api.create_chat("pause", json!({})).await;
+    api.delete(&format!("{}/red", chats())).await.expect(200);
+    api.create_chat("end", json!({})).await;
+    let told = told_in_two_connections(&api, "fieldSelector=spec.archived%3Dfalse", &version).await;
+    assert!(told.contains(&"DELETED red".to_owned()), "{told:?}");
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_between_two_changes_each_of_which_takes_a_chat_out_of_view_learns_that_it_is_gone() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let labelled = |colour: &str| json!({"metadata": {"labels": {"colour": colour}}});
+    for chat in ["red", "other"] {
+        api.create_chat(chat, json!({})).await;
+        api.patch(&format!("{}/{chat}", chats()), &labelled("red")).await.expect(200);
+    }
+    let version = api.get(&chats()).await.expect(200)["metadata"]["resourceVersion"].clone();
+    api.patch(&format!("{}/red/status", chats()), &json!({"status": {"state": "Running"}})).await.expect(200);
+    let create = async |name: &str| {
+        let chat = json!({"metadata": {"name": name, "labels": {"colour": "red"}}, "spec": {}});
+        api.post(&chats(), &chat).await.expect(201);
+    };
+    create("pause").await;
+    api.patch(&format!("{}/red", chats()), &labelled("blue")).await.expect(200);
+    create("end").await;
+    let selector = "labelSelector=colour%3Dred&fieldSelector=status.state%3DWaiting";
+    let told = told_in_two_connections(&api, selector, &version).await;
+    assert!(told.contains(&"DELETED red".to_owned()), "{told:?}");
+    assert!(!told.contains(&"DELETED other".to_owned()), "{told:?}");
+}
+
 #[tokio::test]
 async fn a_watcher_is_told_of_what_it_may_see_only() {
     let db = database().await;

@@ -2,6 +2,7 @@
 //! the batch, in [`super::converge`].
 
 mod filtered;
+mod later;
 
 use super::{
     error::{Named, StoreError, expect_rows},
@@ -11,6 +12,7 @@ use super::{
 use crate::model::{access::Reach, event::EventKind};
 pub use filtered::{Filter, WINDOW, read_kinds_after, read_some_after};
 use futures::{Stream, TryStreamExt as _};
+pub use later::{Subject, read_later};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;

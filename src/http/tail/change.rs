@@ -6,11 +6,13 @@
 //! deletion is told, from what that holds.
 //!
 //! A row that is not sent may still be the one that took the object out of somebody's view. He is told so by that row: cut off
-//! after it, he resumes after it, and the later row speaks of an object that he does not know.
+//! after it, he resumes after it, and the later row speaks of an object that he does not know. What the object looked like then,
+//! neither the row says nor the object as it stands, if it stands at all: its later rows are looked up for that.
 //!
 //! Pure: what stands in the database is handed in.
 
 mod before;
+mod story;
 
 use crate::{
     http::{page::object_version, status::Resource},
@@ -36,6 +38,7 @@ use axum::body::Bytes;
 pub use before::{Before, Missed};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
+pub(super) use story::Story;
 use uuid::Uuid;
 
 /// What selectors and authorization look at.
@@ -200,8 +203,9 @@ pub struct Change {
     pub look: Look,
     /// It is gone.
     pub gone: bool,
-    /// A later row brings it: only whoever has to let go of it is told anything.
-    pub passed: bool,
+    /// A later row brings it, or its end: only whoever has to let go of it by this row is told anything. What the later rows say was
+    /// before them, the oldest first.
+    pub passed: Option<Vec<Before>>,
     /// What it was before, transaction by transaction, the oldest first: states that a watcher may know it in.
     chain: Vec<Before>,
     /// The whole object on the wire.
@@ -239,6 +243,9 @@ impl Change {
         let mut look = self.look.clone();
         let sees = |look: &Look| reach.covers(look.owner.as_deref()) && selects(look);
         let now = sees(&look);
+        if let Some(later) = &self.passed {
+            return (!now && self.was_let_go(later, look, reach, selects)).then_some(Told::Deleted);
+        }
         let (mut created, mut known) = (false, false);
         for (chain, since) in [(self.chain.as_slice(), joined), (missed, Cursor::START)] {
             let mut was_shown = false;
@@ -256,14 +263,28 @@ impl Change {
         if self.chain.is_empty() && missed.is_empty() {
             known = now;
         }
-        if self.passed {
-            return (known && !now).then_some(Told::Deleted);
-        }
         match (self.gone, now) {
             (true, now) => (now || known).then_some(Told::Deleted),
             (false, true) => Some(if known && !created { Told::Modified } else { Told::Added }),
             (false, false) => known.then_some(Told::Deleted),
         }
+    }
+
+    /// Whether this row took the object out of the view of somebody who reaches this much and selects such objects. What it looked
+    /// like between this row and the `later` ones is worked out backwards from how it looks in the end.
+    fn was_let_go(&self, later: &[Before], mut look: Look, reach: &Reach, selects: impl Fn(&Look) -> bool) -> bool {
+        for before in later.iter().rev() {
+            before.lay_over(&mut look);
+        }
+        let is_certain = later.iter().all(Before::is_certain);
+        if is_certain && reach.covers(look.owner.as_deref()) && selects(&look) {
+            return false; // it was in view still: one of the later rows took it out
+        }
+        let mut known = false;
+        for before in self.chain.iter().rev() {
+            known |= before.may_be_known(false, &mut look, reach, &selects);
+        }
+        known || (!is_certain && reach.covers(look.owner.as_deref()))
     }
 
     /// The same for a watcher who sees every object, of what is not passed: what this one looked like before makes no difference
@@ -300,7 +321,7 @@ impl Change {
         chain.push(Before::unread());
         let key = Key::new(&event.namespace, &event.name);
         let json = bare(id.resource(), &key, event.subject, &object_version(event.cursor.rv));
-        Self { resource: id.resource(), id, look: Look { owner, ..Look::default() }, gone: true, passed: false, chain, json, key }
+        Self { resource: id.resource(), id, look: Look { owner, ..Look::default() }, gone: true, passed: None, chain, json, key }
     }
 
     /// The object with nothing but its identity.
@@ -334,19 +355,31 @@ pub(super) enum Gone {
     Unread,
 }
 
-/// Resolves a part of the log: for each row what is to be told of its object, if anything. `objects` are as they stand, read
-/// after the rows; `gone` is what an event says is gone.
+/// Whether a later row brings what became of an object in a row of version `rv`: it has been changed since, or is gone.
+fn is_overtaken(object: Option<&Object>, rv: i64, horizon: i64) -> bool {
+    object.is_none_or(|object| rv < object.rv() && object.rv() < horizon)
+}
+
+/// Whether somebody may have to let go of an object by this row although a later one has overtaken it: then the object's [`Story`] is
+/// needed to [`resolve`] it.
+pub(super) fn needs_story(event: &Logged, horizon: i64, objects: &HashMap<Id, Object>) -> bool {
+    Id::of(event).is_some_and(|id| is_overtaken(objects.get(&id), event.cursor.rv, horizon)) && Before::read(event).changes_look()
+}
+
+/// Resolves a row of the log: what is to be told of its object, if anything. `objects` are as they stand, read after the rows;
+/// `stories` are of those that rows need; `gone` is what the event says is gone.
 pub(super) fn resolve(
     event: &Logged,
     gone: Gone,
     horizon: i64,
     objects: &HashMap<Id, Object>,
+    stories: &HashMap<Id, Story>,
     missed: &mut Missed,
 ) -> Option<Change> {
     let id = Id::of(event)?;
     let before = Before::read(event);
     let rv = event.cursor.rv;
-    let make = |object: &Object, gone: bool, passed: bool, chain: Vec<Before>| Change {
+    let make = |object: &Object, gone: bool, passed: Option<Vec<Before>>, chain: Vec<Before>| Change {
         resource: id.resource(),
         key: object.key(),
         look: object.look(),
@@ -357,7 +390,7 @@ pub(super) fn resolve(
         id: id.clone(),
     };
     match gone {
-        Gone::As(last) => return Some(make(&last, true, false, missed.take(&id))),
+        Gone::As(last) => return Some(make(&last, true, None, missed.take(&id))),
         Gone::Unread => {
             let chain = missed.take(&id);
             return Some(Change::of_unread(event, id.clone(), chain));
@@ -365,10 +398,13 @@ pub(super) fn resolve(
         Gone::No => {}
     }
     let object = match objects.get(&id) {
-        Some(object) if object.rv() <= rv || object.rv() >= horizon => object,
+        Some(object) if !is_overtaken(Some(object), rv, horizon) => object,
         overtaken => {
-            let letting_go = overtaken.filter(|_| before.changes_look());
-            let letting_go = letting_go.map(|object| make(object, false, true, vec![before.clone()]));
+            let story = stories.get(&id).filter(|_| before.changes_look());
+            let letting_go = story.and_then(|story| {
+                let object = overtaken.or(story.last())?;
+                Some(make(object, false, Some(story.between(event.cursor, object.rv())), vec![before.clone()]))
+            });
             missed.note(id, before);
             return letting_go;
         }
@@ -383,7 +419,7 @@ pub(super) fn resolve(
         }
         missed.note(id.clone(), Before::of_shown(object.look()));
     }
-    Some(make(object, false, false, chain))
+    Some(make(object, false, None, chain))
 }
 
 #[cfg(test)]

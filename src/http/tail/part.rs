@@ -4,14 +4,14 @@
 //! comes after it.
 
 use super::{
-    change::{Gone, Id, Missed, Object, resolve},
+    change::{Gone, Id, Missed, Object, Story, needs_story, resolve},
     ring::Entry,
 };
 use crate::model::event::EventKind;
 use crate::store::{
     Deleted, Retry, StoreError,
     across::objects::{self, Concern},
-    events::{Cursor, Logged, Read, read_after, read_kinds_after},
+    events::{Cursor, Logged, Read, Subject, read_after, read_kinds_after, read_later},
 };
 use sqlx::PgConnection;
 use std::{
@@ -91,9 +91,10 @@ async fn resolved(
             told.push((event, gone, owner));
         }
         owners(connection, &mut told, &objects).await?;
+        let stories = stories(connection, told.iter().map(|(event, _, _)| event), horizon, &objects).await?;
         for (event, gone, owner) in told {
             let rv = event.cursor.rv;
-            let change = resolve(&event, gone, horizon, &objects, missed);
+            let change = resolve(&event, gone, horizon, &objects, &stories, missed);
             let change = change.filter(|change| sent.insert((change.id.clone(), rv)));
             let entry = Entry::new(event, owner, change);
             size += entry.size();
@@ -182,6 +183,39 @@ async fn load(connection: &mut PgConnection, events: &[Logged]) -> Result<HashMa
         found.extend(snapshots.into_iter().map(|snapshot| Object::Snapshot(Box::new(snapshot))));
     });
     Ok(found.into_iter().map(|object| (object.id(), object)).collect())
+}
+
+/// What became of those objects of which a row cannot be resolved without it: each from its first such row on.
+async fn stories(
+    connection: &mut PgConnection,
+    events: impl Iterator<Item = &Logged>,
+    horizon: i64,
+    objects: &HashMap<Id, Object>,
+) -> Result<HashMap<Id, Story>, StoreError> {
+    let mut stories: HashMap<Id, Story> = HashMap::new();
+    let mut subjects = Vec::new();
+    for event in events.filter(|event| needs_story(event, horizon, objects)) {
+        let (Some(of), Some(id)) = (Id::of(event), event.subject) else { continue };
+        let gone = !objects.contains_key(&of);
+        if stories.insert(of, Story::default()).is_none() {
+            subjects.push(Subject {
+                namespace: event.namespace.clone(),
+                name: event.name.clone(),
+                id,
+                after: event.cursor,
+                gone,
+            });
+        }
+    }
+    if subjects.is_empty() {
+        return Ok(stories);
+    }
+    for event in read_later(connection, &subjects, Story::ROWS).await? {
+        if let Some(story) = Id::of(&event).and_then(|id| stories.get_mut(&id)) {
+            story.add(&event, gone(&event));
+        }
+    }
+    Ok(stories)
 }
 
 /// Whose events are, of which the objects do not say it: those that are gone by now, or cannot be read.

@@ -120,7 +120,13 @@ impl Before {
         self.anything || !is_new
     }
 
-    fn lay_over(&self, look: &mut Look) {
+    /// It is known what it looked like.
+    pub(super) fn is_certain(&self) -> bool {
+        !self.anything
+    }
+
+    /// Takes what an object looked like after this back to what it looked like before, as far as is known.
+    pub(super) fn lay_over(&self, look: &mut Look) {
         if let Some(labels) = &self.labels {
             look.labels.clone_from(labels);
         }

@@ -80,19 +80,31 @@ fn updated(rv: i64, before: &Value) -> Logged {
     row(rv, EventKind::AgentUpdated, before)
 }
 
-/// What a tail makes of a row while the object stands so.
+/// What a tail makes of a row while the object stands so, and nobody can say what became of it in between.
 fn tail(row: &Logged, now: Option<Object>, missed: &mut Missed) -> Option<Change> {
+    tail_before(row, now, &[], missed)
+}
+
+/// The same, before these rows.
+fn tail_before(row: &Logged, now: Option<Object>, later: &[Logged], missed: &mut Missed) -> Option<Change> {
+    let mut story = Story::default();
+    later.iter().for_each(|later| story.add(later, Gone::No));
+    tail_of(row, now, story, missed)
+}
+
+/// The same, of an object with this story.
+fn tail_of(row: &Logged, now: Option<Object>, story: Story, missed: &mut Missed) -> Option<Change> {
     let gone = match &now {
         Some(last) if row.kind == EventKind::AgentDeleted => Gone::As(Box::new(last.clone())),
         Some(_) | None => Gone::No,
     };
     let objects = now.into_iter().filter(|_| matches!(gone, Gone::No)).map(|object| (object.id(), object)).collect();
-    resolve(row, gone, HORIZON, &objects, missed)
+    resolve(row, gone, HORIZON, &objects, &HashMap::from([(Id::Agent(AGENT), story)]), missed)
 }
 
 /// A later row brings it.
 fn passes(change: Option<Change>) -> bool {
-    change.is_none_or(|change| change.passed)
+    change.is_none_or(|change| change.passed.is_some())
 }
 
 /// The same, of a row that is told.
@@ -238,8 +250,11 @@ fn whoever_has_to_let_go_learns_it_from_the_row_that_took_it_away_though_a_later
     let mut missed = Missed::default();
     // red → green at 5, green → blue at 7; both are read at once, and a watcher of what is red is cut off between them.
     let now = || Some(agent(7, "blue", "alice"));
-    let passed = tail(&updated(5, &was("red")), now(), &mut missed).expect("something for whoever knows it as red");
-    assert!(passed.passed);
+    let later = updated(7, &was("green"));
+    let row = updated(5, &was("red"));
+    let passed =
+        tail_before(&row, now(), std::slice::from_ref(&later), &mut missed).expect("something for whoever knows it as red");
+    assert!(passed.passed.is_some());
     assert_eq!(passed.told(&[], START, &Reach::Everything, red), Some(Told::Deleted));
     assert_eq!(passed.told(&[], START, &own("bob"), red), None, "who may not see it is told nothing");
     for colour in ["green", "blue"] {
@@ -247,12 +262,57 @@ fn whoever_has_to_let_go_learns_it_from_the_row_that_took_it_away_though_a_later
         assert_eq!(
             passed.told(&[], START, &Reach::Everything, selects),
             None,
-            "the later row brings it to whoever wants {colour}"
+            "the later row brings it to whoever wants {colour}, or takes it away"
         );
     }
     // He comes back after 5: row 7 alone says nothing to him.
-    let later = tail(&updated(7, &was("green")), now(), &mut Missed::default()).expect("the later row");
+    let later = tail(&later, now(), &mut Missed::default()).expect("the later row");
     assert_eq!(later.told(&[], START, &Reach::Everything, red), None);
+}
+
+#[test]
+fn whoever_has_to_let_go_learns_it_though_a_later_row_takes_it_out_of_his_view_once_more() {
+    // It is red and alice's; bob has it at 5, and at 7 it is blue. Alice wants what is red.
+    let now = || Some(agent(7, "blue", "bob"));
+    let rows = [updated(5, &json!({"serviceAccount": "alice"})), updated(7, &was("red"))];
+    let passed = tail_before(&rows[0], now(), &rows[1..], &mut Missed::default()).expect("something for alice");
+    assert_eq!(passed.told(&[], START, &own("alice"), red), Some(Told::Deleted));
+    assert_eq!(passed.told(&[], START, &own("bob"), red), None, "it has come into his view, and row 7 takes it out again");
+    assert_eq!(
+        passed.told(&[], START, &Reach::Everything, red),
+        None,
+        "row 7 takes it out of the view of who sees all that is red"
+    );
+    let later = tail(&rows[1], now(), &mut Missed::default()).expect("the later row");
+    assert_eq!(later.told(&[], START, &own("alice"), red), None, "row 7 alone says nothing to alice");
+    for reach in [own("bob"), Reach::Everything] {
+        assert_eq!(later.told(&[], START, &reach, red), Some(Told::Deleted));
+    }
+}
+
+#[test]
+fn whoever_has_to_let_go_of_what_is_gone_by_now_learns_it_from_the_row_that_took_it_away() {
+    // red → green at 5, green → blue at 6, gone at 7; a watcher of what is red is cut off after 5.
+    let mut story = Story::default();
+    story.add(&updated(6, &was("green")), Gone::No);
+    story.add(&row(7, EventKind::AgentDeleted, &json!({})), Gone::As(Box::new(agent(6, "blue", "alice"))));
+    let passed = tail_of(&updated(5, &was("red")), None, story, &mut Missed::default()).expect("something for whoever knows it");
+    assert_eq!(passed.told(&[], START, &Reach::Everything, red), Some(Told::Deleted));
+    assert_eq!(passed.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "green"), None, "row 6 says it");
+    assert_eq!(passed.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "blue"), None, "row 7 says it");
+    assert_eq!(passed.told(&[], START, &own("bob"), red), None, "who may not see it is told nothing");
+}
+
+#[test]
+fn of_what_changed_often_since_whoever_may_have_to_let_go_is_told_so() {
+    let later: Vec<Logged> = (0..Story::ROWS).map(|n| updated(6 + n, &was("green"))).collect();
+    let now = || Some(agent(6 + Story::ROWS, "blue", "alice"));
+    let passed = |later: &[Logged]| tail_before(&updated(5, &was("green")), now(), later, &mut Missed::default()).expect("a row");
+    let cut = passed(&later);
+    assert_eq!(cut.told(&[], START, &Reach::Everything, red), Some(Told::Deleted), "nobody has looked whether it was red");
+    assert_eq!(cut.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "blue"), None, "it is in view");
+    assert_eq!(cut.told(&[], START, &own("bob"), red), None, "it was never his");
+    assert_eq!(passed(&later[1..]).told(&[], START, &Reach::Everything, red), None, "it was green and blue, and never red");
 }
 
 #[test]
