@@ -103,6 +103,35 @@ async fn a_page_of_chats_by_each_field_reads_its_own_rows_wherever_it_begins() {
 }
 
 #[tokio::test]
+async fn a_page_of_a_table_that_nobody_has_analyzed_joins_nothing_to_chats_that_are_not_on_it() {
+    let db = database().await;
+    for statement in [
+        "ALTER TABLE chats SET (autovacuum_enabled = false)",
+        "INSERT INTO agents (namespace, id, name, rv, created_at, converged_revision)
+         VALUES ('team-a', gen_random_uuid(), 'ws', log_rv(), now(), 1)",
+        "INSERT INTO chats (namespace, id, name, rv, owner, agent, root_id, created_by, created_at, updated_at)
+         SELECT 'team-a', x.id, 'chat-' || x.n, log_rv(), 'alice', 'ws', x.id, 'x', now(), now()
+         FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(1, 5000) n) x",
+    ] {
+        db.pool.execute(statement).await.unwrap();
+    }
+    let (labels, fields) = (LabelSelector::default(), FieldSelector::default());
+    let slice = Slice { namespace: Some("team-a"), labels: &labels, fields: &fields, limit: i64::try_from(LIMIT).unwrap() };
+    let mut connection = db.pool.acquire().await.unwrap();
+    let mut moment = lists::moment(&mut connection).await.unwrap();
+    for by_time in [false, true] {
+        let before = read(&mut moment, "agents").await;
+        let found = if by_time {
+            lists::chats_updated(&mut moment, &Reach::Everything, &slice, None).await.unwrap()
+        } else {
+            lists::chats(&mut moment, &Reach::Everything, &slice, None).await.unwrap()
+        };
+        assert!(found.len() == LIMIT && found.iter().all(|chat| chat.target.is_some()));
+        cheap(LIMIT, read(&mut moment, "agents").await - before, if by_time { "what changed last" } else { "by name" });
+    }
+}
+
+#[tokio::test]
 async fn a_page_by_time_of_change_reads_its_own_rows_of_everything_a_namespace_and_an_owner() {
     let db = crowded().await;
     let labels = LabelSelector::default();

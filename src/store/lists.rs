@@ -21,13 +21,14 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 
 /// A page: what places it and what else it selects, by columns, by labels ($1) and by fields ($2); its order; at most $3
-/// rows.
+/// rows. It is cut before anything is joined to its rows: of a table that grew since it was last analyzed PostgreSQL believes that
+/// few rows are selected, and sorts all of them; they must not all have been joined by then (seen: ten seconds for a page).
 macro_rules! page_query {
     (
         $query:ident, $place:literal, $columns:literal, labels: $labels:literal, fields: $fields:literal, $order:literal
         $(, $arg:expr)*
     ) => {
-        $query!(
+        $query!(page (
             $place
                 + $columns
                 + "
@@ -49,7 +50,7 @@ macro_rules! page_query {
                 + " END, '') = q.r ->> 'value') <> (q.r ->> 'equal')::boolean))
 "
                 + $order
-                + " LIMIT $3"
+                + " LIMIT $3"), $order
             $(, $arg)*
         )
     };

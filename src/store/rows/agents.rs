@@ -131,9 +131,16 @@ impl TryFrom<AgentRow> for AgentView {
     }
 }
 
-/// `query_as!` of a whole agent with the snapshot it points at. The tail says which.
+/// `query_as!` of a whole agent with the snapshot it points at. The tail says which; or a
+/// page of them, in an order, does.
 macro_rules! agent_query {
     ($tail:tt $(+ $more:literal)* $(, $arg:expr)* $(,)?) => {
+        agent_query!(@ ("agents a") ($tail $(+ $more)*) $(, $arg)*)
+    };
+    (page ($($cut:tt)+), $order:literal $(, $arg:expr)*) => {
+        agent_query!(@ ("(SELECT * FROM agents a " + $($cut)+ + ") a") ($order) $(, $arg)*)
+    };
+    (@ ($($agents:tt)+) ($($tail:tt)+) $(, $arg:expr)*) => {
         sqlx::query_as!(
             crate::store::rows::AgentRow,
             r#"
@@ -147,9 +154,9 @@ macro_rules! agent_query {
                    s.revision AS "s_revision?", s.context_hash AS "s_context_hash?", s.error AS "s_error?",
                    s.resource_count AS "s_resource_count?", s.degraded_count AS "s_degraded_count?",
                    s.size_bytes AS "s_size_bytes?", s.created_at AS "s_created_at?: _", s.rv AS "s_rv?"
-            FROM agents a
+            FROM "# + $($agents)+ + r#"
             LEFT JOIN snapshots s ON s.namespace = a.namespace AND s.id = a.latest_snapshot_id
-            "# + $tail $(+ $more)*
+            "# + $($tail)+
             $(, $arg)*
         )
     };

@@ -160,9 +160,16 @@ impl TryFrom<ChatRow> for ChatView {
     }
 }
 
-/// `query_as!` of a whole chat: what it is, what it is pinned to, and the agent it names now. The tail says which.
+/// `query_as!` of a whole chat: what it is, what it is pinned to, and the agent it names now. The tail says which; or a
+/// page of them, in an order, does.
 macro_rules! chat_query {
     ($tail:tt $(+ $more:literal)* $(, $arg:expr)* $(,)?) => {
+        chat_query!(@ ("chats c") ($tail $(+ $more)*) $(, $arg)*)
+    };
+    (page ($($cut:tt)+), $order:literal $(, $arg:expr)*) => {
+        chat_query!(@ ("(SELECT * FROM chats c " + $($cut)+ + ") c") ($order) $(, $arg)*)
+    };
+    (@ ($($chats:tt)+) ($($tail:tt)+) $(, $arg:expr)*) => {
         sqlx::query_as!(
             crate::store::rows::ChatRow,
             r#"
@@ -178,7 +185,7 @@ macro_rules! chat_query {
                    s.resource_count AS "s_resource_count?", s.degraded_count AS "s_degraded_count?",
                    s.size_bytes AS "s_size_bytes?", s.created_at AS "s_created_at?: _", s.rv AS "s_rv?",
                    t.id AS "t_id?", t.name AS "t_name?"
-            FROM chats c
+            FROM "# + $($chats)+ + r#"
             LEFT JOIN chats parent ON parent.namespace = c.namespace AND parent.id = c.parent_id
             LEFT JOIN snapshots s ON s.namespace = c.namespace AND s.id = c.snapshot_id
             LEFT JOIN LATERAL (
@@ -189,7 +196,7 @@ macro_rules! chat_query {
                  WHERE a.namespace = c.namespace AND a.workspace = c.workspace AND a.deletion_timestamp IS NULL
                  ORDER BY a.build DESC NULLS LAST, a.created_at, a.id LIMIT 1)
             ) t ON true
-            "# + $tail $(+ $more)*
+            "# + $($tail)+
             $(, $arg)*
         )
     };

@@ -95,6 +95,9 @@ impl JoinedSnapshot {
 
 /// `query_as!` of snapshots without their manifests. The tail says which.
 macro_rules! snapshot_query {
+    (page ($tail:tt $(+ $more:literal)*), $order:literal $(, $arg:expr)*) => {
+        snapshot_query!($tail $(+ $more)* $(, $arg)*) // nothing is joined
+    };
     ($tail:tt $(+ $more:literal)* $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             crate::store::rows::SnapshotRow,
