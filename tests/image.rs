@@ -29,6 +29,17 @@ async fn in_an_empty_root_it_says_who_it_is_what_it_takes_and_what_it_defines() 
     }
 }
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn its_allocator_gives_memory_back_within_a_second() {
+    let mut asked = std::process::Command::new(env!("CARGO_BIN_EXE_moorline"));
+    let told = asked.args(["version", "--client"]).env("_RJEM_MALLOC_CONF", "stats_print:true").output().unwrap();
+    let told = String::from_utf8(told.stderr).unwrap();
+    for option in ["narenas: 2\n", "background_thread: true (", "dirty_decay_ms: 1000 (", "muzzy_decay_ms: 0 ("] {
+        assert!(told.contains(&format!("  opt.{option}")), "{option:?} is not in {told}");
+    }
+}
+
 #[tokio::test]
 async fn its_root_cannot_be_written() {
     let root = Root::with_the_program();
