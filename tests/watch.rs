@@ -156,23 +156,24 @@ async fn what_a_selector_no_longer_selects_is_told_as_gone() {
     assert_eq!(dirty.told().await, "DELETED drifts");
 }
 
-/// What a watcher who knows `red`, and no other chat, is told when he comes back from `version`, is cut off after he has been told of
-/// `pause`, comes back, and is told of `end`.
-async fn told_in_two_connections(api: &Api, selector: &str, version: &Value) -> Vec<String> {
+/// What a watcher is told who comes back from a version, until he has been told of this chat and is cut off; and the version of that.
+async fn told_until(api: &Api, selector: &str, version: &str, until: &str) -> (Vec<String>, String) {
+    let mut watch = Watch::open(api, &chats(), &format!("{selector}&resourceVersion={version}")).await;
     let mut told = Vec::new();
-    let mut version = version.as_str().expect("a version").to_owned();
-    for until in ["pause", "end"] {
-        let mut watch = Watch::open(api, &chats(), &format!("{selector}&resourceVersion={version}")).await;
-        loop {
-            let event = watch.next().await.expect("an event");
-            let metadata = &event["object"]["metadata"];
-            told.push(format!("{} {}", event["type"].as_str().unwrap(), metadata["name"].as_str().unwrap()));
-            if metadata["name"] == until {
-                metadata["resourceVersion"].as_str().expect("a version").clone_into(&mut version);
-                break;
-            }
+    loop {
+        let event = watch.next().await.expect("an event");
+        let metadata = &event["object"]["metadata"];
+        told.push(format!("{} {}", event["type"].as_str().unwrap(), metadata["name"].as_str().unwrap()));
+        if metadata["name"] == until {
+            return (told, metadata["resourceVersion"].as_str().expect("a version").to_owned());
         }
     }
+}
+
+/// The same in two connections, the first of which is cut off after `pause`.
+async fn told_in_two_connections(api: &Api, selector: &str, version: &Value) -> Vec<String> {
+    let (mut told, pause) = told_until(api, selector, version.as_str().expect("a version"), "pause").await;
+    told.extend(told_until(api, selector, &pause, "end").await.0);
     told
 }
 
@@ -212,6 +213,32 @@ async fn whoever_is_cut_off_between_two_changes_each_of_which_takes_a_chat_out_o
     let told = told_in_two_connections(&api, selector, &version).await;
     assert!(told.contains(&"DELETED red".to_owned()), "{told:?}");
     assert!(!told.contains(&"DELETED other".to_owned()), "{told:?}");
+}
+
+#[tokio::test]
+async fn whoever_is_cut_off_while_an_older_writer_hides_the_next_change_learns_that_a_chat_left_the_view() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let labelled = |colour: &str| json!({"metadata": {"labels": {"colour": colour}}});
+    let create = async |name: &str| {
+        let chat = json!({"metadata": {"name": name, "labels": {"colour": "red"}}, "spec": {}});
+        api.post(&chats(), &chat).await.expect(201);
+    };
+    create("red").await;
+    let version = api.get(&chats()).await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    api.patch(&format!("{}/red/status", chats()), &json!({"status": {"state": "Running"}})).await.expect(200);
+    create("pause").await;
+    all_readable(&db).await;
+    let mut older = db.pool.begin().await.unwrap();
+    sqlx::query("SELECT pg_current_xact_id()").execute(&mut *older).await.unwrap();
+    api.patch(&format!("{}/red", chats()), &labelled("blue")).await.expect(200);
+
+    let selector = "labelSelector=colour%3Dred&fieldSelector=status.state%3DWaiting";
+    let (mut told, pause) = told_until(&api, selector, &version, "pause").await;
+    older.rollback().await.unwrap();
+    create("end").await;
+    told.extend(told_until(&api, selector, &pause, "end").await.0);
+    assert!(told.contains(&"DELETED red".to_owned()), "{told:?}");
 }
 
 #[tokio::test]

@@ -156,6 +156,12 @@ struct Wanted {
 }
 
 impl Wanted {
+    /// Nothing is left out.
+    fn is_everything(&self) -> bool {
+        let Self { namespace, chat, agent, about } = self;
+        namespace.is_none() && chat.is_none() && agent.is_none() && about.is_none()
+    }
+
     fn filter(&self) -> Filter<'_> {
         Filter { namespace: self.namespace.as_deref(), chat: self.chat.as_deref(), agent: self.agent.as_deref(), through: None }
     }

@@ -6,6 +6,7 @@
 
 pub mod change;
 mod part;
+pub mod pieces;
 pub mod ring;
 
 use crate::{

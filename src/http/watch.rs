@@ -347,7 +347,7 @@ impl Watcher {
                 if entry.event.cursor <= self.cursor {
                     continue; // the client began after it
                 }
-                let told = entry.change.as_ref().filter(|change| change.passed.is_none());
+                let told = entry.change.as_ref().filter(|change| !change.passed);
                 let missed = told.map(|change| self.missed.take(&change.id)).unwrap_or_default();
                 self.tell(&mut piece, entry, &missed, self.joined);
                 self.cursor = entry.event.cursor;
@@ -404,7 +404,7 @@ impl Watcher {
             return;
         }
         let told = if self.sees_all {
-            if change.passed.is_some() {
+            if change.passed {
                 return;
             }
             change.told_to_all(missed, joined)

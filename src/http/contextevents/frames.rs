@@ -5,7 +5,7 @@ use super::{
         page::{list_version, object_version},
         status::ApiError,
         table::{self, Form},
-        tail::{change::Told, ring::Entry},
+        tail::{change::Told, pieces::Writing, ring::Entry},
         watch::{Style, bookmark},
     },
     core_v1,
@@ -20,6 +20,7 @@ use crate::{
 use axum::body::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// As what events are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl Frames {
 
     /// An event.
     pub fn event(self, piece: &mut Vec<u8>, event: &Logged, now: Timestamp) {
-        self.frame(piece, &self.line(event, now), Some(&cursor_text(event.cursor)));
+        self.frame(piece, &self.line(event, now), Some(|| cursor_text(event.cursor)));
     }
 
     /// The same, of what all watchers share: each line is made once. A table's rows say how long ago it was: they are not shared.
@@ -71,7 +72,26 @@ impl Frames {
             (Shape::ContextEvent, _) => &entry.lines.context,
             (Shape::CoreEvent, _) => return self.event(piece, &entry.event, now),
         };
-        self.frame(piece, shared.get_or_init(|| self.line(&entry.event, now)), Some(&cursor_text(entry.event.cursor)));
+        self.frame(piece, shared.get_or_init(|| self.line(&entry.event, now)), Some(|| cursor_text(entry.event.cursor)));
+    }
+
+    /// A piece of what all watchers share.
+    pub fn piece(self, entries: &[Arc<Entry>], now: Timestamp) -> Bytes {
+        let mut piece = Vec::new();
+        for entry in entries {
+            self.entry(&mut piece, entry, now);
+        }
+        piece.into()
+    }
+
+    /// How all who see everything are sent the same, if they are: a table's rows are not shared.
+    pub fn writing(self) -> Option<Writing> {
+        match (self.shape, self.style) {
+            (Shape::ContextEvent, Style::Lines(_)) => Some(Writing::ContextLines),
+            (Shape::ContextEvent, Style::Events) => Some(Writing::ContextEvents),
+            (Shape::CoreEvent, Style::Events) => Some(Writing::CoreEvents),
+            (Shape::CoreEvent, Style::Lines(form)) => matches!(form.wanted, table::Wanted::Json).then_some(Writing::CoreLines),
+        }
     }
 
     fn line(self, event: &Logged, now: Timestamp) -> Bytes {
@@ -97,7 +117,7 @@ impl Frames {
             metadata,
             |metadata| json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}),
         );
-        self.frame(piece, &line("BOOKMARK", &object), Some(&cursor_text(cursor)));
+        self.frame(piece, &line("BOOKMARK", &object), Some(|| cursor_text(cursor)));
     }
 
     /// For whoever did not ask for bookmarks: Server-Sent Events learn where to resume, and proxies see that the stream lives.
@@ -114,11 +134,11 @@ impl Frames {
         let status = error.to_status();
         // The place that cannot be resumed from is forgotten: else an EventSource would come back to it for ever.
         let anew = (status["code"] == 410).then_some("");
-        self.frame(&mut piece, &line("ERROR", &status), anew);
+        self.frame(&mut piece, &line("ERROR", &status), anew.map(|id| || id.to_owned()));
         piece.into()
     }
 
-    fn frame(self, piece: &mut Vec<u8>, line: &[u8], id: Option<&str>) {
+    fn frame(self, piece: &mut Vec<u8>, line: &[u8], id: Option<impl FnOnce() -> String>) {
         match self.style {
             Style::Lines(_) => {
                 piece.extend_from_slice(line);
@@ -126,7 +146,7 @@ impl Frames {
             }
             Style::Events => {
                 if let Some(id) = id {
-                    piece.extend_from_slice(format!("id: {id}\n").as_bytes());
+                    piece.extend_from_slice(format!("id: {}\n", id()).as_bytes());
                 }
                 piece.extend_from_slice(b"data: ");
                 piece.extend_from_slice(line);

@@ -9,6 +9,7 @@ use super::{
         status::ApiError,
         tail::{
             Watching,
+            pieces::Writing,
             ring::{Entry, Place, Progress, Taken},
         },
         watch::{Asked, Leave, Start, Watched, turn},
@@ -31,7 +32,7 @@ use axum::{
 };
 use futures::stream;
 use sqlx::PgConnection;
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
@@ -65,6 +66,8 @@ struct Watcher {
     wanted: Wanted,
     agents: HashSet<Uuid>,
     frames: Frames,
+    /// It is sent what all others are who see everything, written so.
+    shares: Option<Writing>,
     bookmarks: bool,
     phase: Phase,
     cursor: Cursor,
@@ -111,8 +114,10 @@ pub async fn serve(
     // Whoever comes back with the place of what was heard last has heard the end of it, or goes on without.
     let resumes = asked.last_event_id().is_some_and(|id| !id.is_empty());
     let now = Instant::now();
+    let reach = leave.scope().reach.clone();
     let watcher = Watcher {
-        reach: leave.scope().reach.clone(),
+        shares: frames.writing().filter(|_| reach == Reach::Everything && wanted.is_everything()),
+        reach,
         leave,
         wanted,
         agents,
@@ -273,6 +278,14 @@ impl Watcher {
 
     async fn live(&mut self, mut place: Place) -> Option<Bytes> {
         let progress = *self.progress.borrow_and_update(); // before it looks
+        if let Some(writing) = self.shares {
+            let (frames, now) = (self.frames, || self.state.clock().now());
+            let write = |entries: &[Arc<Entry>]| frames.piece(entries, now());
+            if let Some((piece, through)) = self.state.tail().ring().take_written(&mut place, TAKE, self.cursor, writing, write) {
+                (self.phase, self.cursor) = (Phase::Live(place), through);
+                return Some(piece);
+            }
+        }
         let entries = match self.state.tail().ring().take(&mut place, TAKE) {
             Taken::Entries(entries) => entries,
             Taken::TooSlow => {
@@ -286,12 +299,13 @@ impl Watcher {
         };
         self.phase = Phase::Live(place);
         if !entries.is_empty() {
+            let now = self.state.clock().now();
             let mut piece = Vec::new();
             for entry in &entries {
                 if entry.event.cursor > self.cursor {
                     self.cursor = entry.event.cursor;
                     if self.wanted.takes(&entry.event, &mut self.agents) && self.may_see(entry) {
-                        self.frames.entry(&mut piece, entry, self.state.clock().now());
+                        self.frames.entry(&mut piece, entry, now);
                     }
                 }
             }

@@ -38,6 +38,7 @@ use axum::body::Bytes;
 pub use before::{Before, Missed};
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
+use story::Around;
 pub(super) use story::Story;
 use uuid::Uuid;
 
@@ -50,6 +51,15 @@ pub struct Look {
     pub fields: BTreeMap<&'static str, String>,
     /// Whose it is: a chat's owner, an agent's service account.
     pub owner: Option<String>,
+}
+
+impl Look {
+    /// About how many bytes it takes.
+    fn size(&self) -> usize {
+        let labels = self.labels.iter().map(|(key, value)| 128 + key.len() + value.len());
+        let fields = self.fields.values().map(|value| 64 + value.len());
+        256 + labels.chain(fields).sum::<usize>()
+    }
 }
 
 /// An object as it stands or stood.
@@ -203,9 +213,10 @@ pub struct Change {
     pub look: Look,
     /// It is gone.
     pub gone: bool,
-    /// A later row brings it, or its end: only whoever has to let go of it by this row is told anything. What the later rows say was
-    /// before them, the oldest first.
-    pub passed: Option<Vec<Before>>,
+    /// A later row brings it, or its end: only whoever has to let go of it by this row is told anything.
+    pub passed: bool,
+    /// What it looked like on both sides of this row; none when this row made it what it is, or changed nothing of that.
+    around: Option<Box<Around>>,
     /// What it was before, transaction by transaction, the oldest first: states that a watcher may know it in.
     chain: Vec<Before>,
     /// The whole object on the wire.
@@ -243,8 +254,13 @@ impl Change {
         let mut look = self.look.clone();
         let sees = |look: &Look| reach.covers(look.owner.as_deref()) && selects(look);
         let now = sees(&look);
-        if let Some(later) = &self.passed {
-            return (!now && self.was_let_go(later, look, reach, selects)).then_some(Told::Deleted);
+        let was_let_go = self.around.as_ref().is_some_and(|around| {
+            let Around { was, became, is_certain } = around.as_ref();
+            let reached = [was, became].iter().any(|look| reach.covers(look.owner.as_deref()));
+            if *is_certain { sees(was) && !sees(became) } else { reached }
+        });
+        if self.passed {
+            return (was_let_go && !now).then_some(Told::Deleted);
         }
         let (mut created, mut known) = (false, false);
         for (chain, since) in [(self.chain.as_slice(), joined), (missed, Cursor::START)] {
@@ -263,28 +279,12 @@ impl Change {
         if self.chain.is_empty() && missed.is_empty() {
             known = now;
         }
+        known |= was_let_go;
         match (self.gone, now) {
             (true, now) => (now || known).then_some(Told::Deleted),
             (false, true) => Some(if known && !created { Told::Modified } else { Told::Added }),
             (false, false) => known.then_some(Told::Deleted),
         }
-    }
-
-    /// Whether this row took the object out of the view of somebody who reaches this much and selects such objects. What it looked
-    /// like between this row and the `later` ones is worked out backwards from how it looks in the end.
-    fn was_let_go(&self, later: &[Before], mut look: Look, reach: &Reach, selects: impl Fn(&Look) -> bool) -> bool {
-        for before in later.iter().rev() {
-            before.lay_over(&mut look);
-        }
-        let is_certain = later.iter().all(Before::is_certain);
-        if is_certain && reach.covers(look.owner.as_deref()) && selects(&look) {
-            return false; // it was in view still: one of the later rows took it out
-        }
-        let mut known = false;
-        for before in self.chain.iter().rev() {
-            known |= before.may_be_known(false, &mut look, reach, &selects);
-        }
-        known || (!is_certain && reach.covers(look.owner.as_deref()))
     }
 
     /// The same for a watcher who sees every object, of what is not passed: what this one looked like before makes no difference
@@ -321,7 +321,17 @@ impl Change {
         chain.push(Before::unread());
         let key = Key::new(&event.namespace, &event.name);
         let json = bare(id.resource(), &key, event.subject, &object_version(event.cursor.rv));
-        Self { resource: id.resource(), id, look: Look { owner, ..Look::default() }, gone: true, passed: None, chain, json, key }
+        Self {
+            resource: id.resource(),
+            id,
+            look: Look { owner, ..Look::default() },
+            gone: true,
+            passed: false,
+            around: None,
+            chain,
+            json,
+            key,
+        }
     }
 
     /// The object with nothing but its identity.
@@ -331,7 +341,8 @@ impl Change {
 
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
-        self.json.len() + 512
+        let around = |around: &Around| around.was.size() + around.became.size();
+        self.json.len() + 512 + self.around.as_deref().map_or(0, around)
     }
 }
 
@@ -360,10 +371,11 @@ fn is_overtaken(object: Option<&Object>, rv: i64, horizon: i64) -> bool {
     object.is_none_or(|object| rv < object.rv() && object.rv() < horizon)
 }
 
-/// Whether somebody may have to let go of an object by this row although a later one has overtaken it: then the object's [`Story`] is
-/// needed to [`resolve`] it.
-pub(super) fn needs_story(event: &Logged, horizon: i64, objects: &HashMap<Id, Object>) -> bool {
-    Id::of(event).is_some_and(|id| is_overtaken(objects.get(&id), event.cursor.rv, horizon)) && Before::read(event).changes_look()
+/// Whether what an object looked like on both sides of this row is not to be seen from how it stands: then its [`Story`] is needed to
+/// [`resolve`] the row.
+pub(super) fn needs_story(event: &Logged, objects: &HashMap<Id, Object>) -> bool {
+    let stands = |id: &Id| objects.get(id).is_some_and(|object| object.rv() <= event.cursor.rv);
+    Id::of(event).is_some_and(|id| !stands(&id)) && Before::read(event).changes_look()
 }
 
 /// Resolves a row of the log: what is to be told of its object, if anything. `objects` are as they stand, read after the rows;
@@ -379,36 +391,37 @@ pub(super) fn resolve(
     let id = Id::of(event)?;
     let before = Before::read(event);
     let rv = event.cursor.rv;
-    let make = |object: &Object, gone: bool, passed: Option<Vec<Before>>, chain: Vec<Before>| Change {
+    let make = |object: &Object, gone: bool, passed: bool, around: Option<Around>, chain: Vec<Before>| Change {
         resource: id.resource(),
         key: object.key(),
         look: object.look(),
         gone,
         passed,
+        around: around.map(Box::new),
         chain,
         json: object.json(rv),
         id: id.clone(),
     };
     match gone {
-        Gone::As(last) => return Some(make(&last, true, None, missed.take(&id))),
+        Gone::As(last) => return Some(make(&last, true, false, None, missed.take(&id))),
         Gone::Unread => {
             let chain = missed.take(&id);
             return Some(Change::of_unread(event, id.clone(), chain));
         }
         Gone::No => {}
     }
+    let story = stories.get(&id).filter(|_| before.changes_look());
+    let around = |object: &Object| story.map(|story| story.around(event.cursor, &before, object.look()));
     let object = match objects.get(&id) {
         Some(object) if !is_overtaken(Some(object), rv, horizon) => object,
         overtaken => {
-            let story = stories.get(&id).filter(|_| before.changes_look());
-            let letting_go = story.and_then(|story| {
-                let object = overtaken.or(story.last())?;
-                Some(make(object, false, Some(story.between(event.cursor, object.rv())), vec![before.clone()]))
-            });
+            let stands = overtaken.or(story.and_then(|story| story.last.as_ref()));
+            let letting_go = stands.and_then(|object| Some(make(object, false, true, Some(around(object)?), Vec::new())));
             missed.note(id, before);
             return letting_go;
         }
     };
+    let around = if object.rv() > rv { around(object) } else { None };
     let mut chain = missed.take(&id);
     chain.push(before);
     if object.rv() >= horizon {
@@ -419,7 +432,7 @@ pub(super) fn resolve(
         }
         missed.note(id.clone(), Before::of_shown(object.look()));
     }
-    Some(make(object, false, None, chain))
+    Some(make(object, false, false, around, chain))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::model::event::EventKind;
 use crate::store::{
     Deleted, Retry, StoreError,
     across::objects::{self, Concern},
-    events::{Cursor, Logged, Read, Subject, read_after, read_kinds_after, read_later},
+    events::{Cursor, Logged, Read, Subject, read_after, read_befores, read_deletions, read_kinds_after},
 };
 use sqlx::PgConnection;
 use std::{
@@ -91,7 +91,7 @@ async fn resolved(
             told.push((event, gone, owner));
         }
         owners(connection, &mut told, &objects).await?;
-        let stories = stories(connection, told.iter().map(|(event, _, _)| event), horizon, &objects).await?;
+        let stories = stories(connection, told.iter().map(|(event, _, _)| event), &objects).await?;
         for (event, gone, owner) in told {
             let rv = event.cursor.rv;
             let change = resolve(&event, gone, horizon, &objects, &stories, missed);
@@ -185,37 +185,42 @@ async fn load(connection: &mut PgConnection, events: &[Logged]) -> Result<HashMa
     Ok(found.into_iter().map(|object| (object.id(), object)).collect())
 }
 
-/// What became of those objects of which a row cannot be resolved without it: each from its first such row on.
-async fn stories(
+/// What became of those objects of which a row cannot be resolved without it. Of one that is not to be seen at all there is none.
+async fn stories<'a>(
     connection: &mut PgConnection,
-    events: impl Iterator<Item = &Logged>,
-    horizon: i64,
+    events: impl Iterator<Item = &'a Logged> + Clone,
     objects: &HashMap<Id, Object>,
 ) -> Result<HashMap<Id, Story>, StoreError> {
-    let mut stories: HashMap<Id, Story> = HashMap::new();
-    let mut subjects = Vec::new();
-    for event in events.filter(|event| needs_story(event, horizon, objects)) {
-        let (Some(of), Some(id)) = (Id::of(event), event.subject) else { continue };
-        let gone = !objects.contains_key(&of);
-        if stories.insert(of, Story::default()).is_none() {
-            subjects.push(Subject {
-                namespace: event.namespace.clone(),
-                name: event.name.clone(),
-                id,
-                after: event.cursor,
-                gone,
-            });
+    let wanted: HashSet<Id> = events.clone().filter(|event| needs_story(event, objects)).filter_map(Id::of).collect();
+    let mut stories: HashMap<Id, (Story, Subject)> = HashMap::new();
+    for event in events {
+        if let (Some(of), Some(id)) = (Id::of(event).filter(|id| wanted.contains(id)), event.subject) {
+            let through = objects.get(&of).map_or(0, Object::rv);
+            let subject =
+                || Subject { namespace: event.namespace.clone(), name: event.name.clone(), id, after: event.cursor, through };
+            let (story, subject) = stories.entry(of).or_insert_with(|| (Story::default(), subject()));
+            story.add(event);
+            subject.after = event.cursor;
         }
     }
-    if subjects.is_empty() {
-        return Ok(stories);
-    }
-    for event in read_later(connection, &subjects, Story::ROWS).await? {
-        if let Some(story) = Id::of(&event).and_then(|id| stories.get_mut(&id)) {
-            story.add(&event, gone(&event));
+    let over: Vec<Subject> =
+        stories.iter().filter(|(id, _)| !objects.contains_key(id)).map(|(_, (_, subject))| subject.clone()).collect();
+    if !over.is_empty() {
+        for event in read_deletions(connection, &over).await? {
+            if let (Gone::As(last), Some((story, subject))) = (gone(&event), Id::of(&event).and_then(|id| stories.get_mut(&id))) {
+                (story.last, subject.through) = (Some(*last), event.cursor.rv);
+            }
         }
     }
-    Ok(stories)
+    stories.retain(|_, (_, subject)| subject.through > 0);
+    if !stories.is_empty() {
+        let subjects: Vec<Subject> = stories.values().map(|(_, subject)| subject.clone()).collect();
+        let befores = read_befores(connection, &subjects).await?;
+        for ((id, (story, _)), before) in stories.iter_mut().zip(befores) {
+            story.goes_on(&before, matches!(id, Id::Agent(_)));
+        }
+    }
+    Ok(stories.into_iter().map(|(id, (story, _))| (id, story)).collect())
 }
 
 /// Whose events are, of which the objects do not say it: those that are gone by now, or cannot be read.

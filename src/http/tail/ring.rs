@@ -1,7 +1,10 @@
 //! The newest part of the log, kept once for all watchers of the process, within bounds. A watcher has a place in it; whoever
 //! is too slow and falls behind its first entry is cut off, and can resume from the database.
 
-use super::change::Change;
+use super::{
+    change::Change,
+    pieces::{Pieces, Writing},
+};
 use crate::store::events::{Cursor, Logged, weight};
 use axum::body::Bytes;
 use std::{
@@ -64,7 +67,7 @@ pub struct Progress {
 }
 
 /// A watcher's place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     generation: u64,
     next: u64,
@@ -104,6 +107,7 @@ struct Inner {
 pub struct Ring {
     inner: RwLock<Inner>,
     progress: watch::Sender<Progress>,
+    pieces: Pieces,
     entries_max: usize,
 }
 
@@ -117,7 +121,12 @@ impl Ring {
     /// One of at most so many entries.
     pub fn with_room_for(entries_max: usize) -> Self {
         let inner = Inner { generation: 0, start: None, first: 0, entries: VecDeque::new(), bytes: 0 };
-        Self { inner: RwLock::new(inner), progress: watch::Sender::new(Progress { generation: 0, through: None }), entries_max }
+        Self {
+            inner: RwLock::new(inner),
+            progress: watch::Sender::new(Progress { generation: 0, through: None }),
+            pieces: Pieces::default(),
+            entries_max,
+        }
     }
 
     /// Begins after `start`; `anew` when the log does, so that every watcher has to.
@@ -143,6 +152,7 @@ impl Ring {
         inner.bytes = 0;
         let generation = inner.generation;
         drop(inner);
+        self.pieces.clear();
         self.progress.send_replace(Progress { generation, through: None });
     }
 
@@ -194,6 +204,32 @@ impl Ring {
         let entries: Vec<_> = inner.entries.iter().skip(skip).take(max).cloned().collect();
         place.next += entries.len() as u64;
         Taken::Entries(entries)
+    }
+
+    /// The same for whoever sees everything and has been told of what is up to `after`: as it is written, put together once for all who
+    /// stand there, and how far that is. None when it is to be taken entry by entry, if there is anything.
+    pub fn take_written(
+        &self,
+        place: &mut Place,
+        max: usize,
+        after: Cursor,
+        writing: Writing,
+        write: impl FnOnce(&[Arc<Entry>]) -> Bytes,
+    ) -> Option<(Bytes, Cursor)> {
+        let inner = self.inner.read().expect("no holder of this lock panics");
+        if place.generation != inner.generation {
+            return None;
+        }
+        let skip = usize::try_from(place.next.checked_sub(inner.first)?).ok()?;
+        let count = inner.entries.len().saturating_sub(skip).min(max);
+        let last = inner.entries.get(skip + count.checked_sub(1)?)?.event.cursor;
+        if inner.entries.get(skip)?.event.cursor <= after {
+            return None;
+        }
+        let entries = || inner.entries.range(skip..skip + count).cloned().collect::<Vec<_>>();
+        let piece = self.pieces.of((*place, count, writing), || write(&entries()));
+        place.next += count as u64;
+        Some((piece, last))
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {

@@ -5,10 +5,11 @@ use crate::store::{
     error::{Named, StoreError},
     rows::EventRow,
 };
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// A chat or an agent, and a place in the log.
+/// A chat or an agent, and a part of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// Where.
@@ -17,48 +18,91 @@ pub struct Subject {
     pub name: String,
     /// The object's uid.
     pub id: Uuid,
-    /// What comes after this is asked for.
+    /// After this.
     pub after: Cursor,
-    /// It is gone: the event of its deletion is asked for too.
-    pub gone: bool,
+    /// Up to this version.
+    pub through: i64,
 }
 
-/// The events of some objects that come later and say what was before them, in order, of each object at most `limit`; and of
-/// those that are gone the event of the deletion, however far that is. What is beyond the horizon counts: it has been committed.
-pub async fn read_later(connection: &mut PgConnection, subjects: &[Subject], limit: i64) -> Result<Vec<Logged>, StoreError> {
-    const NAME: &str = "db.events.read_later";
-    let namespaces: Vec<&str> = subjects.iter().map(|subject| subject.namespace.as_str()).collect();
-    let names: Vec<&str> = subjects.iter().map(|subject| subject.name.as_str()).collect();
-    let ids: Vec<Uuid> = subjects.iter().map(|subject| subject.id).collect();
-    let (versions, numbers): (Vec<i64>, Vec<i32>) = subjects.iter().map(|subject| (subject.after.rv, subject.after.seq)).unzip();
-    let gone: Vec<bool> = subjects.iter().map(|subject| subject.gone).collect();
+/// How each ended: the events of their deletions, as far as they can be read. What is beyond the horizon counts: it is committed. A name
+/// may come again, and its rows after that are not looked at.
+pub async fn read_deletions(connection: &mut PgConnection, subjects: &[Subject]) -> Result<Vec<Logged>, StoreError> {
+    const NAME: &str = "db.events.read_deletions";
+    let Columns { namespaces, names, ids, versions, .. } = Columns::of(subjects);
     let rows = sqlx::query_as!(
         EventRow,
         r#"
         SELECT e.namespace AS "namespace!", e.rv AS "rv!", e.seq AS "seq!", e.kind AS "kind!", e.subject, e.name AS "name!",
                e.chat_id, e.chat_seq, e.agent_id, e.payload AS "payload!", e.created_at AS "created_at!: _"
-        FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::integer[], $7::boolean[])
-             AS u (namespace, name, id, rv, seq, gone)
+        FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS u (namespace, name, id, rv)
         CROSS JOIN LATERAL (
-            (SELECT l.* FROM events l
-             WHERE l.namespace = u.namespace AND l.name = u.name AND (l.rv, l.seq) > (u.rv, u.seq)
-               AND l.subject = u.id AND l.payload -> 'before' IS NOT NULL AND l.kind NOT IN ('ChatDeleted', 'AgentDeleted')
-             ORDER BY l.rv, l.seq LIMIT $6)
-            UNION ALL
-            (SELECT d.* FROM events d
-             WHERE u.gone AND d.namespace = u.namespace AND d.name = u.name AND d.rv >= u.rv
-               AND d.subject = u.id AND d.kind IN ('ChatDeleted', 'AgentDeleted')
-             ORDER BY d.rv DESC, d.seq DESC LIMIT 1)
+            SELECT d.* FROM events d
+            WHERE d.namespace = u.namespace AND d.name = u.name AND d.rv >= u.rv
+              AND d.subject = u.id AND d.kind IN ('ChatDeleted', 'AgentDeleted')
+            ORDER BY d.rv, d.seq LIMIT 1
         ) e
-        ORDER BY e.rv, e.seq
+        "#,
+        &namespaces as &[&str],
+        &names as &[&str],
+        &ids,
+        &versions
+    );
+    Ok(readable(rows.fetch_all(connection).named(NAME).await?))
+}
+
+/// Of each what its events of that part say was before them: of each field what the first of them says that does, for that is what the field
+/// was at the beginning. An object by field, in the order of the subjects.
+pub async fn read_befores(connection: &mut PgConnection, subjects: &[Subject]) -> Result<Vec<Value>, StoreError> {
+    const NAME: &str = "db.events.read_befores";
+    let Columns { namespaces, names, ids, versions, numbers, throughs } = Columns::of(subjects);
+    sqlx::query_scalar!(
+        r#"
+        SELECT coalesce((
+            SELECT jsonb_object_agg(f.key, f.value)
+            FROM (
+                SELECT DISTINCT ON (b.key) b.key, b.value
+                FROM events l
+                CROSS JOIN LATERAL jsonb_each(
+                    CASE WHEN jsonb_typeof(l.payload -> 'before') = 'object' THEN l.payload -> 'before' ELSE '{}' END) b
+                WHERE l.namespace = u.namespace AND l.name = u.name AND (l.rv, l.seq) > (u.rv, u.seq) AND l.rv <= u.through
+                  AND l.subject = u.id
+                ORDER BY b.key, l.rv, l.seq
+            ) f), '{}') AS "before!"
+        FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::integer[], $6::bigint[]) WITH ORDINALITY
+             AS u (namespace, name, id, rv, seq, through, n)
+        ORDER BY u.n
         "#,
         &namespaces as &[&str],
         &names as &[&str],
         &ids,
         &versions,
         &numbers,
-        limit,
-        &gone
-    );
-    Ok(readable(rows.fetch_all(connection).named(NAME).await?))
+        &throughs
+    )
+    .fetch_all(connection)
+    .named(NAME)
+    .await
+}
+
+/// Subjects, as arrays that a statement takes.
+struct Columns<'a> {
+    namespaces: Vec<&'a str>,
+    names: Vec<&'a str>,
+    ids: Vec<Uuid>,
+    versions: Vec<i64>,
+    numbers: Vec<i32>,
+    throughs: Vec<i64>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(subjects: &'a [Subject]) -> Self {
+        Self {
+            namespaces: subjects.iter().map(|subject| subject.namespace.as_str()).collect(),
+            names: subjects.iter().map(|subject| subject.name.as_str()).collect(),
+            ids: subjects.iter().map(|subject| subject.id).collect(),
+            versions: subjects.iter().map(|subject| subject.after.rv).collect(),
+            numbers: subjects.iter().map(|subject| subject.after.seq).collect(),
+            throughs: subjects.iter().map(|subject| subject.through).collect(),
+        }
+    }
 }

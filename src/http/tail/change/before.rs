@@ -38,8 +38,15 @@ impl Before {
     /// What an event says was before it.
     pub(super) fn read(event: &Logged) -> Self {
         let created = matches!(event.kind, EventKind::ChatCreated | EventKind::AgentCreated | EventKind::SnapshotAccepted);
-        let mut before = Self { at: Some(event.cursor), created, ..Self::default() };
-        let Some(told) = event.payload.get("before").and_then(Value::as_object) else { return before };
+        let is_agent = matches!(event.kind, EventKind::AgentUpdated);
+        let told = event.payload.get("before").map(|before| Self::of(before, is_agent)).unwrap_or_default();
+        Self { at: Some(event.cursor), created, ..told }
+    }
+
+    /// What is said to have been before, by field.
+    pub(super) fn of(told: &Value, is_agent: bool) -> Self {
+        let mut before = Self::default();
+        let Some(told) = told.as_object() else { return before };
         for (name, value) in told {
             let text = || match value {
                 Value::String(text) => text.clone(),
@@ -57,7 +64,7 @@ impl Before {
                     continue;
                 }
                 "agent" => "spec.agentRef.name",
-                "workspace" if matches!(event.kind, EventKind::AgentUpdated) => "spec.workspace",
+                "workspace" if is_agent => "spec.workspace",
                 "workspace" => "spec.workspaceRef.name",
                 "archived" => "spec.archived",
                 "state" => "status.state",

@@ -1,45 +1,52 @@
-//! What became of an object after a row: what its later rows say was before them, and how it ended.
+//! What became of an object after a row, as far as it decides in whose view it was: what its later rows say was before them, and how it
+//! ended.
 
-use super::{Before, Gone, Object};
+use super::{Before, Look, Object};
 use crate::store::events::{Cursor, Logged};
+use serde_json::Value;
 
-/// The later rows of an object.
+/// The rows of an object that were read with a row of it, and what comes after those.
 #[derive(Debug, Default)]
 pub struct Story {
-    later: Vec<(Cursor, Before)>,
-    /// There may be rows after those that are here.
-    is_cut: bool,
-    last: Option<Object>,
+    rows: Vec<(Cursor, Before)>,
+    beyond: Before,
+    /// How it was when it was deleted.
+    pub last: Option<Object>,
+}
+
+/// What an object looked like on both sides of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Around {
+    /// Before it.
+    pub was: Look,
+    /// After it.
+    pub became: Look,
+    /// Otherwise only whose it was is known.
+    pub is_certain: bool,
 }
 
 impl Story {
-    /// How many rows are read of an object at most: beyond, it may have looked like anything.
-    pub const ROWS: i64 = 64;
-
-    /// The next of its rows, and what that says is gone.
-    pub fn add(&mut self, event: &Logged, gone: Gone) {
-        match gone {
-            Gone::No => {
-                self.later.push((event.cursor, Before::read(event)));
-                self.is_cut = i64::try_from(self.later.len()).is_ok_and(|rows| rows >= Self::ROWS);
-            }
-            Gone::As(last) => self.last = Some(*last),
-            Gone::Unread => {} // the row of its deletion is told to all who may have known it
-        }
+    /// The next of its rows that was read.
+    pub fn add(&mut self, event: &Logged) {
+        self.rows.push((event.cursor, Before::read(event)));
     }
 
-    /// How it was when it was deleted.
-    pub fn last(&self) -> Option<&Object> {
-        self.last.as_ref()
+    /// What the rows beyond say was before them, up to how the object stands.
+    pub fn goes_on(&mut self, before: &Value, is_agent: bool) {
+        self.beyond = Before::of(before, is_agent);
     }
 
-    /// What was before the rows between a place and how it stands at a version.
-    pub fn between(&self, after: Cursor, through: i64) -> Vec<Before> {
-        let rows = self.later.iter().filter(|(at, _)| *at > after && at.rv <= through);
-        let mut befores: Vec<Before> = rows.map(|(_, before)| before.clone()).collect();
-        if self.is_cut && self.later.last().is_some_and(|(at, _)| at.rv <= through) {
-            befores.push(Before::unread());
+    /// What it looked like on both sides of a row, worked out backwards from how it stands.
+    pub fn around(&self, at: Cursor, before: &Before, stands: Look) -> Around {
+        let mut look = stands;
+        let mut is_certain = before.is_certain() && self.beyond.is_certain();
+        self.beyond.lay_over(&mut look);
+        for (_, later) in self.rows.iter().rev().take_while(|(later, _)| *later > at) {
+            later.lay_over(&mut look);
+            is_certain &= later.is_certain();
         }
-        befores
+        let mut was = look.clone();
+        before.lay_over(&mut was);
+        Around { was, became: look, is_certain }
     }
 }

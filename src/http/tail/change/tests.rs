@@ -88,7 +88,7 @@ fn tail(row: &Logged, now: Option<Object>, missed: &mut Missed) -> Option<Change
 /// The same, before these rows.
 fn tail_before(row: &Logged, now: Option<Object>, later: &[Logged], missed: &mut Missed) -> Option<Change> {
     let mut story = Story::default();
-    later.iter().for_each(|later| story.add(later, Gone::No));
+    later.iter().for_each(|later| story.add(later));
     tail_of(row, now, story, missed)
 }
 
@@ -104,7 +104,7 @@ fn tail_of(row: &Logged, now: Option<Object>, story: Story, missed: &mut Missed)
 
 /// A later row brings it.
 fn passes(change: Option<Change>) -> bool {
-    change.is_none_or(|change| change.passed.is_some())
+    change.is_none_or(|change| change.passed)
 }
 
 /// The same, of a row that is told.
@@ -254,7 +254,7 @@ fn whoever_has_to_let_go_learns_it_from_the_row_that_took_it_away_though_a_later
     let row = updated(5, &was("red"));
     let passed =
         tail_before(&row, now(), std::slice::from_ref(&later), &mut missed).expect("something for whoever knows it as red");
-    assert!(passed.passed.is_some());
+    assert!(passed.passed);
     assert_eq!(passed.told(&[], START, &Reach::Everything, red), Some(Told::Deleted));
     assert_eq!(passed.told(&[], START, &own("bob"), red), None, "who may not see it is told nothing");
     for colour in ["green", "blue"] {
@@ -294,8 +294,8 @@ fn whoever_has_to_let_go_learns_it_though_a_later_row_takes_it_out_of_his_view_o
 fn whoever_has_to_let_go_of_what_is_gone_by_now_learns_it_from_the_row_that_took_it_away() {
     // red → green at 5, green → blue at 6, gone at 7; a watcher of what is red is cut off after 5.
     let mut story = Story::default();
-    story.add(&updated(6, &was("green")), Gone::No);
-    story.add(&row(7, EventKind::AgentDeleted, &json!({})), Gone::As(Box::new(agent(6, "blue", "alice"))));
+    story.last = Some(agent(6, "blue", "alice"));
+    story.add(&updated(6, &was("green")));
     let passed = tail_of(&updated(5, &was("red")), None, story, &mut Missed::default()).expect("something for whoever knows it");
     assert_eq!(passed.told(&[], START, &Reach::Everything, red), Some(Told::Deleted));
     assert_eq!(passed.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "green"), None, "row 6 says it");
@@ -304,15 +304,27 @@ fn whoever_has_to_let_go_of_what_is_gone_by_now_learns_it_from_the_row_that_took
 }
 
 #[test]
-fn of_what_changed_often_since_whoever_may_have_to_let_go_is_told_so() {
-    let later: Vec<Logged> = (0..Story::ROWS).map(|n| updated(6 + n, &was("green"))).collect();
-    let now = || Some(agent(6 + Story::ROWS, "blue", "alice"));
-    let passed = |later: &[Logged]| tail_before(&updated(5, &was("green")), now(), later, &mut Missed::default()).expect("a row");
-    let cut = passed(&later);
-    assert_eq!(cut.told(&[], START, &Reach::Everything, red), Some(Told::Deleted), "nobody has looked whether it was red");
-    assert_eq!(cut.told(&[], START, &Reach::Everything, |look| look.labels["colour"] == "blue"), None, "it is in view");
-    assert_eq!(cut.told(&[], START, &own("bob"), red), None, "it was never his");
-    assert_eq!(passed(&later[1..]).told(&[], START, &Reach::Everything, red), None, "it was green and blue, and never red");
+fn whoever_has_to_let_go_learns_it_whether_the_later_rows_were_read_with_it_or_only_looked_up() {
+    for (row, horizon) in [
+        (updated(5, &json!({"serviceAccount": "alice"})), false),
+        (updated(HORIZON - 1, &json!({"serviceAccount": "alice"})), true),
+    ] {
+        // It is red and alice's, then bob's, then blue: of that only the object says something, and what is looked up.
+        let stands = agent(if horizon { HORIZON } else { 90 }, "blue", "bob");
+        let mut story = Story::default();
+        story.goes_on(&was("red"), true);
+        let change = tail_of(&row, Some(stands.clone()), story, &mut Missed::default()).expect("something for alice");
+        assert_eq!(change.passed, !horizon);
+        assert_eq!(change.told(&[], START, &own("alice"), red), Some(Told::Deleted));
+        assert_eq!(change.told(&[], START, &own("carol"), red), None);
+        // Nobody knows what it looked like: whoever it belonged to on either side may have known it, and nobody else.
+        let mut unknown = Story::default();
+        unknown.goes_on(&json!({"mood": "sunny"}), true);
+        let change = tail_of(&row, Some(stands), unknown, &mut Missed::default()).expect("something for alice");
+        for (user, told) in [("alice", Some(Told::Deleted)), ("bob", Some(Told::Deleted)), ("carol", None)] {
+            assert_eq!(change.told(&[], START, &own(user), red), told, "{user}");
+        }
+    }
 }
 
 #[test]
