@@ -279,6 +279,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_once_for_all_is_what_each_would_have_taken() {
+        let ring = Ring::with_room_for(10);
+        ring.begin(Cursor::through(5), false);
+        ring.extend((6..=9).map(entry).collect(), Cursor::through(9));
+        let write = |entries: &[Arc<Entry>]| {
+            Bytes::from(format!("{:?}", entries.iter().map(|entry| entry.event.cursor.rv).collect::<Vec<_>>()))
+        };
+        let written = |place: &mut Place, after: i64| {
+            ring.take_written(place, 3, Cursor::through(after), Writing::ContextLines, write)
+                .map(|(piece, through)| (piece, through.rv))
+        };
+        let mut place = ring.join(Cursor::through(5)).expect("a place");
+        let start = place;
+        assert!(written(&mut place, 6).is_none() && place == start, "it has been told of 6 already: it takes entry by entry");
+        assert_eq!(written(&mut place, 5), Some(("[6, 7, 8]".into(), 8)));
+        assert_eq!(written(&mut place, 8), Some(("[9]".into(), 9)));
+        assert!(written(&mut place, 9).is_none(), "there is no more");
+        assert_eq!(taken(&ring, &mut place), Some(vec![]));
+        let mut other = start;
+        assert_eq!(
+            ring.take_written(&mut other, 3, Cursor::through(5), Writing::ContextLines, |_| Bytes::new()).unwrap().0,
+            "[6, 7, 8]",
+            "it is kept"
+        );
+        ring.pause();
+        assert!(written(&mut place, 9).is_none(), "nobody reads");
+    }
+
+    #[test]
     fn who_is_too_slow_is_cut_off_and_who_keeps_up_is_not() {
         let ring = Ring::with_room_for(3);
         ring.begin(Cursor::through(0), false);

@@ -88,7 +88,9 @@ fn tail(row: &Logged, now: Option<Object>, missed: &mut Missed) -> Option<Change
 /// The same, before these rows.
 fn tail_before(row: &Logged, now: Option<Object>, later: &[Logged], missed: &mut Missed) -> Option<Change> {
     let mut story = Story::default();
-    later.iter().for_each(|later| story.add(later));
+    for later in later {
+        story.add(later);
+    }
     tail_of(row, now, story, missed)
 }
 
