@@ -216,6 +216,31 @@ async fn whoever_is_cut_off_between_two_changes_each_of_which_takes_a_chat_out_o
 }
 
 #[tokio::test]
+async fn whoever_is_cut_off_before_more_changes_than_are_looked_at_is_told_to_let_go_when_in_doubt() {
+    let db = database().await;
+    let api = Api::start(&db).await;
+    let create = async |name: &str| {
+        let chat = json!({"metadata": {"name": name, "labels": {"colour": "red"}}, "spec": {}});
+        api.post(&chats(), &chat).await.expect(201);
+    };
+    create("red").await;
+    let version = api.get(&chats()).await.expect(200)["metadata"]["resourceVersion"].clone();
+    let report = async |state: &str| {
+        api.patch(&format!("{}/red/status", chats()), &json!({"status": {"state": state}})).await.expect(200);
+    };
+    report("Running").await;
+    create("pause").await;
+    for n in 0..140 {
+        report(if n % 2 == 0 { "Paused" } else { "Running" }).await;
+    }
+    api.patch(&format!("{}/red", chats()), &json!({"metadata": {"labels": {"colour": "blue"}}})).await.expect(200);
+    create("end").await;
+    let selector = "labelSelector=colour%3Dred&fieldSelector=status.state%3DWaiting";
+    let told = told_in_two_connections(&api, selector, &version).await;
+    assert!(told.contains(&"DELETED red".to_owned()), "{told:?}");
+}
+
+#[tokio::test]
 async fn whoever_is_cut_off_while_an_older_writer_hides_the_next_change_learns_that_a_chat_left_the_view() {
     let db = database().await;
     let api = Api::start(&db).await;

@@ -159,7 +159,7 @@ impl Wanted {
     /// Nothing is left out.
     fn is_everything(&self) -> bool {
         let Self { namespace, chat, agent, about } = self;
-        namespace.is_none() && chat.is_none() && agent.is_none() && about.is_none()
+        namespace.is_none() && chat.is_none() && agent.is_none() && about.as_ref().is_none_or(core_v1::Involved::is_anything)
     }
 
     fn filter(&self) -> Filter<'_> {

@@ -12,7 +12,7 @@ use super::{
 use crate::model::{access::Reach, event::EventKind};
 pub use filtered::{Filter, WINDOW, read_kinds_after, read_some_after};
 use futures::{Stream, TryStreamExt as _};
-pub use later::{Subject, read_befores, read_deletions};
+pub use later::{Befores, Subject, read_befores, read_deletions};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;

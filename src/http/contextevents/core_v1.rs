@@ -39,7 +39,7 @@ use uuid::Uuid;
 const MAX: i64 = 500;
 
 /// What a core/v1 Event is about, by field selector.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Involved {
     name: Option<String>,
     kind: Option<String>,
@@ -50,6 +50,11 @@ pub struct Involved {
 }
 
 impl Involved {
+    /// Nothing is left out.
+    pub fn is_anything(&self) -> bool {
+        *self == Self::default()
+    }
+
     fn read(selector: &str, namespace: &mut Option<String>) -> Result<Self, ApiError> {
         let mut involved = Self::default();
         for term in selector.split(',').map(str::trim).filter(|term| !term.is_empty()) {

@@ -95,7 +95,7 @@ async fn resolved(
         for (event, gone, owner) in told {
             let rv = event.cursor.rv;
             let change = resolve(&event, gone, horizon, &objects, &stories, missed);
-            let change = change.filter(|change| sent.insert((change.id.clone(), rv)));
+            let change = change.filter(|change| change.passed || sent.insert((change.id.clone(), rv)));
             let entry = Entry::new(event, owner, change);
             size += entry.size();
             entries.push(entry);
@@ -216,8 +216,8 @@ async fn stories<'a>(
     if !stories.is_empty() {
         let subjects: Vec<Subject> = stories.values().map(|(_, subject)| subject.clone()).collect();
         let befores = read_befores(connection, &subjects).await?;
-        for ((id, (story, _)), before) in stories.iter_mut().zip(befores) {
-            story.goes_on(&before, matches!(id, Id::Agent(_)));
+        for ((id, (story, _)), befores) in stories.iter_mut().zip(befores) {
+            story.goes_on(&befores, matches!(id, Id::Agent(_)));
         }
     }
     Ok(stories.into_iter().map(|(id, (story, _))| (id, story)).collect())

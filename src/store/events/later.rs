@@ -50,24 +50,44 @@ pub async fn read_deletions(connection: &mut PgConnection, subjects: &[Subject])
     Ok(readable(rows.fetch_all(connection).named(NAME).await?))
 }
 
-/// Of each what its events of that part say was before them: of each field what the first of them says that does, for that is what the field
-/// was at the beginning. An object by field, in the order of the subjects.
-pub async fn read_befores(connection: &mut PgConnection, subjects: &[Subject]) -> Result<Vec<Value>, StoreError> {
+/// What the events of a part of the log say was before them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Befores {
+    /// Of each field what the first of them says that does, for that is what the field was at the beginning. By field.
+    pub fields: Value,
+    /// There are more events than are looked at: of what is not among the fields nothing is known.
+    pub is_cut: bool,
+}
+
+/// How many events of an object are looked at: whoever reads history does this for every hundred rows of it.
+const LOOKED_AT: i64 = 128;
+
+/// What was before the events of each in its part, in the order of the subjects.
+pub async fn read_befores(connection: &mut PgConnection, subjects: &[Subject]) -> Result<Vec<Befores>, StoreError> {
     const NAME: &str = "db.events.read_befores";
     let Columns { namespaces, names, ids, versions, numbers, throughs } = Columns::of(subjects);
-    sqlx::query_scalar!(
+    sqlx::query_as!(
+        Befores,
         r#"
         SELECT coalesce((
             SELECT jsonb_object_agg(f.key, f.value)
             FROM (
                 SELECT DISTINCT ON (b.key) b.key, b.value
-                FROM events l
-                CROSS JOIN LATERAL jsonb_each(
-                    CASE WHEN jsonb_typeof(l.payload -> 'before') = 'object' THEN l.payload -> 'before' ELSE '{}' END) b
+                FROM (
+                    SELECT l.rv, l.seq, l.payload -> 'before' AS before FROM events l
+                    WHERE l.namespace = u.namespace AND l.name = u.name AND (l.rv, l.seq) > (u.rv, u.seq) AND l.rv <= u.through
+                      AND l.subject = u.id
+                    ORDER BY l.rv, l.seq LIMIT $7
+                ) l
+                CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(l.before) = 'object' THEN l.before ELSE '{}' END) b
+                ORDER BY b.key, l.rv, l.seq
+            ) f), '{}') AS "fields!",
+            EXISTS (
+                SELECT FROM events l
                 WHERE l.namespace = u.namespace AND l.name = u.name AND (l.rv, l.seq) > (u.rv, u.seq) AND l.rv <= u.through
                   AND l.subject = u.id
-                ORDER BY b.key, l.rv, l.seq
-            ) f), '{}') AS "before!"
+                ORDER BY l.rv, l.seq OFFSET $7
+            ) AS "is_cut!"
         FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::integer[], $6::bigint[]) WITH ORDINALITY
              AS u (namespace, name, id, rv, seq, through, n)
         ORDER BY u.n
@@ -77,7 +97,8 @@ pub async fn read_befores(connection: &mut PgConnection, subjects: &[Subject]) -
         &ids,
         &versions,
         &numbers,
-        &throughs
+        &throughs,
+        LOOKED_AT
     )
     .fetch_all(connection)
     .named(NAME)

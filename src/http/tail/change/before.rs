@@ -127,6 +127,11 @@ impl Before {
         self.anything || !is_new
     }
 
+    /// It may have looked otherwise besides.
+    pub(super) fn is_not_all(&mut self) {
+        self.anything = true;
+    }
+
     /// It is known what it looked like.
     pub(super) fn is_certain(&self) -> bool {
         !self.anything

@@ -2,8 +2,7 @@
 //! ended.
 
 use super::{Before, Look, Object};
-use crate::store::events::{Cursor, Logged};
-use serde_json::Value;
+use crate::store::events::{Befores, Cursor, Logged};
 
 /// The rows of an object that were read with a row of it, and what comes after those.
 #[derive(Debug, Default)]
@@ -32,8 +31,11 @@ impl Story {
     }
 
     /// What the rows beyond say was before them, up to how the object stands.
-    pub fn goes_on(&mut self, before: &Value, is_agent: bool) {
-        self.beyond = Before::of(before, is_agent);
+    pub fn goes_on(&mut self, befores: &Befores, is_agent: bool) {
+        self.beyond = Before::of(&befores.fields, is_agent);
+        if befores.is_cut {
+            self.beyond.is_not_all();
+        }
     }
 
     /// What it looked like on both sides of a row, worked out backwards from how it stands.

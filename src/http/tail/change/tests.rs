@@ -7,7 +7,7 @@ use crate::{
         condition::Conditions,
         object::{DeletionPolicy, Metadata, Progress, Source},
     },
-    store::events::Cursor,
+    store::events::{Befores, Cursor},
 };
 use serde_json::{Value, json};
 
@@ -314,17 +314,20 @@ fn whoever_has_to_let_go_learns_it_whether_the_later_rows_were_read_with_it_or_o
         // It is red and alice's, then bob's, then blue: of that only the object says something, and what is looked up.
         let stands = agent(if horizon { HORIZON } else { 90 }, "blue", "bob");
         let mut story = Story::default();
-        story.goes_on(&was("red"), true);
+        story.goes_on(&Befores { fields: was("red"), is_cut: false }, true);
         let change = tail_of(&row, Some(stands.clone()), story, &mut Missed::default()).expect("something for alice");
         assert_eq!(change.passed, !horizon);
         assert_eq!(change.told(&[], START, &own("alice"), red), Some(Told::Deleted));
         assert_eq!(change.told(&[], START, &own("carol"), red), None);
         // Nobody knows what it looked like: whoever it belonged to on either side may have known it, and nobody else.
-        let mut unknown = Story::default();
-        unknown.goes_on(&json!({"mood": "sunny"}), true);
-        let change = tail_of(&row, Some(stands), unknown, &mut Missed::default()).expect("something for alice");
-        for (user, told) in [("alice", Some(Told::Deleted)), ("bob", Some(Told::Deleted)), ("carol", None)] {
-            assert_eq!(change.told(&[], START, &own(user), red), told, "{user}");
+        for befores in [Befores { fields: json!({"mood": "sunny"}), is_cut: false }, Befores { fields: json!({}), is_cut: true }]
+        {
+            let mut unknown = Story::default();
+            unknown.goes_on(&befores, true);
+            let change = tail_of(&row, Some(stands.clone()), unknown, &mut Missed::default()).expect("something for alice");
+            for (user, told) in [("alice", Some(Told::Deleted)), ("bob", Some(Told::Deleted)), ("carol", None)] {
+                assert_eq!(change.told(&[], START, &own(user), red), told, "{user}");
+            }
         }
     }
 }
