@@ -6,6 +6,7 @@
 
 use crate::support::{
     postgres::{TestDb, database, empty_database},
+    until::until,
     world::World,
 };
 use moorline::{
@@ -110,4 +111,44 @@ async fn a_database_of_each_earlier_schema_is_brought_to_this_one_with_what_is_i
             assert_eq!(chat.conditions.get(ConditionType::Ready).expect("Ready").verdict.reason, "Pinned", "{step}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_migration_that_falls_to_a_deadlock_with_those_who_write_begins_again() {
+    let db = left_by(11).await;
+    let waits = async |mode: &str| {
+        until(&format!("somebody waits for a {mode} of chats"), || async {
+            let found: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM pg_locks l WHERE l.relation = 'chats'::regclass AND l.mode = $1 AND NOT l.granted
+                                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+            )
+            .bind(mode)
+            .fetch_one(&db.pool)
+            .await
+            .unwrap();
+            found.then_some(())
+        })
+        .await;
+    };
+    let (mut holder, mut writer) = (db.pool.acquire().await.unwrap(), db.pool.acquire().await.unwrap());
+    let nothing = "UPDATE chats SET title = title WHERE false";
+    holder.execute("BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
+    holder.execute(nothing).await.unwrap();
+    // It reads, and writes later: it has a lock that the migration's second step must have for itself.
+    writer.execute("BEGIN; SET LOCAL deadlock_timeout = '1h'; SET LOCAL statement_timeout = 0; SELECT FROM chats").await.unwrap();
+    let meanwhile = async {
+        waits("ShareLock").await;
+        let writing = async {
+            writer.execute(nothing).await.unwrap();
+            writer.execute("COMMIT").await.unwrap();
+        };
+        let letting_go = async {
+            waits("RowExclusiveLock").await;
+            holder.execute("COMMIT").await.unwrap();
+        };
+        tokio::join!(writing, letting_go);
+    };
+    let migrating = store::migrating(db.options.clone());
+    let (migrated, ()) = tokio::join!(schema::migrate(&migrating, false), meanwhile);
+    assert_eq!(migrated.expect("it begins again").from, Some(11));
 }

@@ -1,7 +1,7 @@
 //! Whether the database has the schema that this binary was built for.
 
 use super::{MIGRATOR, error::Named, error::StoreError, log};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, error::DatabaseError, migrate::MigrateError};
 
 /// The oldest PostgreSQL that has what our statements use, as servers count: 15.0.
 const SERVER_MIN: u32 = 150_000;
@@ -57,7 +57,7 @@ pub enum SchemaError {
     },
     /// The migration failed.
     #[error("migrating: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
     /// The database could not be asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -127,6 +127,14 @@ pub struct Migrated {
     pub new_epoch: Option<i64>,
 }
 
+/// How often a migration may fall to a deadlock with those who write. PostgreSQL lets each wait for a second before it looks.
+const DEADLOCKS_MAX: u32 = 20;
+
+fn is_deadlock(error: &MigrateError) -> bool {
+    let (MigrateError::ExecuteMigration(error, _) | MigrateError::Execute(error)) = error else { return false };
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "40P01")
+}
+
 /// Brings the schema to the version of this binary. A second replica that does so at the same time waits for the first
 /// (sqlx holds an advisory lock). `restored` begins a new epoch of the log even when nothing looks foreign.
 pub async fn migrate(pool: &PgPool, restored: bool) -> Result<Migrated, SchemaError> {
@@ -139,7 +147,16 @@ pub async fn migrate(pool: &PgPool, restored: bool) -> Result<Migrated, SchemaEr
     };
     // A migration, or the wait for another replica's, may take longer than a request's statement.
     sqlx::query("SET statement_timeout = 0").execute(&mut *connection).named("db.schema.timeout").await?;
-    MIGRATOR.run(&mut *connection).await?;
+    for failed in 0.. {
+        match MIGRATOR.run(&mut *connection).await {
+            Ok(()) => break,
+            // Those who write meanwhile hold what it wants, and want what it holds. What was undone is one migration, and nobody's fault.
+            Err(error) if failed < DEADLOCKS_MAX && is_deadlock(&error) => {
+                tracing::warn!(%error, failed, "the migration and those who write stood in each other's way; it begins again");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
     let new_epoch = log::bump(&mut connection, restored).await?;
     log::make_partitions(&mut connection, super::across::PARTITIONS_AHEAD).await?;
     // The session's settings are not those of the pool any more.
