@@ -7,6 +7,7 @@ use crate::support::{
     stream::{Watch, all_readable},
 };
 use serde_json::{Value, json};
+use sqlx::Executor as _;
 
 const BASE: &str = "/apis/moorline.dev/v1alpha1";
 
@@ -131,15 +132,12 @@ async fn what_a_selector_no_longer_selects_is_told_as_gone() {
     let api = Api::start(&db).await;
     api.create_chat("plain", json!({})).await;
     api.create_chat("red", json!({})).await;
-    let label = async |chat: &str, colour: &str| {
-        api.patch(&format!("{}/{chat}", chats()), &json!({"metadata": {"labels": {"colour": colour}}})).await.expect(200)
-    };
-    label("red", "red").await;
+    label(&api, "red", "red").await;
     let mut watch = Watch::open(&api, &chats(), "labelSelector=colour%3Dred").await;
     assert_eq!(watch.told().await, "ADDED red");
-    label("plain", "red").await;
+    label(&api, "plain", "red").await;
     assert_eq!(watch.until(|event| event["object"]["metadata"]["name"] == "plain").await["type"], "ADDED");
-    label("red", "blue").await;
+    label(&api, "red", "blue").await;
     assert_eq!(watch.until(|event| event["object"]["metadata"]["name"] == "red").await["type"], "DELETED");
     api.patch(&format!("{}/red", chats()), &json!({"spec": {"title": "unseen"}})).await.expect(200);
     api.delete(&format!("{}/plain", chats())).await.expect(200);
@@ -154,6 +152,22 @@ async fn what_a_selector_no_longer_selects_is_told_as_gone() {
     assert_eq!(dirty.told().await, "ADDED drifts");
     api.pushed(&run, 3, json!([file("AGENTS.md", "one")])).await;
     assert_eq!(dirty.told().await, "DELETED drifts");
+}
+
+/// What the watchers select who are cut off.
+const RED_AND_WAITING: &str = "labelSelector=colour%3Dred&fieldSelector=status.state%3DWaiting";
+
+async fn create_red(api: &Api, name: &str) {
+    let chat = json!({"metadata": {"name": name, "labels": {"colour": "red"}}, "spec": {}});
+    api.post(&chats(), &chat).await.expect(201);
+}
+
+async fn label(api: &Api, chat: &str, colour: &str) {
+    api.patch(&format!("{}/{chat}", chats()), &json!({"metadata": {"labels": {"colour": colour}}})).await.expect(200);
+}
+
+async fn report(api: &Api, chat: &str, state: &str) {
+    api.patch(&format!("{}/{chat}/status", chats()), &json!({"status": {"state": state}})).await.expect(200);
 }
 
 /// What a watcher is told who comes back from a version, until he has been told of this chat and is cut off; and the version of that.
@@ -195,22 +209,15 @@ async fn whoever_is_cut_off_between_what_takes_a_chat_out_of_view_and_its_deleti
 async fn whoever_is_cut_off_between_two_changes_each_of_which_takes_a_chat_out_of_view_learns_that_it_is_gone() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let labelled = |colour: &str| json!({"metadata": {"labels": {"colour": colour}}});
     for chat in ["red", "other"] {
-        api.create_chat(chat, json!({})).await;
-        api.patch(&format!("{}/{chat}", chats()), &labelled("red")).await.expect(200);
+        create_red(&api, chat).await;
     }
     let version = api.get(&chats()).await.expect(200)["metadata"]["resourceVersion"].clone();
-    api.patch(&format!("{}/red/status", chats()), &json!({"status": {"state": "Running"}})).await.expect(200);
-    let create = async |name: &str| {
-        let chat = json!({"metadata": {"name": name, "labels": {"colour": "red"}}, "spec": {}});
-        api.post(&chats(), &chat).await.expect(201);
-    };
-    create("pause").await;
-    api.patch(&format!("{}/red", chats()), &labelled("blue")).await.expect(200);
-    create("end").await;
-    let selector = "labelSelector=colour%3Dred&fieldSelector=status.state%3DWaiting";
-    let told = told_in_two_connections(&api, selector, &version).await;
+    report(&api, "red", "Running").await;
+    create_red(&api, "pause").await;
+    label(&api, "red", "blue").await;
+    create_red(&api, "end").await;
+    let told = told_in_two_connections(&api, RED_AND_WAITING, &version).await;
     assert!(told.contains(&"DELETED red".to_owned()), "{told:?}");
     assert!(!told.contains(&"DELETED other".to_owned()), "{told:?}");
 }
@@ -219,24 +226,16 @@ async fn whoever_is_cut_off_between_two_changes_each_of_which_takes_a_chat_out_o
 async fn whoever_is_cut_off_before_more_changes_than_are_looked_at_is_told_to_let_go_when_in_doubt() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let create = async |name: &str| {
-        let chat = json!({"metadata": {"name": name, "labels": {"colour": "red"}}, "spec": {}});
-        api.post(&chats(), &chat).await.expect(201);
-    };
-    create("red").await;
+    create_red(&api, "red").await;
     let version = api.get(&chats()).await.expect(200)["metadata"]["resourceVersion"].clone();
-    let report = async |state: &str| {
-        api.patch(&format!("{}/red/status", chats()), &json!({"status": {"state": state}})).await.expect(200);
-    };
-    report("Running").await;
-    create("pause").await;
+    report(&api, "red", "Running").await;
+    create_red(&api, "pause").await;
     for n in 0..140 {
-        report(if n % 2 == 0 { "Paused" } else { "Running" }).await;
+        report(&api, "red", if n % 2 == 0 { "Paused" } else { "Running" }).await;
     }
-    api.patch(&format!("{}/red", chats()), &json!({"metadata": {"labels": {"colour": "blue"}}})).await.expect(200);
-    create("end").await;
-    let selector = "labelSelector=colour%3Dred&fieldSelector=status.state%3DWaiting";
-    let told = told_in_two_connections(&api, selector, &version).await;
+    label(&api, "red", "blue").await;
+    create_red(&api, "end").await;
+    let told = told_in_two_connections(&api, RED_AND_WAITING, &version).await;
     assert!(told.contains(&"DELETED red".to_owned()), "{told:?}");
 }
 
@@ -244,25 +243,19 @@ async fn whoever_is_cut_off_before_more_changes_than_are_looked_at_is_told_to_le
 async fn whoever_is_cut_off_while_an_older_writer_hides_the_next_change_learns_that_a_chat_left_the_view() {
     let db = database().await;
     let api = Api::start(&db).await;
-    let labelled = |colour: &str| json!({"metadata": {"labels": {"colour": colour}}});
-    let create = async |name: &str| {
-        let chat = json!({"metadata": {"name": name, "labels": {"colour": "red"}}, "spec": {}});
-        api.post(&chats(), &chat).await.expect(201);
-    };
-    create("red").await;
-    let version = api.get(&chats()).await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-    api.patch(&format!("{}/red/status", chats()), &json!({"status": {"state": "Running"}})).await.expect(200);
-    create("pause").await;
+    create_red(&api, "red").await;
+    let version = api.get(&chats()).await.expect(200)["metadata"]["resourceVersion"].clone();
+    report(&api, "red", "Running").await;
+    create_red(&api, "pause").await;
     all_readable(&db).await;
     let mut older = db.pool.begin().await.unwrap();
-    sqlx::query("SELECT pg_current_xact_id()").execute(&mut *older).await.unwrap();
-    api.patch(&format!("{}/red", chats()), &labelled("blue")).await.expect(200);
+    older.execute("SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_current_xact_id()").await.unwrap();
+    label(&api, "red", "blue").await;
 
-    let selector = "labelSelector=colour%3Dred&fieldSelector=status.state%3DWaiting";
-    let (mut told, pause) = told_until(&api, selector, &version, "pause").await;
+    let (mut told, pause) = told_until(&api, RED_AND_WAITING, version.as_str().unwrap(), "pause").await;
     older.rollback().await.unwrap();
-    create("end").await;
-    told.extend(told_until(&api, selector, &pause, "end").await.0);
+    create_red(&api, "end").await;
+    told.extend(told_until(&api, RED_AND_WAITING, &pause, "end").await.0);
     assert!(told.contains(&"DELETED red".to_owned()), "{told:?}");
 }
 

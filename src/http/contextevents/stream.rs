@@ -279,8 +279,7 @@ impl Watcher {
     async fn live(&mut self, mut place: Place) -> Option<Bytes> {
         let progress = *self.progress.borrow_and_update(); // before it looks
         if let Some(writing) = self.shares {
-            let (frames, now) = (self.frames, || self.state.clock().now());
-            let write = |entries: &[Arc<Entry>]| frames.piece(entries, now());
+            let write = |entries: &[Arc<Entry>]| self.frames.piece(entries, self.state.clock().now());
             if let Some((piece, through)) = self.state.tail().ring().take_written(&mut place, TAKE, self.cursor, writing, write) {
                 (self.phase, self.cursor) = (Phase::Live(place), through);
                 return Some(piece);

@@ -60,7 +60,7 @@ pub struct Befores {
 }
 
 /// How many events of an object are looked at: whoever reads history does this for every hundred rows of it.
-const LOOKED_AT: i64 = 128;
+const LOOKED_AT: i32 = 128;
 
 /// What was before the events of each in its part, in the order of the subjects.
 pub async fn read_befores(connection: &mut PgConnection, subjects: &[Subject]) -> Result<Vec<Befores>, StoreError> {
@@ -69,27 +69,22 @@ pub async fn read_befores(connection: &mut PgConnection, subjects: &[Subject]) -
     sqlx::query_as!(
         Befores,
         r#"
-        SELECT coalesce((
-            SELECT jsonb_object_agg(f.key, f.value)
-            FROM (
-                SELECT DISTINCT ON (b.key) b.key, b.value
-                FROM (
-                    SELECT l.rv, l.seq, l.payload -> 'before' AS before FROM events l
-                    WHERE l.namespace = u.namespace AND l.name = u.name AND (l.rv, l.seq) > (u.rv, u.seq) AND l.rv <= u.through
-                      AND l.subject = u.id
-                    ORDER BY l.rv, l.seq LIMIT $7
-                ) l
-                CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(l.before) = 'object' THEN l.before ELSE '{}' END) b
-                ORDER BY b.key, l.rv, l.seq
-            ) f), '{}') AS "fields!",
-            EXISTS (
-                SELECT FROM events l
-                WHERE l.namespace = u.namespace AND l.name = u.name AND (l.rv, l.seq) > (u.rv, u.seq) AND l.rv <= u.through
-                  AND l.subject = u.id
-                ORDER BY l.rv, l.seq OFFSET $7
-            ) AS "is_cut!"
+        SELECT b.fields AS "fields!", b.is_cut AS "is_cut!"
         FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[], $5::integer[], $6::bigint[]) WITH ORDINALITY
              AS u (namespace, name, id, rv, seq, through, n)
+        CROSS JOIN LATERAL (
+            WITH l AS MATERIALIZED (
+                SELECT l.rv, l.seq, l.payload -> 'before' AS before FROM events l
+                WHERE l.namespace = u.namespace AND l.name = u.name AND (l.rv, l.seq) > (u.rv, u.seq) AND l.rv <= u.through
+                  AND l.subject = u.id
+                ORDER BY l.rv, l.seq LIMIT $7 + 1
+            ), f AS (
+                SELECT DISTINCT ON (b.key) b.key, b.value
+                FROM l CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(l.before) = 'object' THEN l.before ELSE '{}' END) b
+                ORDER BY b.key, l.rv, l.seq
+            )
+            SELECT coalesce((SELECT jsonb_object_agg(f.key, f.value) FROM f), '{}') AS fields, (SELECT count(*) FROM l) > $7 AS is_cut
+        ) b
         ORDER BY u.n
         "#,
         &namespaces as &[&str],

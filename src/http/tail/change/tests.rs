@@ -3,11 +3,12 @@
 use super::*;
 use crate::{
     model::{
-        agent::{Agent as Record, AgentSpec},
+        agent::{Agent as Record, AgentSpec, AgentView},
         condition::Conditions,
-        object::{DeletionPolicy, Metadata, Progress, Source},
+        event::EventKind,
+        object::{DeletionPolicy, Metadata, Progress, Source, TextMap},
     },
-    store::events::{Befores, Cursor},
+    store::events::Befores,
 };
 use serde_json::{Value, json};
 
