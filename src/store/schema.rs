@@ -147,12 +147,12 @@ pub async fn migrate(pool: &PgPool, restored: bool) -> Result<Migrated, SchemaEr
     };
     // A migration, or the wait for another replica's, may take longer than a request's statement.
     sqlx::query("SET statement_timeout = 0").execute(&mut *connection).named("db.schema.timeout").await?;
-    for failed in 0.. {
+    for failures in 1.. {
         match MIGRATOR.run(&mut *connection).await {
             Ok(()) => break,
             // Those who write meanwhile hold what it wants, and want what it holds. What was undone is one migration, and nobody's fault.
-            Err(error) if failed < DEADLOCKS_MAX && is_deadlock(&error) => {
-                tracing::warn!(%error, failed, "the migration and those who write stood in each other's way; it begins again");
+            Err(error) if failures <= DEADLOCKS_MAX && is_deadlock(&error) => {
+                tracing::warn!(%error, failures, "the migration and those who write stood in each other's way; it begins again");
             }
             Err(error) => return Err(error.into()),
         }
