@@ -24,6 +24,7 @@ pub mod rows;
 pub mod schema;
 pub mod snapshots;
 pub mod transaction;
+pub mod turns;
 pub mod why;
 
 pub use error::{Retry, StoreError};
@@ -89,7 +90,7 @@ pub async fn patiently<T>(patience: Duration, read: impl Future<Output = Result<
 /// A connection of the pool.
 pub async fn acquire(pool: &PgPool) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {
     use error::Named as _;
-    rotation::insisting(pool, || pool.acquire()).named("db.acquire").await
+    rotation::acquire(pool).named("db.acquire").await
 }
 
 /// A connection of the pool on which a transaction will be begun by whoever holds it.

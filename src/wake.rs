@@ -4,7 +4,10 @@
 //! process sends an empty one on a connection of its own, after commit: the first at once, then at most one every 10 ms.
 //! Listeners register before they look. What a process has told the others it does not hear again: it knew before they did.
 
-use crate::{clock::Clock, store::error::full_jitter};
+use crate::{
+    clock::Clock,
+    store::{error::full_jitter, turns::in_few_turns},
+};
 use sqlx::{
     ConnectOptions as _, Executor as _, PgConnection,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
@@ -108,7 +111,7 @@ impl Wake {
     }
 
     async fn tell(&self, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
-        let mut connection: PgConnection = options.connect().await?;
+        let mut connection: PgConnection = in_few_turns(options.connect()).await?;
         let backend: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await?;
         self.0.teller.store(backend.unsigned_abs(), Ordering::Release);
         loop {
@@ -122,8 +125,8 @@ impl Wake {
     }
 
     async fn hear(&self, options: &PgConnectOptions) -> Result<(), sqlx::Error> {
-        let pool =
-            PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None).connect_with(options.clone()).await?;
+        let one = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let pool = in_few_turns(one.connect_with(options.clone())).await?;
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen_all([WORK, EVENTS]).await?;
         // Whatever was missed until now is looked for now.

@@ -9,7 +9,9 @@ use crate::support::{
     stream::Watch,
     until::{until, until_within},
 };
+use moorline::store;
 use serde_json::json;
+use sqlx::{ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
@@ -132,6 +134,43 @@ async fn a_password_is_replaced_under_load_and_no_request_is_lost() {
     assert!(log.contains("password authentication failed"), "{log}");
     assert!(log.contains("no PostgreSQL URL") && log.contains("has no Moorline schema"), "{log}");
     assert!(!log.contains("s3cret"), "{log}");
+}
+
+/// How many turns another task has until `what` is done, when each of its turns takes a millisecond.
+async fn turns_of_another_task(what: impl Future<Output = ()>) -> u32 {
+    let mut turns = 0;
+    let busy = async {
+        loop {
+            std::thread::sleep(Duration::from_millis(1));
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! { biased; () = what => {} () = busy => {} }
+    turns
+}
+
+/// One thread: both have their turns on it, one after the other.
+#[tokio::test]
+async fn a_connection_with_a_password_is_made_although_there_is_much_else_to_do() {
+    let postgres = Secure::start().await;
+    let url = postgres.url(&format!("{NAME}:{PASSWORD}"), "localhost", NAME, "sslmode=require");
+    let options: PgConnectOptions = url.parse().unwrap();
+    // What the library does by itself: a turn for each five of the 4,096 rounds of the hash.
+    let alone = turns_of_another_task(async { options.connect().await.unwrap().close().await.unwrap() }).await;
+    assert!(alone > 800, "{alone}: then store/turns.rs is not needed any more");
+    for (what, begins) in [("a connection", false), ("a transaction", true)] {
+        let pool = store::pool(options.clone(), 4);
+        let turns = turns_of_another_task(async {
+            if begins {
+                store::one_moment(&pool).await.unwrap().rollback().await.unwrap();
+            } else {
+                drop(store::acquire(&pool).await.unwrap());
+            }
+        });
+        let turns = turns.await;
+        assert!(turns < 800, "{what}: {turns} turns of another task, {alone} without ours");
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::{
         rotation::Rotation,
         schema::{self, SchemaError},
         session,
+        turns::in_few_turns,
     },
     watched::Watched,
 };
@@ -79,7 +80,7 @@ pub(super) async fn follow(mut file: Watched, rotation: Rotation, tail: Tail, cl
 
 async fn check(options: &PgConnectOptions) -> Result<(), SchemaError> {
     let named = |source| SchemaError::Store(StoreError::Database { query: "db.credentials.connect", source });
-    let mut connection = session(options.clone()).connect().await.map_err(named)?;
+    let mut connection = in_few_turns(session(options.clone()).connect()).await.map_err(named)?;
     schema::check(&mut connection).await?;
     connection.close().await.map_err(named)
 }

@@ -1,7 +1,7 @@
 //! Connections whose credentials may be replaced while they are used: what is under way goes on, and what comes after is made
 //! with the new ones.
 
-use super::{check_out, log, session};
+use super::{check_out, log, session, turns::in_few_turns};
 use sqlx::{
     PgConnection, Postgres, Transaction,
     pool::PoolConnection,
@@ -28,7 +28,7 @@ const AGAIN_CAP: Duration = Duration::from_millis(320);
 
 /// Gets a connection of `pool`. When the pool would have to make one and the server refuses our credentials (the password has
 /// been changed there, and not here yet), asks again for a while: those that were made before are still good, and come back.
-pub(super) async fn insisting<T, F>(pool: &PgPool, get: impl Fn() -> F) -> Result<T, sqlx::Error>
+async fn insisting<T, F>(pool: &PgPool, get: impl Fn() -> F) -> Result<T, sqlx::Error>
 where
     F: Future<Output = Result<T, sqlx::Error>>,
 {
@@ -42,6 +42,11 @@ where
     }
 }
 
+/// A connection of `pool`.
+pub(super) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    insisting(pool, || in_few_turns(pool.acquire())).await
+}
+
 /// Begins a transaction of `pool`, by this statement or plainly, in a task of its own, which goes on when nobody waits any more:
 /// a client that has hung up, a look that has taken too long.
 ///
@@ -49,18 +54,18 @@ where
 /// counts it as begun only when it is answered, gives it back as it is. The next to use it would write what is never
 /// committed, be refused because it may only read, or look at one moment for ever.
 pub(super) async fn begin(pool: &PgPool, statement: Option<&'static str>) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-    let pool = pool.clone();
-    let begun = tokio::spawn(
-        async move {
+    let begun = || {
+        let pool = pool.clone();
+        let begun = async move {
             match statement {
-                Some(statement) => pool.begin_with(statement).await,
-                None => pool.begin().await,
+                Some(statement) => in_few_turns(pool.begin_with(statement)).await,
+                None => in_few_turns(pool.begin()).await,
             }
-        }
-        .in_current_span(),
-    );
-    // It panics if beginning does, and is cancelled when the runtime ends.
-    begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+        };
+        // It panics if beginning does, and is cancelled when the runtime ends.
+        async { tokio::spawn(begun.in_current_span()).await.unwrap_or(Err(sqlx::Error::WorkerCrashed)) }
+    };
+    insisting(pool, begun).await
 }
 
 /// A connection on which its holder begins a transaction himself. It goes back to the pool when he says so; when he goes away in

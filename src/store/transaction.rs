@@ -3,7 +3,7 @@
 
 use super::{
     error::{Named, Retry, StoreError, full_jitter},
-    rotation::{begin, insisting},
+    rotation::{acquire, begin},
 };
 use crate::clock::Clock;
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -46,7 +46,7 @@ pub async fn transact<W: Write>(pool: &PgPool, clock: &Clock, write: &W) -> Resu
                 tokio::time::sleep(full_jitter(PAUSE, PAUSE_CAP, attempt, clock.random())).await;
             }
             Some(Retry::AfterBump) if attempt < ATTEMPTS => {
-                let mut connection = insisting(pool, || pool.acquire()).named("db.log.bump").await?;
+                let mut connection = acquire(pool).named("db.log.bump").await?;
                 super::log::bump(&mut connection, false).await?;
             }
             Some(Retry::Transaction | Retry::AfterBump | Retry::Later | Retry::Poison) | None => return Err(error),
@@ -56,14 +56,14 @@ pub async fn transact<W: Write>(pool: &PgPool, clock: &Clock, write: &W) -> Resu
 
 /// Runs `write` once and rolls it back: what it would answer, without doing it.
 pub async fn rehearse<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error> {
-    let mut tx = insisting(pool, || begin(pool, None)).named("db.begin").await?;
+    let mut tx = begin(pool, None).named("db.begin").await?;
     let output = write.run(&mut tx).await?;
     tx.rollback().named("db.rollback").await?;
     Ok(output)
 }
 
 async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error> {
-    let mut tx = insisting(pool, || begin(pool, None)).named("db.begin").await?;
+    let mut tx = begin(pool, None).named("db.begin").await?;
     match write.run(&mut tx).await {
         Ok(output) => {
             tx.commit().named("db.commit").await?;
@@ -80,7 +80,7 @@ async fn once<W: Write>(pool: &PgPool, write: &W) -> Result<W::Output, W::Error>
 /// A transaction that reads, and whose statements all see one moment: for reads of more than one statement whose answers
 /// must fit together. Dropping it ends it.
 pub async fn one_moment(pool: &PgPool) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
-    insisting(pool, || begin(pool, Some(ONE_MOMENT))).named("db.begin_one_moment").await
+    begin(pool, Some(ONE_MOMENT)).named("db.begin_one_moment").await
 }
 
 /// The same on a connection of the caller's: a [`super::rotation::Whole`] one, if it may be left in the middle.
