@@ -51,6 +51,7 @@ pub fn session(options: PgConnectOptions) -> PgConnectOptions {
         .application_name("moorline")
         .options([("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION), ("statement_timeout", STATEMENT_TIMEOUT)])
         .options([("bytea_output", "hex")]) // as events of deletions hold hashes, whatever the role's setting
+        .options([("default_transaction_isolation", "read committed")]) // "lock, then read again" and the log's rules rest on it
 }
 
 /// A connection that was idle for longer is asked whether it lives before it is used again. One that was used just now is
@@ -118,7 +119,7 @@ async fn why_none(pool: &PgPool, error: StoreError) -> StoreError {
         return error; // they are all busy
     }
     let options = pool.connect_options();
-    let source = match tokio::time::timeout(REASON, options.connect()).await {
+    let source = match tokio::time::timeout(REASON, turns::in_few_turns(options.connect())).await {
         Ok(Err(sqlx::Error::Io(reason))) => {
             let socket = options.get_socket().map(|socket| socket.display().to_string());
             let at = socket.unwrap_or_else(|| format!("{}:{}", options.get_host(), options.get_port()));

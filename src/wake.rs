@@ -128,6 +128,7 @@ impl Wake {
         let one = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let pool = in_few_turns(one.connect_with(options.clone())).await?;
         let mut listener = PgListener::connect_with(&pool).await?;
+        listener.eager_reconnect(false); // it is told, and connects as here
         listener.listen_all([WORK, EVENTS]).await?;
         // Whatever was missed until now is looked for now.
         self.0.work.send_replace(());

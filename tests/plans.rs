@@ -25,10 +25,11 @@ use moorline::{
     reconcile::Reconciler,
     store::{
         converge::{self, Concerned},
+        events::{Cursor, Read, read_after},
         lists::{self, Slice},
     },
 };
-use sqlx::{Connection as _, Executor as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -140,6 +141,37 @@ async fn a_list_by_each_filter_uses_the_index_of_the_filter() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How often this transaction has used each index of events so far, on whichever day, and how often it read all of a day.
+async fn scans_of_events(connection: &mut PgConnection) -> BTreeMap<String, i64> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT parent.relname::text, sum(pg_stat_get_xact_numscans(i.inhrelid))::bigint
+         FROM pg_inherits i JOIN pg_class parent ON parent.oid = i.inhparent
+         WHERE i.inhparent = 'events'::regclass
+            OR i.inhparent IN (SELECT x.indexrelid FROM pg_index x WHERE x.indrelid = 'events'::regclass)
+         GROUP BY parent.relname",
+    )
+    .fetch_all(connection)
+    .await
+    .unwrap();
+    rows.into_iter().filter(|(_, scans)| *scans > 0).collect()
+}
+
+/// What a function of the database does is in no plan of the statement that calls it.
+#[tokio::test]
+async fn the_tail_finds_what_is_new_by_the_index_of_versions_whatever_plan_is_kept() {
+    let mut connection = crowd().await;
+    for mode in ["force_generic_plan", "force_custom_plan"] {
+        let mut moment = connection.begin().await.unwrap();
+        moment.execute(AssertSqlSafe(format!("SET LOCAL plan_cache_mode = {mode}"))).await.unwrap();
+        moment.execute("UPDATE log_state SET floor = 0").await.unwrap(); // the crowd's events are of before its epoch
+        let Read::Batch(batch) = read_after(&mut moment, Cursor::START, 100).await.unwrap() else { panic!("expired") };
+        assert_eq!(batch.events.len(), 100, "{mode}");
+        let used = scans_of_events(&mut moment).await;
+        assert_eq!(used.keys().collect::<Vec<_>>(), ["events_version"], "{mode}: {used:?}");
+        moment.rollback().await.unwrap();
+    }
 }
 
 #[tokio::test]

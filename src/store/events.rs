@@ -7,7 +7,7 @@ mod later;
 use super::{
     error::{Named, StoreError, expect_rows},
     log::TxLog,
-    rows::{EventRow, event_query},
+    rows::{EventRow, LogRow, event_query},
 };
 use crate::model::{access::Reach, event::EventKind};
 pub use filtered::{Filter, WINDOW, read_kinds_after, read_some_after};
@@ -196,24 +196,52 @@ pub fn weight(value: &Value) -> usize {
     }
 }
 
+/// About how many bytes of payload the database gives at once, as text.
+const TEXT_ROOM: i64 = 4 << 20;
+
 /// Reads what comes after `cursor`, up to the horizon. The horizon is fetched in a statement before the rows, and the floor is
-/// looked at after them: the other way round loses changes.
+/// looked at after them: the other way round loses changes. It is one round trip: the statements are within `log_read`.
 pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i64) -> Result<Read, StoreError> {
     const NAME: &str = "db.events.read";
-    let horizon = super::log::horizon(connection).await?;
-    let rows = event_query!(
-        "WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 ORDER BY e.rv, e.seq LIMIT $4",
+    let read = sqlx::query_as!(
+        LogRow,
+        r#"
+        SELECT horizon, floor, is_whole, namespace AS "namespace!", rv AS "rv!", seq AS "seq!", kind AS "kind!", subject,
+               name AS "name!", chat_id, chat_seq, agent_id, payload AS "payload!", created_at AS "created_at!: _"
+        FROM log_read($1, $2, $3, $4)
+        "#,
         cursor.rv,
         cursor.seq,
-        horizon,
-        limit
+        limit,
+        TEXT_ROOM
     );
-    let (rows, all) = within_room(rows.fetch(&mut *connection), limit).named(NAME).await?;
-    if cursor.is_too_old(super::log::floor(connection).await?) {
+    let mut rows = read.fetch_all(connection).named(NAME).await?;
+    let end = rows.pop().and_then(|end| Some((end.horizon?, end.floor?, end.is_whole?)));
+    let (horizon, floor, exhausted) = end.ok_or_else(|| StoreError::Inconsistent {
+        table: "log_read",
+        column: "horizon",
+        id: format!("{}/{}", cursor.rv, cursor.seq),
+        message: "the last row does not say how far the log was read".into(),
+    })?;
+    if cursor.is_too_old(floor) {
         return Ok(Read::Expired);
     }
+    let event = |row: LogRow| EventRow {
+        namespace: row.namespace,
+        rv: row.rv,
+        seq: row.seq,
+        kind: row.kind,
+        subject: row.subject,
+        name: row.name,
+        chat_id: row.chat_id,
+        chat_seq: row.chat_seq,
+        agent_id: row.agent_id,
+        payload: row.payload,
+        created_at: row.created_at,
+    };
+    let rows: Vec<EventRow> = rows.into_iter().map(event).collect();
     let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
-    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted: all }))
+    Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted }))
 }
 
 /// Which objects' events.

@@ -76,11 +76,6 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     ("db.context.moorings", &["c.name = ANY($2)"], &["chats_name_key", "snapshots_pkey", "agents_pkey"]),
     ("db.chats.context", &["array_agg(b.bytes) AS bodies"], &["chats_name_key", "snapshots_pkey", "agents_pkey", "blobs_pkey"]),
     // The tail of the log, and what became of what it speaks of.
-    (
-        "db.events.read",
-        &["FROM events e WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 ORDER BY e.rv, e.seq LIMIT $4"],
-        &["events_version"],
-    ),
     ("db.log.list_version", &["SELECT greatest(s.floor"], &["events_version"]),
     ("db.log.lag", &["clock_timestamp() - e.created_at"], &["events_version"]),
     (
