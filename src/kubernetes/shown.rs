@@ -23,26 +23,39 @@ const CONDITIONS: [&str; 5] = ["Ready", "Drifted", "ResourcesDegraded", "Reconci
 /// A status in that form: one that cannot be read is like none.
 pub fn status(kind: Kind, status: &Value) -> u64 {
     match kind {
-        Kind::Chat => number(&read::<ChatStatus>(status).map(|status| ChatStatus {
-            conditions: ours(status.conditions),
-            latest: None,
-            drift: None,
-            ..status
-        })),
-        Kind::Agent => {
-            number(&read::<AgentStatus>(status).map(|status| AgentStatus { conditions: ours(status.conditions), ..status }))
-        }
+        Kind::Chat => chat_status(read(status)),
+        Kind::Agent => agent_status(read(status)),
         Kind::Snapshot => 0,
     }
+}
+
+/// A chat's.
+pub fn chat_status(status: Option<ChatStatus>) -> u64 {
+    number(&status.map(|status| ChatStatus { conditions: ours(status.conditions), latest: None, drift: None, ..status }))
+}
+
+/// An agent's.
+pub fn agent_status(status: Option<AgentStatus>) -> u64 {
+    number(&status.map(|status| AgentStatus { conditions: ours(status.conditions), ..status }))
 }
 
 /// A spec in that form.
 pub fn spec(kind: Kind, spec: &Value) -> u64 {
     match kind {
-        Kind::Chat => number(&read::<ChatSpec>(spec)),
-        Kind::Agent => number(&read::<AgentSpec>(spec)),
+        Kind::Chat => chat_spec(read(spec).as_ref()),
+        Kind::Agent => agent_spec(read(spec).as_ref()),
         Kind::Snapshot => number(&read::<AgentSnapshotSpec>(spec)),
     }
+}
+
+/// A chat's.
+pub fn chat_spec(spec: Option<&ChatSpec>) -> u64 {
+    number(&spec)
+}
+
+/// An agent's.
+pub fn agent_spec(spec: Option<&AgentSpec>) -> u64 {
+    number(&spec)
 }
 
 /// Labels in that form.

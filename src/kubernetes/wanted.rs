@@ -13,7 +13,11 @@ use crate::{
         snapshot::SnapshotWithManifest,
     },
     store::manifests::Origin,
-    v1alpha1::{Agent, AgentSnapshot, Chat},
+    v1alpha1::{
+        AgentSnapshot,
+        agent::{AgentSpec, AgentStatus},
+        chat::{ChatSpec, ChatStatus},
+    },
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -91,31 +95,35 @@ impl Record {
     ///
     /// Generations of a record and of its object count different changes. An object's is observed once the loop has observed the
     /// record's newest; until then its last but one is the newest that can have been.
-    pub fn status(&self, generation: i64) -> Option<Value> {
-        let (mut object, progress, newest, origin) = match self {
+    pub fn status(&self, generation: i64) -> Option<Status> {
+        let (mut status, progress, newest, origin) = match self {
             Self::Chat(view, origin) => {
-                (json(&Chat::from_view(view, String::new()).status), &view.chat.progress, view.chat.meta.generation, origin)
+                (Status::Chat(Box::new((&**view).into())), &view.chat.progress, view.chat.meta.generation, origin)
             }
             Self::Agent(view, origin) => {
-                (json(&Agent::from_view(view, String::new()).status), &view.agent.progress, view.agent.meta.generation, origin)
+                (Status::Agent(Box::new((&**view).into())), &view.agent.progress, view.agent.meta.generation, origin)
             }
             Self::Snapshot(..) => return None,
         };
         let taken =
             origin.manifest.as_ref().filter(|_| origin.source == Source::Manifest).map_or(generation, |last| last.generation);
         let observed = if progress.observed_generation >= newest { taken } else { taken - 1 }.max(0);
-        object["observedGeneration"] = observed.into();
-        for condition in object.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
-            condition["observedGeneration"] = observed.into();
+        let (generation, conditions) = match &mut status {
+            Status::Chat(status) => (&mut status.observed_generation, &mut status.conditions),
+            Status::Agent(status) => (&mut status.observed_generation, &mut status.conditions),
+        };
+        *generation = Some(observed);
+        for condition in conditions {
+            condition.observed_generation = Some(observed);
         }
-        Some(object)
+        Some(status)
     }
 
     /// The spec that the mirror's own object should have.
     pub fn spec(&self) -> Value {
         match self {
-            Self::Chat(view, _) => json(&Chat::from_view(view, String::new()).spec),
-            Self::Agent(view, _) => json(&Agent::from_view(view, String::new()).spec),
+            Self::Chat(view, _) => json(&ChatSpec::from(&**view)),
+            Self::Agent(view, _) => json(&AgentSpec::from(&**view)),
             Self::Snapshot(found, _) => snapshot_spec(found),
         }
     }
@@ -150,8 +158,39 @@ impl Record {
 
     /// Whether the mirror's own object, but for its status, is as it should be.
     pub fn has_spec(&self, entry: &Entry) -> bool {
-        shown::spec(self.id().kind, &self.spec()) == entry.spec
-            && self.labels().is_none_or(|labels| shown::labels(labels) == entry.labels)
+        let spec = match self {
+            Self::Chat(view, _) => shown::chat_spec(Some(&(&**view).into())),
+            Self::Agent(view, _) => shown::agent_spec(Some(&(&**view).into())),
+            Self::Snapshot(found, _) => shown::spec(Kind::Snapshot, &snapshot_spec(found)),
+        };
+        spec == entry.spec && self.labels().is_none_or(|labels| shown::labels(labels) == entry.labels)
+    }
+}
+
+/// The status that an object should show.
+#[derive(Clone, Debug)]
+pub enum Status {
+    /// Of a chat.
+    Chat(Box<ChatStatus>),
+    /// Of an agent.
+    Agent(Box<AgentStatus>),
+}
+
+impl Status {
+    /// As it is compared.
+    pub fn number(&self) -> u64 {
+        match self {
+            Self::Chat(status) => shown::chat_status(Some((**status).clone())),
+            Self::Agent(status) => shown::agent_status(Some((**status).clone())),
+        }
+    }
+
+    /// As it is written.
+    pub fn json(&self) -> Value {
+        match self {
+            Self::Chat(status) => json(status),
+            Self::Agent(status) => json(status),
+        }
     }
 }
 

@@ -226,15 +226,28 @@ impl Agent {
         let agent = &view.agent;
         let mut metadata = meta::object_meta(&agent.meta, version);
         metadata.deletion_timestamp = agent.deletion_timestamp.map(meta::time);
-        let spec = AgentSpec {
+        Self { metadata, spec: view.into(), status: Some(view.into()) }
+    }
+}
+
+impl From<&AgentView> for AgentSpec {
+    fn from(view: &AgentView) -> Self {
+        let agent = &view.agent;
+        Self {
             workspace: agent.spec.workspace.clone(),
             build: agent.spec.build,
             service_account_name: agent.spec.service_account.clone(),
             suspend: agent.spec.suspend,
             revision_history_limit: agent.spec.revision_history_limit,
             deletion_policy: agent.spec.deletion_policy.into(),
-        };
-        let status = AgentStatus {
+        }
+    }
+}
+
+impl From<&AgentView> for AgentStatus {
+    fn from(view: &AgentView) -> Self {
+        let agent = &view.agent;
+        Self {
             observed_generation: Some(agent.progress.observed_generation),
             run: agent.run.as_ref().map(|run| Run {
                 id: run.id.to_string(),
@@ -253,7 +266,6 @@ impl Agent {
             last_handled_refresh: agent.refresh_handled.clone(),
             last_handled_reconcile: agent.reconcile_handled.clone(),
             conditions: meta::conditions(&agent.conditions, &agent.progress),
-        };
-        Self { metadata, spec, status: Some(status) }
+        }
     }
 }

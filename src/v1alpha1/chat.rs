@@ -413,9 +413,26 @@ impl Chat {
 
     /// A chat as a list shows it. `version` is its version on the wire.
     pub fn from_view(view: &ChatView, version: String) -> Self {
+        let (spec, status) = (ChatSpec::from(view), ChatStatus::from(view));
+        Self { metadata: meta::object_meta(&view.chat.meta, version), spec, status: Some(status) }
+    }
+
+    /// A chat as a read of that one chat shows it.
+    pub fn from_detail(detail: &ChatDetail, version: String) -> Self {
+        let mut chat = Self::from_view(&detail.view, version);
+        if let Some(status) = chat.status.as_mut() {
+            status.latest = detail.latest.as_ref().map(Latest::from);
+            status.drift = detail.drift.as_ref().map(DriftSummary::from);
+        }
+        chat
+    }
+}
+
+impl From<&ChatView> for ChatSpec {
+    fn from(view: &ChatView) -> Self {
         let chat = &view.chat;
         let labelled = |name: Option<&str>| name.map(|name| LabelRef { name: name.to_owned() });
-        let spec = ChatSpec {
+        Self {
             owner: Some(chat.spec.owner.clone()),
             title: chat.spec.title.clone(),
             agent_ref: labelled(chat.spec.reference.agent()),
@@ -425,7 +442,14 @@ impl Chat {
             suspend: chat.spec.suspend,
             archived: chat.spec.archived,
             deletion_policy: chat.spec.deletion_policy.into(),
-        };
+        }
+    }
+}
+
+/// As a list shows it.
+impl From<&ChatView> for ChatStatus {
+    fn from(view: &ChatView) -> Self {
+        let chat = &view.chat;
         let pinned = view.pinned.as_ref().zip(chat.pin.as_ref()).map(|(snapshot, pin)| Pinned {
             snapshot: snapshot.name.clone(),
             hash: snapshot.hash.to_string(),
@@ -435,7 +459,7 @@ impl Chat {
             resource_count: snapshot.resource_count,
             error: snapshot.error.clone(),
         });
-        let status = ChatStatus {
+        Self {
             observed_generation: Some(chat.progress.observed_generation),
             state: Some(chat.state.into()),
             last_error: (!chat.last_error.is_empty()).then(|| chat.last_error.clone()),
@@ -448,17 +472,6 @@ impl Chat {
             last_handled_refresh: chat.refresh_handled.clone(),
             last_handled_reconcile: chat.reconcile_handled.clone(),
             conditions: meta::conditions(&chat.conditions, &chat.progress),
-        };
-        Self { metadata: meta::object_meta(&chat.meta, version), spec, status: Some(status) }
-    }
-
-    /// A chat as a read of that one chat shows it.
-    pub fn from_detail(detail: &ChatDetail, version: String) -> Self {
-        let mut chat = Self::from_view(&detail.view, version);
-        if let Some(status) = chat.status.as_mut() {
-            status.latest = detail.latest.as_ref().map(Latest::from);
-            status.drift = detail.drift.as_ref().map(DriftSummary::from);
         }
-        chat
     }
 }

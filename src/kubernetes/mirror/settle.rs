@@ -52,7 +52,7 @@ impl Shared {
                 false
             }
             Some(entry) => {
-                let status = || record.status(entry.generation).map_or(0, |status| shown::status(kind, &status)) == entry.status;
+                let status = || record.status(entry.generation).map_or(0, |status| status.number()) == entry.status;
                 match (entry.mirrored, self.options.mirror) {
                     (_, Mirror::Off) => true,
                     (true, _) if !record.is_of(entry.uid) => record.is_of_the_api() && record.has_spec(entry) && status(),
@@ -127,8 +127,9 @@ impl Shared {
             }
             let mut status = refused(refusal);
             if let Some(record) = record.filter(|record| record.is_of(entry.uid))
-                && let Some(mut shown) = record.status(entry.generation)
+                && let Some(shown) = record.status(entry.generation)
             {
+                let mut shown = shown.json();
                 // What the record still holds is shown beside why the manifest's news were not taken over.
                 let conditions = status["conditions"].take();
                 shown["observedGeneration"] = status["observedGeneration"].take();
@@ -137,7 +138,8 @@ impl Shared {
                 shown["conditions"] = conditions.as_array().cloned().unwrap_or_default().into_iter().chain(kept).collect();
                 status = shown;
             }
-            return self.write_status(id, &entry, status).await;
+            let number = shown::status(id.kind, &status);
+            return self.write_status(id, &entry, (status, number)).await;
         }
         match record {
             Some(record) if record.is_of(entry.uid) => self.show(id, &entry, &record).await,
@@ -165,14 +167,15 @@ impl Shared {
     /// Writes the status of a record, if another one is shown.
     async fn show(&self, id: &Id, entry: &Entry, record: &Record) -> Result<Next, MirrorError> {
         let Some(status) = record.status(entry.generation) else { return Ok(Next::Done) };
-        if shown::status(id.kind, &status) == entry.status {
+        let number = status.number();
+        if number == entry.status {
             METRICS.mirror_skipped();
             return Ok(Next::Done);
         }
         if record.is_in_motion() && !self.waited(id) {
             return Ok(Next::After(MOTION));
         }
-        self.write_status(id, entry, status).await
+        self.write_status(id, entry, (status.json(), number)).await
     }
 
     /// Whether an object has been waited for already; the next time it is not again.

@@ -7,7 +7,6 @@ use crate::{
         kind::{FINALIZER, Id},
         owned,
         seen::{Entry, OWNED_BY_API},
-        shown,
         wanted::Record,
     },
     metrics::METRICS,
@@ -28,9 +27,10 @@ const GONE: Duration = Duration::from_millis(250);
 const NO_NAMESPACE: Duration = Duration::from_mins(1);
 
 impl Shared {
-    pub(super) async fn write_status(&self, id: &Id, entry: &Entry, status: Value) -> Result<Next, MirrorError> {
+    /// Writes a status, which is this number when it is compared, if another one is shown.
+    pub(super) async fn write_status(&self, id: &Id, entry: &Entry, (status, number): (Value, u64)) -> Result<Next, MirrorError> {
         self.waited.lock().expect("no holder of this lock panics").remove(id);
-        if shown::status(id.kind, &status) == entry.status {
+        if number == entry.status {
             METRICS.mirror_skipped();
             return Ok(Next::Done);
         }
@@ -39,8 +39,7 @@ impl Shared {
             Ok(version) => {
                 METRICS.mirrored();
                 if let Some(version) = version {
-                    let status = shown::status(id.kind, &status);
-                    self.seen.answered(id, Entry { version, status, ..entry.clone() });
+                    self.seen.answered(id, Entry { version, status: number, ..entry.clone() });
                 }
                 Ok(Next::Done)
             }
