@@ -1,4 +1,5 @@
-//! Wake-ups: hints that there may be something to do. They carry no data, and losing one costs a poll, never correctness.
+//! Wake-ups: hints that there may be something to do. Losing one costs a poll, never correctness. They carry no data; but within a
+//! process whoever takes a push says in which namespace, which saves the loop the look for it.
 //!
 //! `NOTIFY` is never sent in a writing transaction, because a commit that notifies takes a lock on the whole database; each
 //! process sends an empty one on a connection of its own, after commit: the first at once, then at most one every 10 ms.
@@ -13,9 +14,10 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use std::{
+    collections::BTreeSet,
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -27,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 const WORK: &str = "moorline_work";
 /// Says that the log may have grown.
 const EVENTS: &str = "moorline_events";
+/// So many namespaces with news are known; what is beyond is looked for.
+const NEWS_MAX: usize = 64;
 /// Two notifications of one process are at least so far apart.
 const APART: Duration = Duration::from_millis(10);
 /// The first pause before connecting again, at most; it doubles up to [`PAUSE_CAP`].
@@ -49,7 +53,9 @@ pub struct Wake(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    work: watch::Sender<()>,
+    chats: watch::Sender<()>,
+    agents: watch::Sender<()>,
+    news: Mutex<BTreeSet<String>>,
     events: watch::Sender<()>,
     tell_work: Notify,
     tell_events: Notify,
@@ -60,7 +66,9 @@ struct Inner {
 impl Default for Wake {
     fn default() -> Self {
         Self(Arc::new(Inner {
-            work: watch::Sender::new(()),
+            chats: watch::Sender::new(()),
+            agents: watch::Sender::new(()),
+            news: Mutex::default(),
             events: watch::Sender::new(()),
             tell_work: Notify::new(),
             tell_events: Notify::new(),
@@ -69,11 +77,39 @@ impl Default for Wake {
     }
 }
 
+impl Inner {
+    /// Both lanes look.
+    fn look(&self) {
+        self.chats.send_replace(());
+        self.agents.send_replace(());
+    }
+
+    fn lock_news(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.news.lock().expect("no holder of this lock panics")
+    }
+}
+
 impl Wake {
     /// A record may be due. Call it after commit.
     pub fn work(&self) {
-        self.0.work.send_replace(());
+        self.0.look();
         self.0.tell_work.notify_one();
+    }
+
+    /// An agent of this namespace has news; its chats are told by its lap. Call it after commit.
+    pub fn news(&self, namespace: &str) {
+        let mut news = self.0.lock_news();
+        if news.len() < NEWS_MAX {
+            news.insert(namespace.to_owned());
+        }
+        drop(news);
+        self.0.agents.send_replace(());
+        self.0.tell_work.notify_one();
+    }
+
+    /// Where agents have had news since this was last asked, as far as it is known: the rest is to be looked for.
+    pub fn take_news(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.0.lock_news())
     }
 
     /// The log has grown. Call it after commit.
@@ -82,9 +118,14 @@ impl Wake {
         self.0.tell_events.notify_one();
     }
 
-    /// Registers for work. Register before you look.
-    pub fn on_work(&self) -> watch::Receiver<()> {
-        self.0.work.subscribe()
+    /// Registers for chats that may be due. Register before you look.
+    pub fn on_chats(&self) -> watch::Receiver<()> {
+        self.0.chats.subscribe()
+    }
+
+    /// Registers for agents that may be due. Register before you look.
+    pub fn on_agents(&self) -> watch::Receiver<()> {
+        self.0.agents.subscribe()
     }
 
     /// Registers for events. Register before you look.
@@ -131,14 +172,14 @@ impl Wake {
         listener.eager_reconnect(false); // it is told, and connects as here
         listener.listen_all([WORK, EVENTS]).await?;
         // Whatever was missed until now is looked for now.
-        self.0.work.send_replace(());
+        self.0.look();
         self.0.events.send_replace(());
         while let Some(heard) = listener.try_recv().await? {
             if heard.process_id() == self.0.teller.load(Ordering::Acquire) {
                 continue;
             }
             match heard.channel() {
-                WORK => self.0.work.send_replace(()),
+                WORK => self.0.look(),
                 _ => self.0.events.send_replace(()),
             }
         }

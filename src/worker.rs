@@ -106,7 +106,10 @@ impl Worker {
     }
 
     async fn lane(self, lane: Lane, shutdown: CancellationToken) {
-        let mut hints = self.wake.on_work();
+        let mut hints = match lane {
+            Lane::Chats => self.wake.on_chats(),
+            Lane::Agents => self.wake.on_agents(),
+        };
         let mut place = Place::default();
         let mut failures = 0;
         while !shutdown.is_cancelled() {
@@ -147,47 +150,59 @@ impl Worker {
         }
     }
 
-    /// One look over the namespaces, and a batch for each that has work. Returns how many records were claimed.
+    /// One look over the namespaces, and a batch for each that has work; first for those where news are known to be, without a look.
+    /// Returns how many records were claimed.
     async fn sweep(&self, lane: Lane, place: &mut Place, shutdown: &CancellationToken) -> Result<usize, StoreError> {
+        let mut claimed = 0;
+        if lane == Lane::Agents {
+            for namespace in self.wake.take_news() {
+                claimed += self.turn(lane, namespace, place).await;
+            }
+        }
         let mut namespaces = self.peek(lane, &place.after).await?;
         if namespaces.is_empty() && !place.after.is_empty() {
             namespaces = self.peek(lane, "").await?;
         }
         let whole = i64::try_from(namespaces.len()).is_ok_and(|found| found < across::NAMESPACES_MAX);
         place.after = if whole { String::new() } else { namespaces.last().cloned().unwrap_or_default() };
-        let mut claimed = 0;
         for namespace in namespaces {
             if shutdown.is_cancelled() {
                 break;
             }
-            let mut standing = place.namespaces.remove(&namespace).unwrap_or_default();
-            if standing.not_before.is_some_and(|then| Instant::now() < then) {
-                place.namespaces.insert(namespace, standing);
-                continue;
-            }
-            match self.batch(lane, &namespace, &mut standing).await {
-                Ok(0) => {} // somebody else has it in hand, and nothing needs to be remembered
-                Ok(seen) => {
-                    claimed += seen;
-                    (standing.failures, standing.not_before) = (0, None);
-                    if lane == Lane::Agents {
-                        place.namespaces.insert(namespace, standing);
-                    }
-                }
-                Err(error) => {
-                    METRICS.reconcile_failed(lane.controller(), error.label());
-                    let pause = full_jitter(PAUSE, PAUSE_CAP, standing.failures, self.clock.random());
-                    standing.failures += 1;
-                    standing.not_before = Some(Instant::now() + pause);
-                    tracing::warn!(
-                        lane = lane.label(), namespace, %error, pause_ms = pause.as_millis(), failures = standing.failures,
-                        "the loop failed in this namespace; it tries again, and the others go on"
-                    );
-                    place.namespaces.insert(namespace, standing);
-                }
-            }
+            claimed += self.turn(lane, namespace, place).await;
         }
         Ok(claimed)
+    }
+
+    /// A namespace's turn: a batch, unless it failed a moment ago. Returns how many records were claimed.
+    async fn turn(&self, lane: Lane, namespace: String, place: &mut Place) -> usize {
+        let mut standing = place.namespaces.remove(&namespace).unwrap_or_default();
+        if standing.not_before.is_some_and(|then| Instant::now() < then) {
+            place.namespaces.insert(namespace, standing);
+            return 0;
+        }
+        match self.batch(lane, &namespace, &mut standing).await {
+            Ok(0) => 0, // somebody else has it in hand, and nothing needs to be remembered
+            Ok(seen) => {
+                (standing.failures, standing.not_before) = (0, None);
+                if lane == Lane::Agents {
+                    place.namespaces.insert(namespace, standing);
+                }
+                seen
+            }
+            Err(error) => {
+                METRICS.reconcile_failed(lane.controller(), error.label());
+                let pause = full_jitter(PAUSE, PAUSE_CAP, standing.failures, self.clock.random());
+                standing.failures += 1;
+                standing.not_before = Some(Instant::now() + pause);
+                tracing::warn!(
+                    lane = lane.label(), namespace, %error, pause_ms = pause.as_millis(), failures = standing.failures,
+                    "the loop failed in this namespace; it tries again, and the others go on"
+                );
+                place.namespaces.insert(namespace, standing);
+                0
+            }
+        }
     }
 
     async fn peek(&self, lane: Lane, after: &str) -> Result<Vec<String>, StoreError> {
@@ -245,8 +260,8 @@ impl Worker {
         }
         // Whoever waits for a record to converge looks again, even when nothing that it shows has changed.
         self.wake.events();
-        if lane == Lane::Agents {
-            self.wake.work(); // it may have made chats due
+        if batch.made_due {
+            self.wake.work();
         }
     }
 

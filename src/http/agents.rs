@@ -307,7 +307,7 @@ async fn take_push(
         }
         // What changes nothing gives the loop no work, and watchers nothing to look for.
         if answered.shown {
-            state.wake().work();
+            state.wake().news(&key.namespace);
             state.wake().events();
         }
     }

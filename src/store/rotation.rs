@@ -1,7 +1,10 @@
 //! Connections whose credentials may be replaced while they are used: what is under way goes on, and what comes after is made
 //! with the new ones.
 
-use super::{check_out, log, session, turns::in_few_turns};
+use super::{
+    check_out, log, session,
+    turns::{in_few_turns, to_its_end},
+};
 use sqlx::{
     PgConnection, Postgres, Transaction,
     pool::PoolConnection,
@@ -14,7 +17,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
-use tracing::Instrument as _;
 
 /// When the credentials were last replaced.
 type Since = Arc<RwLock<Option<Instant>>>;
@@ -47,7 +49,7 @@ pub(super) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, s
     insisting(pool, || in_few_turns(pool.acquire())).await
 }
 
-/// Begins a transaction of `pool`, by this statement or plainly, in a task of its own, which goes on when nobody waits any more:
+/// Begins a transaction of `pool`, by this statement or plainly, to its end, also when nobody waits any more:
 /// a client that has hung up, a look that has taken too long.
 ///
 /// A `BEGIN` that is sent and then forgotten by whoever waited leaves the connection inside a transaction, and sqlx, which
@@ -56,14 +58,12 @@ pub(super) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, s
 pub(super) async fn begin(pool: &PgPool, statement: Option<&'static str>) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let begun = || {
         let pool = pool.clone();
-        let begun = async move {
+        to_its_end(in_few_turns(async move {
             match statement {
-                Some(statement) => in_few_turns(pool.begin_with(statement)).await,
-                None => in_few_turns(pool.begin()).await,
+                Some(statement) => pool.begin_with(statement).await,
+                None => pool.begin().await,
             }
-        };
-        // It panics if beginning does, and is cancelled when the runtime ends.
-        async { tokio::spawn(begun.in_current_span()).await.unwrap_or(Err(sqlx::Error::WorkerCrashed)) }
+        }))
     };
     insisting(pool, begun).await
 }
