@@ -45,8 +45,6 @@ pub struct Batch {
     pub changed: usize,
     /// Records that were set aside, because the loop fails on them.
     pub poisoned: usize,
-    /// Chats were made due, for the chats' lane to converge.
-    pub made_due: bool,
     /// How long each chat that got its first pin had waited for it.
     pub hydrated: Vec<Duration>,
     /// How long each chat that drifts no more had drifted.
@@ -62,7 +60,6 @@ impl Batch {
             seen: 0,
             changed: outcomes.shown(),
             poisoned: 0,
-            made_due: false,
             hydrated: outcomes.hydrated(chats, now),
             drifts_ended: outcomes.drifts_ended(chats, now),
             stories: if trace::is_told() { outcomes.stories() } else { HashMap::new() },

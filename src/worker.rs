@@ -1,7 +1,8 @@
 //! The lanes: who calls `reconcile`, how often, and what happens when the database is away.
 //!
 //! Two lanes, each a task of its own with its own connection and its own back-off: **chats** that are due, because a person is
-//! waiting, never stand behind **agents** that are due, whose laps may be long. Within a lane namespaces take turns, a batch
+//! waiting, never stand behind **agents** that are due, whose laps may be long. Within a lane namespaces take turns, those first of which
+//! a push in this process has said that they have news, a batch
 //! each, and so do the agents of one namespace; a namespace that fails backs off by itself. Any number of processes run both
 //! lanes at once; what one has claimed the others skip. Shutdown: no new claim, the transaction in hand is finished.
 
@@ -15,7 +16,7 @@ use crate::{
 };
 use sqlx::PgPool;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -153,10 +154,16 @@ impl Worker {
     /// One look over the namespaces, and a batch for each that has work; first for those where news are known to be, without a look.
     /// Returns how many records were claimed.
     async fn sweep(&self, lane: Lane, place: &mut Place, shutdown: &CancellationToken) -> Result<usize, StoreError> {
-        let mut claimed = 0;
+        let (mut claimed, mut done) = (0, HashSet::new());
         if lane == Lane::Agents {
             for namespace in self.wake.take_news() {
-                claimed += self.turn(lane, namespace, place).await;
+                if shutdown.is_cancelled() {
+                    return Ok(claimed);
+                }
+                // When this fails the database may be away, and then the look below says so, once. It finds what is not taken here.
+                let Some(seen) = self.turn(lane, namespace.clone(), place).await else { break };
+                claimed += seen;
+                done.insert(namespace);
             }
         }
         let mut namespaces = self.peek(lane, &place.after).await?;
@@ -169,26 +176,28 @@ impl Worker {
             if shutdown.is_cancelled() {
                 break;
             }
-            claimed += self.turn(lane, namespace, place).await;
+            if !done.contains(&namespace) {
+                claimed += self.turn(lane, namespace, place).await.unwrap_or_default();
+            }
         }
         Ok(claimed)
     }
 
-    /// A namespace's turn: a batch, unless it failed a moment ago. Returns how many records were claimed.
-    async fn turn(&self, lane: Lane, namespace: String, place: &mut Place) -> usize {
+    /// A namespace's turn: a batch, unless it failed a moment ago. Returns how many records were claimed; none when it failed.
+    async fn turn(&self, lane: Lane, namespace: String, place: &mut Place) -> Option<usize> {
         let mut standing = place.namespaces.remove(&namespace).unwrap_or_default();
         if standing.not_before.is_some_and(|then| Instant::now() < then) {
             place.namespaces.insert(namespace, standing);
-            return 0;
+            return Some(0);
         }
         match self.batch(lane, &namespace, &mut standing).await {
-            Ok(0) => 0, // somebody else has it in hand, and nothing needs to be remembered
+            Ok(0) => Some(0), // somebody else has it in hand, and nothing needs to be remembered
             Ok(seen) => {
                 (standing.failures, standing.not_before) = (0, None);
                 if lane == Lane::Agents {
                     place.namespaces.insert(namespace, standing);
                 }
-                seen
+                Some(seen)
             }
             Err(error) => {
                 METRICS.reconcile_failed(lane.controller(), error.label());
@@ -200,7 +209,7 @@ impl Worker {
                     "the loop failed in this namespace; it tries again, and the others go on"
                 );
                 place.namespaces.insert(namespace, standing);
-                0
+                None
             }
         }
     }
@@ -260,7 +269,9 @@ impl Worker {
         }
         // Whoever waits for a record to converge looks again, even when nothing that it shows has changed.
         self.wake.events();
-        if batch.made_due {
+        if lane == Lane::Agents {
+            // It may have made chats due, or had some locked that are due while the chats' lane looked; and agents of other replicas may
+            // have waited for this page.
             self.wake.work();
         }
     }

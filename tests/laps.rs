@@ -235,6 +235,46 @@ async fn namespaces_that_fail_do_not_keep_the_others_from_their_turn() {
     running.await.expect("the task").expect("the lanes end well");
 }
 
+#[tokio::test]
+async fn news_reach_every_agent_without_a_poll_also_of_more_namespaces_than_are_kept_in_mind() {
+    let db = database().await;
+    let mut world = World::new(db.pool.clone());
+    let wake = Wake::default();
+    let worker = Worker {
+        reconciler: world.reconciler.clone(),
+        pool: db.pool.clone(),
+        clock: world.clock.clone(),
+        wake: wake.clone(),
+        poll: Duration::from_hours(1),
+    };
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(worker.run(stop.clone()));
+    // Its first look is over when it has done this.
+    world.chat("first").create().await;
+    wake.work();
+    until("the first look", || async {
+        let progress = world.look("first").await.chat.progress;
+        (progress.converged_revision == progress.revision).then_some(())
+    })
+    .await;
+    let namespaces: Vec<String> = (0..70).map(|n| format!("team-{n:02}")).collect();
+    for namespace in &namespaces {
+        world.namespace.clone_from(namespace);
+        let mut agent = world.agent("ws").running().await;
+        agent.push(vec![file("AGENTS.md", "one")]).await;
+        world.chat("fix").of_agent("ws").create().await;
+    }
+    for namespace in &namespaces {
+        wake.news(namespace);
+    }
+    for namespace in namespaces {
+        world.namespace = namespace;
+        until("it is told", || async { world.look("fix").await.chat.pin.map(drop) }).await;
+    }
+    stop.cancel();
+    running.await.expect("the task").expect("the lanes end well");
+}
+
 /// A clock that cannot be read.
 #[derive(Debug)]
 struct Broken;

@@ -205,7 +205,6 @@ impl Write for FanOut<'_> {
                     refused = converge::make_due_each(tx, namespace, &due, token).await.map_err(fail())?; // writes what goes
                 }
             }
-            batch.made_due = true;
         }
         match last {
             // Whoever could not be told is told by a lap to come, which this page keeps from being the last.

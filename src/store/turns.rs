@@ -37,10 +37,11 @@ impl<F: Future<Output: Send> + Send + Unpin + 'static> Future for ToItsEnd<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let future = self.0.as_mut().expect("it is not asked after its end");
-        let polled = Pin::new(future).poll(cx);
-        if polled.is_ready() {
-            self.0 = None;
+        // It is back only when there is more of it: what has panicked does not go on.
+        let mut future = self.0.take().expect("it is not asked after its end");
+        let polled = Pin::new(&mut future).poll(cx);
+        if polled.is_pending() {
+            self.0 = Some(future);
         }
         polled
     }
@@ -48,7 +49,7 @@ impl<F: Future<Output: Send> + Send + Unpin + 'static> Future for ToItsEnd<F> {
 
 impl<F: Future<Output: Send> + Send + Unpin + 'static> Drop for ToItsEnd<F> {
     fn drop(&mut self) {
-        // Without a runtime there is nobody who could go on, and no pool either.
+        // Without a runtime there is nobody who could go on.
         if let (Some(future), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(future.in_current_span());
         }

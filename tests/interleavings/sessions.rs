@@ -26,7 +26,7 @@ pub(crate) enum At {
     Lap(Lap, Page),
     /// COMMIT.
     Commit,
-    /// Committed; hints to the lanes (`Wake::work`).
+    /// Committed; hints to the lanes (`Wake::work`, and of a push `Wake::news`, which the chats' lane does not hear: it has made no chat due).
     Tell,
 }
 
