@@ -225,8 +225,8 @@ impl Worker {
     /// One batch of one namespace. Returns how many records were claimed.
     async fn batch(&self, lane: Lane, namespace: &str, standing: &mut Standing) -> Result<usize, StoreError> {
         let in_hand = METRICS.take_in_hand(lane.controller());
-        let batch = match lane {
-            Lane::Chats => self.bumped(self.reconciler.converge_due(namespace).await).await?,
+        let (batch, leaves_due) = match lane {
+            Lane::Chats => (self.bumped(self.reconciler.converge_due(namespace).await).await?, false),
             Lane::Agents => {
                 let told = self.reconciler.fan_out(namespace, standing.agent).await.map_err(|failed| {
                     // The others' turns come before it is tried again.
@@ -235,11 +235,16 @@ impl Worker {
                 });
                 let Some(told) = self.bumped(told).await? else { return Ok(0) };
                 standing.agent = told.agent;
-                told.batch
+                (told.batch, told.leaves_due)
             }
         };
         if batch.seen > 0 {
             self.tell(lane, namespace, &batch, in_hand);
+            match lane {
+                Lane::Chats => {} // others that are due it has not touched
+                Lane::Agents if leaves_due => self.wake.work(),
+                Lane::Agents => self.wake.other_replicas(),
+            }
         }
         Ok(batch.seen)
     }
@@ -269,11 +274,6 @@ impl Worker {
         }
         // Whoever waits for a record to converge looks again, even when nothing that it shows has changed.
         self.wake.events();
-        if lane == Lane::Agents {
-            // It may have made chats due, or had some locked that are due while the chats' lane looked; and agents of other replicas may
-            // have waited for this page.
-            self.wake.work();
-        }
     }
 
     async fn connection(&self) -> Result<sqlx::pool::PoolConnection<sqlx::Postgres>, StoreError> {

@@ -7,35 +7,42 @@ use crate::support::{
     world::{World, file},
 };
 use moorline::{
-    clock::{self, Source, SystemClock},
+    clock::{self, Clock, Source, SystemClock},
     model::object::REFRESH_ANNOTATION,
     reconcile::Reconciler,
     store::log,
     wake::Wake,
-    worker::Worker,
+    worker::{LaneFailed, Worker},
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, postgres::PgPoolOptions};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// A reconciler whose sessions stop before they write a chat, for as long as `gate` is held.
+/// A reconciler whose sessions stop before they write to a table, for as long as `gate` is held.
 struct Slow {
     reconciler: Reconciler,
     gate: PgConnection,
 }
 
 impl Slow {
-    async fn new(db: &TestDb) -> Self {
+    async fn before_writing(db: &TestDb, table: &str) -> Self {
         db.pool
-            .execute(
+            .execute(AssertSqlSafe(format!(
                 "CREATE FUNCTION stop_the_slow() RETURNS trigger LANGUAGE plpgsql AS $$
                  BEGIN
                      IF current_setting('application_name') = 'slow' THEN PERFORM pg_advisory_xact_lock(42); END IF;
                      RETURN NEW;
                  END $$;
-                 CREATE TRIGGER stop_the_slow BEFORE UPDATE ON chats FOR EACH ROW EXECUTE FUNCTION stop_the_slow()",
-            )
+                 CREATE TRIGGER stop_the_slow BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION stop_the_slow()"
+            )))
             .await
             .expect("a trigger");
         let mut gate = PgConnection::connect_with(&db.options).await.expect("a session");
@@ -46,6 +53,26 @@ impl Slow {
 
     async fn let_go(&mut self) {
         self.gate.execute("SELECT pg_advisory_unlock(42)").await.expect("opening the gate");
+    }
+}
+
+/// The lanes of a process.
+struct Lanes {
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), LaneFailed>>,
+}
+
+impl Lanes {
+    fn begin(db: &TestDb, reconciler: &Reconciler, clock: &Clock, wake: &Wake, poll: Duration) -> Self {
+        let (reconciler, pool, clock, wake) = (reconciler.clone(), db.pool.clone(), clock.clone(), wake.clone());
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(Worker { reconciler, pool, clock, wake, poll }.run(stop.clone()));
+        Self { stop, running }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.running.await.expect("the task").expect("the lanes end well");
     }
 }
 
@@ -68,7 +95,7 @@ async fn a_session_that_read_a_chat_before_the_news_does_not_undo_them() {
     agent.push(vec![file("AGENTS.md", "one")]).await;
     world.chat("fix").of_agent("ws-1").create().await;
     world.settle().await;
-    let mut slow = Slow::new(&db).await;
+    let mut slow = Slow::before_writing(&db, "chats").await;
     agent.push(vec![file("AGENTS.md", "two")]).await;
     db.pool.execute("UPDATE chats SET revision = revision + 1").await.expect("something to look at");
     // It has read that the latest is "two" and is about to mark the chat dirty.
@@ -101,7 +128,7 @@ async fn two_agents_of_a_workspace_do_not_tell_its_chats_at_once() {
     new.push(vec![file("AGENTS.md", "one")]).await;
     world.chat("fix").of_workspace("ws").create().await;
     world.settle().await;
-    let mut slow = Slow::new(&db).await;
+    let mut slow = Slow::before_writing(&db, "chats").await;
     old.push(vec![file("AGENTS.md", "older")]).await;
     new.push(vec![file("AGENTS.md", "two")]).await;
     // The lap of the old agent finds that the chat has drifted from the new one, and is about to say so.
@@ -217,22 +244,13 @@ async fn namespaces_that_fail_do_not_keep_the_others_from_their_turn() {
     }
     world.namespace = "good".into();
     world.chat("fix").create().await;
-    let worker = Worker {
-        reconciler: world.reconciler.clone(),
-        pool: db.pool.clone(),
-        clock: world.clock.clone(),
-        wake: Wake::default(),
-        poll: Duration::from_millis(20),
-    };
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(worker.run(stop.clone()));
+    let lanes = Lanes::begin(&db, &world.reconciler, &world.clock, &Wake::default(), Duration::from_millis(20));
     until("the good namespace has converged", || async {
         let progress = world.look("fix").await.chat.progress;
         (progress.converged_revision == progress.revision).then_some(())
     })
     .await;
-    stop.cancel();
-    running.await.expect("the task").expect("the lanes end well");
+    lanes.end().await;
 }
 
 #[tokio::test]
@@ -240,15 +258,7 @@ async fn news_reach_every_agent_without_a_poll_also_of_more_namespaces_than_are_
     let db = database().await;
     let mut world = World::new(db.pool.clone());
     let wake = Wake::default();
-    let worker = Worker {
-        reconciler: world.reconciler.clone(),
-        pool: db.pool.clone(),
-        clock: world.clock.clone(),
-        wake: wake.clone(),
-        poll: Duration::from_hours(1),
-    };
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(worker.run(stop.clone()));
+    let lanes = Lanes::begin(&db, &world.reconciler, &world.clock, &wake, Duration::from_hours(1));
     // Its first look is over when it has done this.
     world.chat("first").create().await;
     wake.work();
@@ -271,8 +281,59 @@ async fn news_reach_every_agent_without_a_poll_also_of_more_namespaces_than_are_
         world.namespace = namespace;
         until("it is told", || async { world.look("fix").await.chat.pin.map(drop) }).await;
     }
-    stop.cancel();
-    running.await.expect("the task").expect("the lanes end well");
+    lanes.end().await;
+}
+
+/// A clock that counts how often a lane has gone to rest: each rest is of another length.
+#[derive(Debug, Default)]
+struct Rests(AtomicUsize);
+
+impl Source for Rests {
+    fn now(&self) -> jiff::Timestamp {
+        SystemClock.now()
+    }
+
+    fn new_id(&self) -> Uuid {
+        SystemClock.new_id()
+    }
+
+    fn random(&self) -> f64 {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        SystemClock.random()
+    }
+}
+
+#[tokio::test]
+async fn a_chat_that_its_lane_passed_over_because_a_lap_had_it_locked_is_taken_when_the_lap_ends() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = world.agent("ws-1").running().await;
+    agent.push(vec![file("AGENTS.md", "one")]).await;
+    world.chat("fix").of_agent("ws-1").create().await;
+    world.settle().await;
+    let mut slow = Slow::before_writing(&db, "agents").await;
+    let (rests, wake) = (Arc::new(Rests::default()), Wake::default());
+    let rested = async |times: usize| {
+        until("lanes rest", || async { (rests.0.load(Ordering::SeqCst) >= times).then_some(()) }).await;
+    };
+    let clock: Clock = rests.clone();
+    let lanes = Lanes::begin(&db, &slow.reconciler, &clock, &wake, Duration::from_hours(1));
+    rested(3).await; // both lanes, and who looks after the log
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    world.refresh("fix", "token-1").await.expect("a refresh");
+    wake.news("team-a");
+    until_waiting(&db.pool, 1).await; // the lap has written its chats, and is about to end
+    let before = rests.0.load(Ordering::SeqCst);
+    wake.work();
+    rested(before + 1).await; // the chats' lane has looked
+    slow.let_go().await;
+    until("the chat has converged", || async {
+        let progress = world.look("fix").await.chat.progress;
+        (progress.converged_revision == progress.revision).then_some(())
+    })
+    .await;
+    lanes.end().await;
+    assert_eq!(world.look("fix").await.chat.refresh_handled.as_deref(), Some("token-1"));
 }
 
 /// A clock that cannot be read.
@@ -362,19 +423,10 @@ async fn an_agent_whose_page_fails_does_not_keep_its_neighbours_from_their_turn(
     for agent in &mut agents {
         agent.push(vec![file("AGENTS.md", "two")]).await;
     }
-    let worker = Worker {
-        reconciler: world.reconciler.clone(),
-        pool: db.pool.clone(),
-        clock: world.clock.clone(),
-        wake: Wake::default(),
-        poll: Duration::from_millis(20),
-    };
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(worker.run(stop.clone()));
+    let lanes = Lanes::begin(&db, &world.reconciler, &world.clock, &Wake::default(), Duration::from_millis(20));
     until("the neighbour has heard", || async { world.look("of-ws-2").await.chat.dirty_since.map(drop) }).await;
     assert_eq!(world.look("of-ws-1").await.chat.dirty_since, None, "its own page fails");
-    stop.cancel();
-    running.await.expect("the task").expect("the lanes end well");
+    lanes.end().await;
 }
 
 #[tokio::test]

@@ -20,6 +20,12 @@ use tokio::task::JoinHandle;
 const LONG_LOG: &str = "INSERT INTO events (namespace, rv, seq, kind, name, payload)
     SELECT 'team-a', r.rv, n, 'AgentUpdated', 'others', '{}' FROM (SELECT log_rv() AS rv) r, generate_series(1, 4500) n";
 
+/// After everything that there is.
+async fn end_of_log(db: &TestDb) -> Cursor {
+    let mut connection = db.pool.acquire().await.expect("a connection");
+    Cursor::through(log::list_version(&mut connection).await.expect("a version"))
+}
+
 async fn read(pool: &PgPool, cursor: &mut Cursor) -> Vec<String> {
     let mut connection = pool.acquire().await.expect("a connection");
     let Read::Batch(Batch { events, .. }) = read_after(&mut connection, *cursor, 100).await.expect("reading") else {
@@ -35,8 +41,7 @@ async fn read(pool: &PgPool, cursor: &mut Cursor) -> Vec<String> {
 async fn an_event_that_commits_late_is_read_before_those_that_overtook_it_and_once() {
     let db = database().await;
     let world = World::new(db.pool.clone());
-    let mut cursor =
-        Cursor::through(log::list_version(&mut db.pool.acquire().await.expect("a connection")).await.expect("a version"));
+    let mut cursor = end_of_log(&db).await;
     // This one takes its version first and commits last.
     let mut late = open(&db).await;
     let mut tx_log = TxLog::open(&mut late).await.expect("a version");
@@ -69,7 +74,7 @@ async fn a_cursor_from_before_a_new_epoch_is_told_so() {
     let world = World::new(db.pool.clone());
     world.chat("old").create().await;
     let mut connection = db.pool.acquire().await.expect("a connection");
-    let cursor = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
+    let cursor = end_of_log(&db).await;
     log::bump(&mut connection, true).await.expect("a new epoch");
     assert_eq!(read_after(&mut connection, cursor, 100).await.expect("reading"), Read::Expired);
 }
@@ -91,7 +96,7 @@ async fn whoever_may_see_little_of_a_long_log_reads_it_by_the_window() {
     let db = database().await;
     let world = World::new(db.pool.clone());
     let mut connection = db.pool.acquire().await.expect("a connection");
-    let start = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
+    let start = end_of_log(&db).await;
     world.chat("first").create().await;
     db.pool.execute(LONG_LOG).await.expect("a long log");
     world.chat("last").create().await;
@@ -119,7 +124,7 @@ async fn whoever_reads_history_of_one_kind_passes_over_the_others_by_the_window(
     let db = database().await;
     let world = World::new(db.pool.clone());
     let mut connection = db.pool.acquire().await.expect("a connection");
-    let start = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
+    let start = end_of_log(&db).await;
     world.chat("first").create().await;
     db.pool.execute(LONG_LOG).await.expect("a long log");
     world.chat("last").create().await;
@@ -165,15 +170,14 @@ async fn what_commits_while_a_reader_waits_between_its_statements_is_not_passed_
     for table in ["log_state", "events"] {
         let db = database().await;
         let world = World::new(db.pool.clone());
-        let start = log::list_version(&mut db.pool.acquire().await.expect("a connection")).await.expect("a version");
-        let mut cursor = Cursor::through(start);
+        let mut cursor = end_of_log(&db).await;
         // It takes its version first and commits last; and not by `log_rv()`, which would keep `log_state` from being locked.
         let mut late = open(&db).await;
         let written = sqlx::query_scalar::<_, i64>(
             "INSERT INTO events (namespace, rv, seq, kind, name, payload)
              VALUES ('team-a', $1 | pg_current_xact_id()::text::bigint, 1, 'AgentUpdated', 'late', '{}') RETURNING rv",
         );
-        let late_rv = written.bind(start >> 44 << 44).fetch_one(&mut *late).await.expect("an event");
+        let late_rv = written.bind(cursor.rv >> 44 << 44).fetch_one(&mut *late).await.expect("an event");
         world.chat("early").create().await;
         let early_rv = world.look("early").await.chat.meta.rv;
         let mut lock = open(&db).await;
@@ -201,7 +205,7 @@ async fn a_reader_whose_rows_go_while_it_reads_is_told_so() {
     let db = database().await;
     let world = World::new(db.pool.clone());
     let mut connection = db.pool.acquire().await.expect("a connection");
-    let cursor = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
+    let cursor = end_of_log(&db).await;
     world.chat("gone").create().await;
     let later = log::bounds(&mut connection).await.expect("bounds").newest;
     let mut retention = open(&db).await;
@@ -220,7 +224,7 @@ async fn what_is_large_is_read_in_parts_however_small_it_lies() {
     for (bytes, parts) in [(3 << 20, vec![2, 2, 1]), (60_000, vec![70, 30])] {
         let db = database().await;
         let mut connection = db.pool.acquire().await.expect("a connection");
-        let mut cursor = Cursor::through(log::list_version(&mut connection).await.expect("a version"));
+        let mut cursor = end_of_log(&db).await;
         let events: usize = parts.iter().sum();
         let large = "INSERT INTO events (namespace, rv, seq, kind, name, payload)
              SELECT 'team-a', r.rv, n, 'AgentUpdated', 'large', jsonb_build_object('text', repeat('x', $1))

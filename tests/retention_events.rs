@@ -145,10 +145,14 @@ async fn whoever_has_read_the_whole_log_is_not_sent_away_when_all_of_it_goes() {
         (format!("{BASE}/namespaces/{NAMESPACE}/chats"), format!("{BASE}/namespaces/{NAMESPACE}/contextevents"));
     let mut watches = [Watch::open(&api, &chats, "").await, Watch::open(&api, &events, "").await];
     let of = |name: &'static str| move |event: &Value| event["object"].to_string().contains(name);
-    api.create_chat("one", json!({})).await;
-    for watch in &mut watches {
-        watch.until(of("one")).await; // it follows the tail from here on
+    for name in ["one", "one-more"] {
+        api.create_chat(name, json!({})).await;
+        let [chats, events] = &mut watches;
+        let converged = |event: &Value| of(name)(event) && event["object"]["status"]["observedGeneration"] == 1;
+        chats.until(converged).await; // it follows the tail from here on
+        events.until(|event| of(name)(event) && event["object"]["type"] == "ChatUpdated").await;
     }
+    // So the tail has read all that there is: what it had not read of the days that go now would rightly end its watches.
     all_readable(&db).await;
     // A quiet time: all of it was nine days ago.
     write_day(&db.pool, 9, 0).await;

@@ -21,6 +21,8 @@ pub struct Told {
     pub agent: Uuid,
     /// What it did.
     pub batch: Batch,
+    /// Chats are due that nobody else may know of: it made them so, or had them locked, and a lane that looked passed over them.
+    pub leaves_due: bool,
 }
 
 /// What came of looking for an agent that is due.
@@ -73,7 +75,8 @@ impl Reconciler {
                     Err(failure) if failure.error.retry() == Retry::Poison => {
                         let Some(agent) = failure.ids.first().copied() else { return Err(failure.into()) };
                         self.set_agent_aside(namespace, agent, &failure.error).await?;
-                        Ok(Turn::Told(Told { agent, batch: Batch { seen: 1, poisoned: 1, ..Batch::default() } }))
+                        let batch = Batch { seen: 1, poisoned: 1, ..Batch::default() };
+                        Ok(Turn::Told(Told { agent, batch, leaves_due: true }))
                     }
                     Err(failure) => Err(failure.into()),
                 }
@@ -173,12 +176,14 @@ impl Write for FanOut<'_> {
         let (mut log, mut refused) = (Log::Unopened, Vec::new());
         let mut batch = Batch { seen: seen + 1, ..Batch::default() };
         let mut due: Vec<Uuid> = ids.drain(..).map(|(id, _)| id).collect();
+        let mut leaves_due = false;
         match how {
             HowToTell::Write if !wanted.is_empty() => {
                 let locked = chats::lock_all(tx, namespace, &wanted).await.map_err(fail())?; // locks
                 let rows = converge::load(tx, namespace, &locked).await.map_err(fail())?; // reads again, after the locks
                 let (mut chats, bad) = sort_out(rows);
                 due.extend(bad.into_iter().map(|(id, _)| id));
+                leaves_due = chats.iter().any(|chat| chat.due);
                 // One that names somebody else by now is not this lap's to decide; whoever changed that made it due.
                 let own = Names { agent: &agent.name, workspaces: &workspaces };
                 chats.retain(|chat| own.has(chat.reference.as_deref()));
@@ -195,6 +200,7 @@ impl Write for FanOut<'_> {
             HowToTell::MakeDue => due.extend(wanted),
         }
         if !due.is_empty() {
+            leaves_due = true;
             due.sort_unstable();
             due.dedup();
             let due = chats::lock_all(tx, namespace, &due).await.map_err(fail())?; // locks
@@ -220,7 +226,7 @@ impl Write for FanOut<'_> {
                 end_lap(tx, namespace, &agent, now, log).await.map_err(fail())?; // writes, and the event
             }
         }
-        let told = Told { agent: id, batch };
+        let told = Told { agent: id, batch, leaves_due };
         Ok(if refused.is_empty() { Turn::Told(told) } else { Turn::Refused(told, refused) })
     }
 

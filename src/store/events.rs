@@ -7,11 +7,12 @@ mod later;
 use super::{
     error::{Named, StoreError, expect_rows},
     log::TxLog,
-    rows::{EventRow, LogRow, event_query},
+    rows::{EventRow, event_query},
 };
 use crate::model::{access::Reach, event::EventKind};
 pub use filtered::{Filter, WINDOW, read_kinds_after, read_some_after};
 use futures::{Stream, TryStreamExt as _};
+use jiff_sqlx::Timestamp as SqlTs;
 pub use later::{Befores, Subject, read_befores, read_deletions};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -203,11 +204,10 @@ const TEXT_ROOM: i64 = 4 << 20;
 /// looked at after them: the other way round loses changes. It is one round trip: the statements are within `log_read`.
 pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i64) -> Result<Read, StoreError> {
     const NAME: &str = "db.events.read";
-    let read = sqlx::query_as!(
-        LogRow,
+    let read = sqlx::query!(
         r#"
         SELECT horizon, floor, is_whole, namespace AS "namespace!", rv AS "rv!", seq AS "seq!", kind AS "kind!", subject,
-               name AS "name!", chat_id, chat_seq, agent_id, payload AS "payload!", created_at AS "created_at!: _"
+               name AS "name!", chat_id, chat_seq, agent_id, payload AS "payload!", created_at AS "created_at!: SqlTs"
         FROM log_read($1, $2, $3, $4)
         "#,
         cursor.rv,
@@ -226,7 +226,7 @@ pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i6
     if cursor.is_too_old(floor) {
         return Ok(Read::Expired);
     }
-    let event = |row: LogRow| EventRow {
+    let events = rows.into_iter().map(|row| EventRow {
         namespace: row.namespace,
         rv: row.rv,
         seq: row.seq,
@@ -238,8 +238,8 @@ pub async fn read_after(connection: &mut PgConnection, cursor: Cursor, limit: i6
         agent_id: row.agent_id,
         payload: row.payload,
         created_at: row.created_at,
-    };
-    let rows: Vec<EventRow> = rows.into_iter().map(event).collect();
+    });
+    let rows: Vec<EventRow> = events.collect();
     let last = rows.last().map(|row| Cursor { rv: row.rv, seq: row.seq });
     Ok(Read::Batch(Batch { events: readable(rows), last, horizon, exhausted }))
 }

@@ -106,25 +106,6 @@ pub(super) struct EventRow {
     pub(super) created_at: SqlTs,
 }
 
-/// A row of `log_read`: an event, or the last one, which is none and has the first three.
-#[derive(Debug)]
-pub(super) struct LogRow {
-    pub(super) horizon: Option<i64>,
-    pub(super) floor: Option<i64>,
-    pub(super) is_whole: Option<bool>,
-    pub(super) namespace: String,
-    pub(super) rv: i64,
-    pub(super) seq: i32,
-    pub(super) kind: String,
-    pub(super) subject: Option<Uuid>,
-    pub(super) name: String,
-    pub(super) chat_id: Option<Uuid>,
-    pub(super) chat_seq: Option<i64>,
-    pub(super) agent_id: Option<Uuid>,
-    pub(super) payload: Value,
-    pub(super) created_at: SqlTs,
-}
-
 /// `query_as!` of events. The tail says which.
 macro_rules! event_query {
     ($tail:tt $(+ $more:literal)* $(, $arg:expr)* $(,)?) => {

@@ -77,6 +77,12 @@ fn telling_the_lanes_before_the_commit() {
 }
 
 #[test]
+fn ending_a_lap_without_a_word_of_chats_that_others_passed_over() {
+    let world = bound().client([push(2, B)]).client([Ask::Refresh(0, 1)]).role(Role::ChatsLane).role(Role::AgentsLane);
+    caught(Defect::LapHidesWhatIsDue, world.hints_only(), invariants::CONVERGES);
+}
+
+#[test]
 fn writing_versions_without_their_guard() {
     let world = || bound().client([push(2, B)]).client([Ask::Archive(0, true)]).role(Role::Loop).reader();
     caught(Defect::NoGuard, world(), invariants::VERSIONS_RISE);

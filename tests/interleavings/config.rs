@@ -27,6 +27,8 @@ pub(crate) enum Defect {
     TokenBeforeRefresh,
     /// Lanes are told to look before the commit.
     HintBeforeCommit,
+    /// A lap does not say that it had chats locked that are due, which the chats' lane passed over in the meantime.
+    LapHidesWhatIsDue,
     /// A row's version is written without `AND rv <= $rv`.
     NoGuard,
     /// The reader fetches the horizon after the rows.

@@ -158,7 +158,7 @@ pub(crate) fn is_local(config: &Config, at: &At) -> bool {
         | At::Idle
         | At::Client(_)
         | At::Commit
-        | At::Tell => false,
+        | At::Tell(_) => false,
     }
 }
 

@@ -7,12 +7,12 @@
 //! States that differ only in how versions and events are counted are one ([`canonical`]).
 
 use super::{
-    clients,
+    clients::{self, Ask},
     config::{Config, Defect, Role},
     decide::Decider,
     invariants, lanes, reader,
     rows::{AGENTS, Written},
-    sessions::{At, Client, Lap, Reading, Session, World},
+    sessions::{At, Client, Hint, Lap, Reading, Session, World},
 };
 use stateright::{Model, Property};
 use std::{
@@ -121,26 +121,48 @@ impl Interleavings {
             At::Chats(at) => lanes::converge(&self.config, &self.decider, world, me, at)?,
             At::Lap(at, page) => lanes::tell(&self.config, &self.decider, world, me, at, page)?,
             At::Commit => return Some(self.commit(world, me)),
-            At::Tell => {
+            At::Tell(hint) => {
                 let mut after = world.clone();
                 after.sessions[me].at = At::Idle;
-                tell_lanes(&mut after);
+                self.tell_lanes(&mut after, hint);
                 return Some(after);
             }
         };
         if after.sessions[me].at == At::Commit && self.config.has(Defect::HintBeforeCommit) {
-            tell_lanes(&mut after);
+            let hint = self.hint(&after, me);
+            hint.into_iter().for_each(|hint| self.tell_lanes(&mut after, hint));
         }
         Some(after)
+    }
+
+    /// What the lanes are told of a transaction that is about to commit; none after a batch of chats, of which only those are told who
+    /// wait for them.
+    fn hint(&self, world: &World, me: usize) -> Option<Hint> {
+        match &self.config.roles[me] {
+            Role::Client(asks) => {
+                let is_push = matches!(asks[usize::from(world.sessions[me].next)], Ask::Push(_));
+                Some(if is_push { Hint::Agents } else { Hint::Work })
+            }
+            Role::ChatsLane | Role::AgentsLane | Role::Loop => {
+                let is_lap = matches!(world.sessions[me].written.last(), Some(Written::Agent(..)));
+                let leaves_due = world.holds_due_chat(me) && !self.config.has(Defect::LapHidesWhatIsDue);
+                is_lap.then_some(if leaves_due { Hint::Work } else { Hint::Agents })
+            }
+        }
+    }
+
+    fn tell_lanes(&self, world: &mut World, hint: Hint) {
+        for (session, role) in world.sessions.iter_mut().zip(&self.config.roles) {
+            session.hinted |= hint == Hint::Work || !matches!(role, Role::ChatsLane);
+        }
     }
 
     fn commit(&self, world: &World, me: usize) -> World {
         let mut after = world.clone();
         let client = matches!(self.config.roles[me], Role::Client(_));
-        // After a batch of chats only those are told who wait for them: no lane.
-        let laps = matches!(world.sessions[me].written.last(), Some(Written::Agent(..)));
-        let tells = self.config.hints_only && !self.config.has(Defect::HintBeforeCommit) && (client || laps);
-        after.commit(me, if tells { At::Tell } else { At::Idle });
+        let tells = self.config.hints_only && !self.config.has(Defect::HintBeforeCommit);
+        let hint = self.hint(world, me).filter(|_| tells);
+        after.commit(me, hint.map_or(At::Idle, At::Tell));
         after.sessions[me].next += u8::from(client);
         after
     }
@@ -165,7 +187,7 @@ impl Interleavings {
             At::Idle if !self.config.hints_only => self.claims(me, actions),
             At::Idle if world.sessions[me].hinted => actions.push(Action::Look(me)),
             At::Idle => {}
-            At::Client(_) | At::Chats(_) | At::Lap(..) | At::Commit | At::Tell => actions.push(Action::Statement(me)),
+            At::Client(_) | At::Chats(_) | At::Lap(..) | At::Commit | At::Tell(_) => actions.push(Action::Statement(me)),
         }
     }
 
@@ -254,10 +276,6 @@ impl Interleavings {
     }
 }
 
-fn tell_lanes(world: &mut World) {
-    world.sessions.iter_mut().for_each(|session| session.hinted = true);
-}
-
 impl Model for Interleavings {
     type State = World;
     type Action = Action;
@@ -281,7 +299,7 @@ impl Model for Interleavings {
             crashes: self.config.crashes,
             wrong: None,
         };
-        tell_lanes(&mut world);
+        self.tell_lanes(&mut world, Hint::Work);
         canonical(&self.config, &mut world);
         vec![world]
     }

@@ -26,8 +26,17 @@ pub(crate) enum At {
     Lap(Lap, Page),
     /// COMMIT.
     Commit,
-    /// Committed; hints to the lanes (`Wake::work`, and of a push `Wake::news`, which the chats' lane does not hear: it has made no chat due).
-    Tell,
+    /// Committed; hints to the lanes.
+    Tell(Hint),
+}
+
+/// What the lanes are told after a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Hint {
+    /// `Wake::work`: all of them look.
+    Work,
+    /// `Wake::news`, of a push, which makes no chat due; `Wake::other_replicas`, of a lap that has left none.
+    Agents,
 }
 
 /// The statements of a client's write: `writes::*`.
@@ -144,6 +153,12 @@ impl World {
     /// Whether another session holds what excludes `row`.
     pub(crate) fn held_by_others(&self, me: usize, row: Row) -> bool {
         self.sessions.iter().enumerate().any(|(n, other)| n != me && other.locks & row.bit() != 0)
+    }
+
+    /// Whether a session holds a chat that is due. Nobody else can write it, so this is what was read after the lock.
+    pub(crate) fn holds_due_chat(&self, me: usize) -> bool {
+        let due = |n: &u8| self.tables.chats[usize::from(*n)].is_some_and(|chat| chat.due());
+        (0..).take(self.tables.chats.len()).filter(due).any(|n| self.sessions[me].locks & Row::Chat(n).bit() != 0)
     }
 
     /// Whether another session has rows that refer to `snap`, not yet committed.

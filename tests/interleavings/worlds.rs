@@ -176,6 +176,8 @@ fn hints_alone_are_enough_while_nothing_crashes() {
     let lanes = |world: Config| world.role(Role::ChatsLane).role(Role::AgentsLane).hints_only();
     let world = lanes(bound().client([push(2, B), push(3, A)]).client([Ask::Refresh(0, 1)]));
     holds("push A, B, A; refresh; no poll", also(world, |world| world.role(Role::ChatsLane)));
+    let replicas = lanes(workspace().client([push_of(0, 2, B)]).client([push_of(1, 2, B)]).client([Ask::Refresh(0, 1)]));
+    holds("two agents of a workspace push; refresh; two replicas, no poll", replicas.role(Role::AgentsLane));
 }
 
 #[test]
