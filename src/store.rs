@@ -18,6 +18,7 @@ pub mod lists;
 pub mod log;
 pub mod manifests;
 pub mod poison;
+pub mod push;
 pub mod retention;
 pub mod rotation;
 pub mod rows;

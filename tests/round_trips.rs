@@ -27,19 +27,19 @@ async fn costs(counted: &Counted, agent: &mut RunningAgent<'_>, body: &str) -> u
 }
 
 #[tokio::test]
-async fn a_push_costs_6_round_trips_when_nothing_changed_9_back_to_a_known_context_and_14_to_a_new_one() {
+async fn a_push_costs_5_round_trips_when_nothing_changed_7_back_to_a_known_context_and_9_to_a_new_one() {
     let db = database().await;
     let (world, counted) = counted(&db);
     let mut agent = world.agent("builder").running().await;
     for body in ["one", "two", "one", "one", "three"] {
         costs(&counted, &mut agent, body).await;
     }
-    assert_eq!(costs(&counted, &mut agent, "three").await, 6, "unchanged");
-    assert_eq!(costs(&counted, &mut agent, "one").await, 9, "a context that it had before");
-    assert_eq!(costs(&counted, &mut agent, "four").await, 14, "a new context with a new body");
+    assert_eq!(costs(&counted, &mut agent, "three").await, 5, "unchanged");
+    assert_eq!(costs(&counted, &mut agent, "one").await, 7, "a context that it had before");
+    assert_eq!(costs(&counted, &mut agent, "four").await, 9, "a new context with a new body");
     let before = waited(&world, &counted).await;
     agent.push(vec![file("AGENTS.md", "four")]).await;
-    assert_eq!(counted.round_trips() - before, 13, "a new context of bodies that are there");
+    assert_eq!(counted.round_trips() - before, 8, "a new context of bodies that are there");
 }
 
 /// So many chats of the agent that have been converged once.

@@ -192,7 +192,7 @@ impl Write for FanOut<'_> {
                 if !outcomes.chats.is_empty() {
                     let log = log.open(tx).await.map_err(fail())?; // takes the version
                     // writes, and the events
-                    converge::record(tx, namespace, &outcomes, Lane::Fanout, now, log).await.map_err(fail())?;
+                    converge::record(tx, namespace, (&outcomes, &chats), Lane::Fanout, now, log).await.map_err(fail())?;
                     batch = Batch { seen: batch.seen, ..Batch::of(&outcomes, &chats, now) };
                 }
             }
@@ -222,8 +222,7 @@ impl Write for FanOut<'_> {
                 fanout::advance(tx, namespace, id, &agent.lap, last).await.map_err(fail())?; // writes
             }
             Some(_) | None => {
-                let log = log.open(tx).await.map_err(fail())?; // takes the version
-                end_lap(tx, namespace, &agent, now, log).await.map_err(fail())?; // writes, and the event
+                end_lap(tx, namespace, &agent, now, &mut log).await.map_err(fail())?; // writes, and the event
             }
         }
         let told = Told { agent: id, batch, leaves_due };
@@ -260,10 +259,11 @@ async fn end_lap(
     namespace: &str,
     agent: &DueAgent,
     now: jiff::Timestamp,
-    log: &mut TxLog,
+    log: &mut Log,
 ) -> Result<(), StoreError> {
     let whole = agent.lap.revision == agent.revision;
     if whole && agent.deleting {
+        let log = log.open(tx).await?; // takes the version
         return fanout::remove(tx, namespace, agent.id, log).await; // writes, the event first
     }
     let after = AgentAfter {
@@ -283,6 +283,12 @@ async fn end_lap(
         poison::still_fails(&agent.conditions, &mut verdicts);
     }
     let conditions = agent.conditions.patch(&verdicts, now);
-    let end = LapEnd { whole, conditions: &conditions, shown: !conditions.is_empty() || agent.echoes() };
-    fanout::end_lap(tx, namespace, agent, &end, log).await // writes, and the event
+    let shown = !conditions.is_empty() || agent.echoes();
+    let log = if shown { Some(log.open(tx).await?) } else { None }; // takes the version
+    let end = LapEnd { whole, conditions: &conditions, shown: log.as_ref().map(|log| log.rv) };
+    fanout::end_lap(tx, namespace, agent, &end).await?; // writes
+    match log {
+        Some(log) => fanout::append(tx, namespace, agent.id, &agent.name, log).await, // the event
+        None => Ok(()),
+    }
 }

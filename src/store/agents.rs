@@ -1,4 +1,4 @@
-//! Agents: reading them, writing their desired columns, registering runs, and recording pushes.
+//! Agents: reading them, writing their desired columns, and registering runs.
 
 use super::{
     error::{Named, StoreError, expect_rows},
@@ -7,12 +7,9 @@ use super::{
 use crate::model::{
     agent::{Agent, AgentView},
     object::Key,
-    push::Phase,
-    snapshot::SnapshotId,
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
@@ -172,132 +169,6 @@ pub async fn begin_run(
     .named(NAME)
     .await?;
     epoch.ok_or(StoreError::Guard { query: NAME, expected: 1, got: 0 })
-}
-
-/// What of an agent a push is judged and answered by, beyond what everybody is shown.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PushState {
-    /// sha256 of the last accepted push.
-    pub digest: Option<Vec<u8>>,
-    /// What it was answered.
-    pub changed: Option<bool>,
-    /// The live class.
-    pub live: Value,
-    /// The highest snapshot revision given out.
-    pub snapshot_revision: i64,
-}
-
-/// Reads it.
-pub async fn push_state(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<PushState, StoreError> {
-    const NAME: &str = "db.agents.push_state";
-    sqlx::query_as!(
-        PushState,
-        "SELECT push_digest AS digest, push_changed AS changed, live_resources AS live, snapshot_revision
-         FROM agents WHERE namespace = $1 AND id = $2",
-        namespace,
-        id
-    )
-    .fetch_one(tx)
-    .named(NAME)
-    .await
-}
-
-/// An accepted push.
-#[derive(Clone, Debug)]
-pub struct Accepted<'a> {
-    /// Its number.
-    pub seq: i64,
-    /// sha256 of what it said.
-    pub digest: &'a [u8; 32],
-    /// What it was answered.
-    pub changed: bool,
-    /// When.
-    pub now: Timestamp,
-    /// How far the run has got.
-    pub phase: Phase,
-    /// What the agent says is wrong with its scan.
-    pub error: &'a str,
-    /// What it points at now.
-    pub latest: Option<SnapshotId>,
-    /// The highest snapshot revision given out.
-    pub snapshot_revision: i64,
-    /// The live class, when it changed.
-    pub live: Option<&'a Value>,
-    /// The version of the transaction, when the push changes what the agent shows: then the agent becomes due too.
-    pub shown: Option<i64>,
-}
-
-/// Records an accepted push of an agent that is locked.
-pub async fn accept(tx: &mut PgConnection, namespace: &str, id: Uuid, push: &Accepted<'_>) -> Result<(), StoreError> {
-    const NAME: &str = "db.agents.accept";
-    let Accepted { seq, digest, changed, now, phase, error, latest, snapshot_revision, live, shown } = push;
-    let done = sqlx::query!(
-        "UPDATE agents SET seq = $3, push_digest = $4, push_changed = $5, received_at = $6, phase = $7, latest_error = $8,
-                           latest_snapshot_id = $9, snapshot_revision = $10,
-                           live_resources = coalesce($11, live_resources),
-                           live_revision = live_revision + CASE WHEN $11::jsonb IS NULL THEN 0 ELSE 1 END,
-                           revision = revision + CASE WHEN $12::bigint IS NULL THEN 0 ELSE 1 END,
-                           rv = coalesce($12, rv)
-         WHERE namespace = $1 AND id = $2 AND ($12::bigint IS NULL OR rv <= $12)",
-        namespace,
-        id,
-        seq,
-        &digest[..],
-        changed,
-        now.to_sqlx() as _,
-        phase.as_str(),
-        error,
-        latest.map(|latest| latest.0),
-        snapshot_revision,
-        *live,
-        *shown,
-    )
-    .execute(tx)
-    .named(NAME)
-    .await?;
-    expect_rows(NAME, 1, done.rows_affected())
-}
-
-/// A push that may say what the last one said.
-#[derive(Clone, Copy, Debug)]
-pub struct Repeated<'a> {
-    /// The run that sends it.
-    pub run: Uuid,
-    /// The run's epoch.
-    pub epoch: i64,
-    /// Its number.
-    pub seq: i64,
-    /// sha256 of what it says.
-    pub digest: &'a [u8; 32],
-    /// When.
-    pub now: Timestamp,
-}
-
-/// Records, in one statement that needs no lock held before, a push that says what the last accepted one said. Returns the name
-/// and the revision of what the agent points at. None when it is not such a push, or not to be accepted: then nothing is written.
-pub async fn accept_repeated(
-    connection: &mut PgConnection,
-    key: &Key,
-    push: &Repeated<'_>,
-) -> Result<Option<(String, i64)>, StoreError> {
-    const NAME: &str = "db.agents.accept_repeated";
-    // Everything that is decided from is a column of the row that is written, so it is looked at again after a wait for the row.
-    let row = sqlx::query!(
-        "UPDATE agents a SET seq = $5, push_changed = false, received_at = $7
-         FROM snapshots s
-         WHERE a.namespace = $1 AND a.name = $2 AND a.run_id = $3 AND a.epoch = $4 AND a.seq < $5 AND a.push_digest = $6
-               AND a.deletion_timestamp IS NULL AND NOT a.suspend AND NOT a.paused
-               AND s.namespace = a.namespace AND s.id = a.latest_snapshot_id
-         RETURNING s.name, s.revision",
-        key.namespace,
-        key.name,
-        push.run,
-        push.epoch,
-        push.seq,
-        &push.digest[..],
-        push.now.to_sqlx() as _
-    );
-    Ok(row.fetch_optional(connection).named(NAME).await?.map(|row| (row.name, row.revision)))
 }
 
 /// How many workspaces an agent that is locked has left whose chats have not all been told.

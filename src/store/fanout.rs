@@ -226,18 +226,12 @@ pub struct LapEnd<'a> {
     pub whole: bool,
     /// To the conditions.
     pub conditions: &'a ConditionPatch,
-    /// Whether the agent changes in what it shows.
-    pub shown: bool,
+    /// The version of the transaction, when the agent changes in what it shows.
+    pub shown: Option<i64>,
 }
 
 /// Ends a lap: what has been seen and handled is what it began with, not the newest.
-pub async fn end_lap(
-    tx: &mut PgConnection,
-    namespace: &str,
-    agent: &DueAgent,
-    end: &LapEnd<'_>,
-    log: &mut TxLog,
-) -> Result<(), StoreError> {
+pub async fn end_lap(tx: &mut PgConnection, namespace: &str, agent: &DueAgent, end: &LapEnd<'_>) -> Result<(), StoreError> {
     const NAME: &str = "db.agents.end_lap";
     let LapEnd { whole, conditions, shown } = end;
     let Lap { revision, refresh, reconcile, generation } = &agent.lap;
@@ -246,18 +240,17 @@ pub async fn end_lap(
                 fanout_reconcile = NULL, fanout_generation = NULL, retry_at = NULL,
                 attempts = CASE WHEN $4 THEN 0 ELSE attempts END,
                 former_workspaces = CASE WHEN $4 THEN '{}' ELSE former_workspaces END,
-                refresh_handled = $9, reconcile_handled = $10, observed_generation = greatest(observed_generation, $11),
+                refresh_handled = $8, reconcile_handled = $9, observed_generation = greatest(observed_generation, $10),
                 conditions = (conditions || $5) - string_to_array($6, ','),
-                rv = CASE WHEN $7 THEN $8 ELSE rv END
-         WHERE namespace = $1 AND id = $2 AND rv <= $8",
+                rv = coalesce($7, rv)
+         WHERE namespace = $1 AND id = $2 AND ($7::bigint IS NULL OR rv <= $7)",
         namespace,
         agent.id,
         revision,
         whole,
         Value::Object(conditions.set.clone()),
         conditions.drop.join(","),
-        shown,
-        log.rv,
+        *shown,
         refresh.as_deref(),
         reconcile.as_deref(),
         generation
@@ -265,11 +258,11 @@ pub async fn end_lap(
     .execute(&mut *tx)
     .named(NAME)
     .await?;
-    expect_rows(NAME, 1, done.rows_affected())?;
-    if *shown { append(tx, namespace, agent.id, &agent.name, log).await } else { Ok(()) }
+    expect_rows(NAME, 1, done.rows_affected())
 }
 
-async fn append(tx: &mut PgConnection, namespace: &str, id: Uuid, name: &str, log: &mut TxLog) -> Result<(), StoreError> {
+/// Says that what the loop has done changes what an agent shows.
+pub async fn append(tx: &mut PgConnection, namespace: &str, id: Uuid, name: &str, log: &mut TxLog) -> Result<(), StoreError> {
     let event = super::events::NewEvent {
         namespace,
         kind: EventKind::AgentUpdated,

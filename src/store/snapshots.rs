@@ -26,23 +26,6 @@ pub async fn get(connection: &mut PgConnection, key: &Key) -> Result<Option<Snap
     Ok(manifests.remove(&snapshot.id).map(|manifest| SnapshotWithManifest { snapshot, manifest }))
 }
 
-/// The snapshot of an agent that has this hash.
-pub async fn find(
-    tx: &mut PgConnection,
-    namespace: &str,
-    agent: Uuid,
-    hash: &ContextHash,
-) -> Result<Option<Snapshot>, StoreError> {
-    const NAME: &str = "db.snapshots.find";
-    let row = snapshot_query!(
-        "WHERE s.namespace = $1 AND s.agent_id = $2 AND s.context_hash = $3",
-        namespace,
-        agent,
-        &hash.as_bytes()[..]
-    );
-    row.fetch_optional(tx).named(NAME).await?.map(Snapshot::try_from).transpose()
-}
-
 /// What snapshots list.
 pub async fn manifests(
     connection: &mut PgConnection,
@@ -124,30 +107,6 @@ pub async fn insert(tx: &mut PgConnection, new: &NewSnapshot<'_>) -> Result<Opti
     .named(NAME)
     .await?;
     Ok(id.map(SnapshotId))
-}
-
-/// Which of these bodies the agent does not have yet.
-pub async fn missing_blobs(
-    tx: &mut PgConnection,
-    namespace: &str,
-    agent: Uuid,
-    hashes: &[ContentHash],
-) -> Result<Vec<ContentHash>, StoreError> {
-    const NAME: &str = "db.blobs.missing";
-    let all: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.as_bytes().to_vec()).collect();
-    // A look for each: of `hash = ANY(…)` PostgreSQL reads all that the agent has while it thinks that to be little.
-    let missing: Vec<Vec<u8>> = sqlx::query_scalar!(
-        r#"SELECT u.hash AS "hash!" FROM agents a JOIN unnest($3::bytea[]) AS u (hash) ON true
-           WHERE a.namespace = $1 AND a.id = $2
-             AND (SELECT true FROM blobs b WHERE b.namespace = $1 AND b.agent_id = $2 AND b.hash = u.hash) IS NULL"#,
-        namespace,
-        agent,
-        &all
-    )
-    .fetch_all(tx)
-    .named(NAME)
-    .await?;
-    Ok(hashes.iter().filter(|hash| missing.iter().any(|missing| missing == hash.as_bytes())).copied().collect())
 }
 
 /// Keeps bodies that the agent did not have; the agent is locked.

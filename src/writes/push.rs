@@ -1,9 +1,6 @@
 //! A push: one report of an agent becomes, or finds, a snapshot. Row by row the table of the API's page on pushes.
 
-use super::{
-    Refusal, WriteError,
-    agents::{append, locked},
-};
+use super::{Refusal, WriteError};
 use crate::{
     clock::Clock,
     model::{
@@ -13,13 +10,13 @@ use crate::{
         object::Key,
         push::{Phase, Push},
         resource::{Resource, ResourceMeta},
-        snapshot::{Snapshot, SnapshotId, name, name_with_uid},
+        snapshot::{name, name_with_uid},
     },
     store::{
-        self, StoreError, Write,
-        agents::{self, Accepted, PushState, Repeated},
-        events::{self, NewEvent},
+        self, StoreError, Write, agents,
+        events::{self, AgentEvent},
         log::TxLog,
+        push::{Accepted, Known, PushState, Repeated, accept, accept_repeated, push_state},
         snapshots::{self, NewSnapshot},
     },
 };
@@ -67,9 +64,9 @@ pub struct PushedSnapshot {
     pub revision: i64,
 }
 
-impl From<&Snapshot> for PushedSnapshot {
-    fn from(snapshot: &Snapshot) -> Self {
-        Self { name: snapshot.name.clone(), hash: snapshot.hash, revision: snapshot.revision }
+impl From<&Known> for PushedSnapshot {
+    fn from(Known { id: _, name, hash, revision }: &Known) -> Self {
+        Self { name: name.clone(), hash: *hash, revision: *revision }
     }
 }
 
@@ -79,11 +76,17 @@ impl Write for AcceptPush<'_> {
 
     async fn run(&self, tx: &mut PgConnection) -> Result<PushAnswer, WriteError> {
         let Self { clock, key, push } = self;
-        let old = locked(tx, key).await?; // locks, then reads
-        let id = old.agent.meta.id;
-        let state = agents::push_state(tx, &key.namespace, id).await?;
+        let id = agents::lock(tx, key).await?.ok_or(WriteError::NotFound)?; // locks
+        let context = match push.phase {
+            Phase::Complete => Some(push.context_hash()),
+            // A half-finished report never becomes a snapshot.
+            Phase::Pending => None,
+        };
+        let bodies = if context.is_some() { bodies(&push.pinned) } else { BTreeMap::new() };
+        let hashes: Vec<ContentHash> = bodies.keys().copied().collect();
+        let old = push_state(tx, key, id, context.as_ref(), &hashes).await?; // reads, after the lock
         let digest = push.digest();
-        if let Judged::Replay { changed } = judge(&old, &state, push, &digest)? {
+        if let Judged::Replay { changed } = judge(&old, push, &digest)? {
             return Ok(PushAnswer {
                 changed,
                 snapshot: old.latest.as_ref().map(PushedSnapshot::from),
@@ -91,22 +94,24 @@ impl Write for AcceptPush<'_> {
                 shown: false,
             });
         }
-        let target = self.target(tx, &old).await?;
-        let changed = !matches!(target, Pointing::Same);
-        let shown = changed || old.agent.phase != Some(push.phase) || old.agent.latest_error != push.error;
+        let before = old.latest.as_ref().map(|latest| latest.hash);
+        // A→B→A returns to the snapshot that there is.
+        let target = context.map_or(before, Some);
+        let changed = target != before;
+        let shown = changed || old.phase != Some(push.phase) || old.error != push.error;
         let now = clock.now();
-        let mut log = if shown { Some(TxLog::open(tx).await?) } else { None };
-        let (latest, pushed, snapshot_revision) = match (target, log.as_mut()) {
-            (Pointing::Known(snapshot), _) => (Some(snapshot.id), Some(PushedSnapshot::from(&snapshot)), state.snapshot_revision),
-            (Pointing::New(hash), Some(log)) => {
-                let revision = state.snapshot_revision + 1;
-                let (snapshot, pushed) = self.make(tx, &old, hash, revision, now, log).await?;
-                (Some(snapshot), Some(pushed), revision)
+        let mut log = if shown { Some(TxLog::open(tx).await?) } else { None }; // takes the version
+        let made = match (target, &log) {
+            (Some(hash), Some(log)) if changed && old.found.is_none() => {
+                let missing: Vec<_> = old.missing.iter().map(|hash| (*hash, bodies[hash])).collect();
+                if !missing.is_empty() {
+                    snapshots::insert_blobs(tx, &key.namespace, id, &missing).await?; // writes
+                }
+                Some(self.make(tx, id, hash, old.snapshot_revision + 1, now, log.rv).await?) // writes
             }
-            (Pointing::New(_) | Pointing::Same, _) => {
-                (old.agent.latest, old.latest.as_ref().map(PushedSnapshot::from), state.snapshot_revision)
-            }
+            _ => None,
         };
+        let latest = made.as_ref().or(if changed { old.found.as_ref() } else { old.latest.as_ref() });
         let live = Value::Array(push.live.iter().map(live_json).collect());
         let accepted = Accepted {
             seq: push.seq,
@@ -115,22 +120,31 @@ impl Write for AcceptPush<'_> {
             now,
             phase: push.phase,
             error: &push.error,
-            latest,
-            snapshot_revision,
-            live: (live != state.live).then_some(&live),
+            latest: latest.map(|latest| latest.id),
+            snapshot_revision: made.as_ref().map_or(old.snapshot_revision, |made| made.revision),
+            live: (live != old.live).then_some(&live),
             shown: log.as_ref().map(|log| log.rv),
+            made: made.as_ref().map(|made| made.name.as_str()),
         };
-        agents::accept(tx, &key.namespace, id, &accepted).await?;
+        accept(tx, &key.namespace, id, &accepted).await?; // writes
         if let Some(log) = log.as_mut() {
-            let hash = |snapshot: Option<ContextHash>| snapshot.map_or(Value::Null, |hash| json!(hash));
-            let payload = json!({
-                "from": hash(old.latest.as_ref().map(|latest| latest.hash)),
-                "to": hash(pushed.as_ref().map(|pushed| pushed.hash)),
-                "phase": push.phase,
+            let accepted = made.as_ref().map(|made| AgentEvent {
+                kind: EventKind::SnapshotAccepted,
+                subject: None,
+                name: &made.name,
+                payload: json!({"agent": key.name, "hash": made.hash, "revision": made.revision, "resources": push.pinned.len()}),
             });
-            append(tx, log, EventKind::AgentUpdated, &old.agent, payload).await?;
+            let hash = |hash: Option<ContextHash>| hash.map_or(Value::Null, |hash| json!(hash));
+            let updated = AgentEvent {
+                kind: EventKind::AgentUpdated,
+                subject: Some(id),
+                name: &key.name,
+                payload: json!({"from": hash(before), "to": hash(target), "phase": push.phase}),
+            };
+            let events: Vec<_> = accepted.into_iter().chain([updated]).collect();
+            events::append_of_agent(tx, log, &key.namespace, id, &events).await?; // the events
         }
-        Ok(PushAnswer { changed, snapshot: pushed, replayed: false, shown })
+        Ok(PushAnswer { changed, snapshot: latest.map(PushedSnapshot::from), replayed: false, shown })
     }
 
     fn store_error(error: &WriteError) -> Option<&StoreError> {
@@ -154,7 +168,7 @@ pub async fn take_repeated(pool: &PgPool, accept: &AcceptPush<'_>, known: &Agent
     let digest = push.digest();
     let repeated = Repeated { run: push.run_id, epoch: push.epoch, seq: push.seq, digest: &digest, now: clock.now() };
     // A complete push of this digest left the agent at the snapshot of this hash, and only a push moves it.
-    let found = agents::accept_repeated(&mut *store::acquire(pool).await?, key, &repeated).await?;
+    let found = accept_repeated(&mut *store::acquire(pool).await?, key, &repeated).await?;
     Ok(found.map(|(name, revision)| PushAnswer {
         changed: false,
         snapshot: Some(PushedSnapshot { name, hash, revision }),
@@ -169,116 +183,66 @@ enum Judged {
 }
 
 /// Fencing: only the agent's run may push, each push counts up, and only the last one can be repeated.
-fn judge(agent: &AgentView, state: &PushState, push: &Push, digest: &[u8; 32]) -> Result<Judged, Refusal> {
-    let record = &agent.agent;
-    if record.deletion_timestamp.is_some() {
+fn judge(state: &PushState, push: &Push, digest: &[u8; 32]) -> Result<Judged, Refusal> {
+    if state.deleting {
         return Err(Refusal::Deleting);
     }
-    if record.spec.suspend || record.paused {
+    if state.suspended {
         return Err(Refusal::Suspended);
     }
-    let current = record.run.as_ref().map_or(0, |run| run.epoch);
-    if record.run.as_ref().is_none_or(|run| run.id != push.run_id || run.epoch != push.epoch) {
+    if state.run != Some((push.run_id, push.epoch)) {
+        let current = state.run.map_or(0, |(_, epoch)| epoch);
         return Err(Refusal::StaleRun { got_run: push.run_id, got: push.epoch, current });
     }
-    if push.seq > record.seq {
+    if push.seq > state.seq {
         return Ok(Judged::Fresh);
     }
-    let same = push.seq == record.seq && state.digest.as_deref() == Some(&digest[..]);
+    let same = push.seq == state.seq && state.digest.as_deref() == Some(&digest[..]);
     match (same, state.changed) {
         (true, Some(changed)) => Ok(Judged::Replay { changed }),
-        (true, None) | (false, _) => Err(Refusal::OutOfOrder { got: push.seq, accepted: record.seq }),
+        (true, None) | (false, _) => Err(Refusal::OutOfOrder { got: push.seq, accepted: state.seq }),
     }
-}
-
-/// What the agent is to point at.
-enum Pointing {
-    /// What it points at already.
-    Same,
-    /// A snapshot that it made before: A→B→A returns to the same row.
-    Known(Snapshot),
-    /// One that is yet to be made.
-    New(ContextHash),
 }
 
 impl AcceptPush<'_> {
-    async fn target(&self, tx: &mut PgConnection, old: &AgentView) -> Result<Pointing, StoreError> {
-        match self.push.phase {
-            // A half-finished report never becomes a snapshot.
-            Phase::Pending => return Ok(Pointing::Same),
-            Phase::Complete => {}
-        }
-        let hash = self.push.context_hash();
-        if old.latest.as_ref().is_some_and(|latest| latest.hash == hash) {
-            return Ok(Pointing::Same);
-        }
-        let found = snapshots::find(tx, &self.key.namespace, old.agent.meta.id, &hash).await?;
-        Ok(found.map_or(Pointing::New(hash), Pointing::Known))
-    }
-
-    /// Makes a snapshot and keeps the bodies that the agent did not have yet.
+    /// Makes the snapshot of the push.
     async fn make(
         &self,
         tx: &mut PgConnection,
-        old: &AgentView,
+        agent: Uuid,
         hash: ContextHash,
         revision: i64,
         now: jiff::Timestamp,
-        log: &mut TxLog,
-    ) -> Result<(SnapshotId, PushedSnapshot), StoreError> {
+        rv: i64,
+    ) -> Result<Known, StoreError> {
         let Self { key, push, clock: _ } = self;
-        let agent = &old.agent.meta;
-        keep_bodies(tx, &key.namespace, agent.id, &push.pinned).await?;
         let manifest: Vec<ResourceMeta> = push.pinned.iter().map(|resource| resource.meta.clone()).collect();
-        let names = (1..=NAMES_MAX).map(|n| name(&agent.name, &hash, n));
-        for name in names.chain([name_with_uid(&agent.name, &hash, agent.id)]) {
+        let names = (1..=NAMES_MAX).map(|n| name(&key.name, &hash, n));
+        for name in names.chain([name_with_uid(&key.name, &hash, agent)]) {
             let new = NewSnapshot {
                 namespace: &key.namespace,
-                agent_id: agent.id,
-                agent_name: &agent.name,
+                agent_id: agent,
+                agent_name: &key.name,
                 name: &name,
                 revision,
                 hash: &hash,
                 error: &push.error,
                 manifest: &manifest,
                 now,
-                rv: log.rv,
+                rv,
             };
-            let Some(id) = snapshots::insert(tx, &new).await? else { continue };
-            if events::deleted_later(tx, &key.namespace, &name, EventKind::SnapshotDeleted, log.rv).await? {
-                // Retention freed the name with a later version than ours: with a fresh one we come after it.
-                return Err(StoreError::Guard { query: "db.snapshots.insert", expected: 1, got: 0 });
+            if let Some(id) = snapshots::insert(tx, &new).await? {
+                return Ok(Known { id, name, hash, revision });
             }
-            let event = NewEvent {
-                namespace: &key.namespace,
-                kind: EventKind::SnapshotAccepted,
-                subject: None,
-                name: &name,
-                chat: None,
-                agent: Some(agent.id),
-                payload: json!({"agent": agent.name, "hash": hash, "revision": revision, "resources": manifest.len()}),
-            };
-            events::append(tx, log, event).await?;
-            return Ok((id, PushedSnapshot { name, hash, revision }));
         }
         let message = format!("{} snapshots share the digits {}", NAMES_MAX + 1, hash.short());
-        Err(StoreError::Inconsistent { table: "snapshots", column: "name", id: agent.name.clone(), message })
+        Err(StoreError::Inconsistent { table: "snapshots", column: "name", id: key.name.clone(), message })
     }
 }
 
-async fn keep_bodies(tx: &mut PgConnection, namespace: &str, agent: Uuid, resources: &[Resource]) -> Result<(), StoreError> {
-    let bodies: BTreeMap<ContentHash, &[u8]> =
-        resources.iter().filter_map(|resource| Some((resource.meta.content_hash?, resource.body.as_deref()?))).collect();
-    if bodies.is_empty() {
-        return Ok(());
-    }
-    let hashes: Vec<ContentHash> = bodies.keys().copied().collect();
-    let missing = snapshots::missing_blobs(tx, namespace, agent, &hashes).await?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let new: Vec<(ContentHash, &[u8])> = missing.into_iter().map(|hash| (hash, bodies[&hash])).collect();
-    snapshots::insert_blobs(tx, namespace, agent, &new).await
+/// Each body once.
+fn bodies(resources: &[Resource]) -> BTreeMap<ContentHash, &[u8]> {
+    resources.iter().filter_map(|resource| Some((resource.meta.content_hash?, resource.body.as_deref()?))).collect()
 }
 
 /// A live resource as it is kept with the agent: its manifest entry, and the body in base64.

@@ -63,15 +63,14 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     ("db.agents.end_lap", &["UPDATE agents SET converged_revision = $3, fanout_revision = NULL"], &["agents_pkey"]),
     // A push.
     ("db.agents.lock", &["SELECT id FROM agents WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE"], &["agents_name_key"]),
-    ("db.agents.push_state", &["SELECT push_digest AS digest"], &["agents_pkey"]),
     (
-        "db.snapshots.find",
-        &["WHERE s.namespace = $1 AND s.agent_id = $2 AND s.context_hash = $3"],
-        &["snapshots_hash_key|snapshots_revision_key"],
+        "db.agents.push_state",
+        &["AND b.hash = u.hash) IS NULL"],
+        &["agents_pkey", "snapshots_pkey", "snapshots_hash_key|snapshots_revision_key", "blobs_pkey"],
     ),
-    ("db.blobs.missing", &["AND b.hash = u.hash) IS NULL"], &["agents_pkey", "blobs_pkey"]),
     ("db.blobs.insert", &["INSERT INTO blobs"], &["agents_pkey"]),
-    ("db.agents.accept", &["UPDATE agents SET seq = $3, push_digest = $4"], &["agents_pkey"]),
+    ("db.agents.accept", &["UPDATE agents SET seq = $3, push_digest = $4"], &["agents_pkey", "events_name"]),
+    ("db.events.append_of_agent", &["INSERT INTO events", "u.kind"], &["agents_pkey"]),
     // Reading a context.
     ("db.context.moorings", &["c.name = ANY($2)"], &["chats_name_key", "snapshots_pkey", "agents_pkey"]),
     ("db.chats.context", &["array_agg(b.bytes) AS bodies"], &["chats_name_key", "snapshots_pkey", "agents_pkey", "blobs_pkey"]),

@@ -39,6 +39,10 @@ pub struct SnapshotFacts {
 pub struct Loaded {
     /// Its id.
     pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The number of its last event.
+    pub event_seq: i64,
     /// What the decision knows of it.
     pub facts: ChatFacts,
     /// Its pin.
@@ -91,6 +95,7 @@ pub enum Row {
 struct LoadedRow {
     id: Uuid,
     name: String,
+    event_seq: i64,
     archived: bool,
     suspended: bool,
     state: String,
@@ -132,7 +137,7 @@ macro_rules! load_query {
             LoadedRow,
             r#"
             WITH page AS MATERIALIZED (
-                SELECT c.id, c.name, c.archived OR c.inherited_archived AS archived, c.suspend OR c.paused AS suspended, c.state,
+                SELECT c.id, c.name, c.event_seq, c.archived OR c.inherited_archived AS archived, c.suspend OR c.paused AS suspended, c.state,
                        c.refresh_policy, c.refresh_requested, c.refresh_handled,
                        c.reconcile_requested IS DISTINCT FROM c.reconcile_handled AS reconcile_pending,
                        c.observed_generation < c.generation AS generation_behind,
@@ -155,7 +160,7 @@ macro_rules! load_query {
                 ) t
                 LEFT JOIN snapshots l ON l.namespace = $1 AND l.id = t.latest_snapshot_id
             )
-            SELECT page.id AS "id!", page.name AS "name!", page.archived AS "archived!", page.suspended AS "suspended!",
+            SELECT page.id AS "id!", page.name AS "name!", page.event_seq AS "event_seq!", page.archived AS "archived!", page.suspended AS "suspended!",
                    page.state AS "state!", page.refresh_policy AS "refresh_policy!", page.refresh_requested, page.refresh_handled,
                    page.reconcile_pending AS "reconcile_pending!", page.generation_behind AS "generation_behind!",
                    page.due AS "due!", page.dirty_since AS "dirty_since?: _", page.conditions::text AS "conditions!", page.target IS NULL AS "unbound!",
@@ -279,6 +284,7 @@ fn loaded(namespace: &str, row: LoadedRow, seen: &mut HashMap<String, Arc<Condit
     let refresh_pending = row.refresh_requested.is_some() && row.refresh_requested != row.refresh_handled;
     Ok(Loaded {
         id: row.id,
+        event_seq: row.event_seq,
         facts: ChatFacts {
             archived: row.archived,
             suspended: row.suspended,
@@ -302,6 +308,7 @@ fn loaded(namespace: &str, row: LoadedRow, seen: &mut HashMap<String, Arc<Condit
         conditions,
         waiting_since: row.waiting_since.to_jiff(),
         dirty_since: row.dirty_since.map(jiff_sqlx::Timestamp::to_jiff),
+        name: row.name,
     })
 }
 

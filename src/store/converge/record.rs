@@ -61,10 +61,8 @@ pub struct Outcomes {
 impl Outcomes {
     /// How long each chat of `chats` that gets its first pin by this has waited for it.
     pub fn hydrated(&self, chats: &[Loaded], now: Timestamp) -> Vec<Duration> {
-        let waited = |id: Uuid| {
-            let chat = chats.binary_search_by_key(&id, |chat| chat.id).ok().map(|at| &chats[at]);
-            chat.map(|chat| Duration::try_from(now.duration_since(chat.waiting_since)).unwrap_or_default())
-        };
+        let waited =
+            |id: Uuid| find(chats, id).map(|chat| Duration::try_from(now.duration_since(chat.waiting_since)).unwrap_or_default());
         let first =
             |class: usize| self.classes[class].event.as_ref().is_some_and(|event| event.kind == EventKind::ContextHydrated);
         self.chats.iter().filter(|(_, class)| first(*class)).filter_map(|(id, _)| waited(*id)).collect()
@@ -73,7 +71,7 @@ impl Outcomes {
     /// How long each chat of `chats` whose drift ends by this had drifted.
     pub fn drifts_ended(&self, chats: &[Loaded], now: Timestamp) -> Vec<Duration> {
         let lasted = |id: Uuid| {
-            let since = chats.binary_search_by_key(&id, |chat| chat.id).ok().and_then(|at| chats[at].dirty_since)?;
+            let since = find(chats, id).and_then(|chat| chat.dirty_since)?;
             Some(Duration::try_from(now.duration_since(since)).unwrap_or_default())
         };
         let ends = |class: usize| self.classes[class].dirty == DirtyChange::End;
@@ -97,6 +95,11 @@ impl Outcomes {
     }
 }
 
+/// A chat of a batch, which is in the order of the ids.
+fn find(chats: &[Loaded], id: Uuid) -> Option<&Loaded> {
+    chats.binary_search_by_key(&id, |chat| chat.id).ok().map(|at| &chats[at])
+}
+
 /// Whether the chats have been converged as due, or were reached by their agent's news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -106,11 +109,12 @@ pub enum Lane {
     Fanout,
 }
 
-/// Writes the outcomes of a batch in one statement, and appends their events. All the chats are locked.
+/// Writes the outcomes of a batch in one statement, and appends their events. All the chats are locked, and `chats` is what was read of
+/// them since.
 pub async fn record(
     tx: &mut PgConnection,
     namespace: &str,
-    outcomes: &Outcomes,
+    (outcomes, chats): (&Outcomes, &[Loaded]),
     lane: Lane,
     now: Timestamp,
     log: &mut TxLog,
@@ -184,33 +188,44 @@ pub async fn record(
     .named(NAME)
     .await?;
     expect_rows(NAME, ids.len(), done.rows_affected())?;
-    append(tx, namespace, outcomes, log).await
+    append(tx, namespace, outcomes, chats, log).await
 }
 
-async fn append(tx: &mut PgConnection, namespace: &str, outcomes: &Outcomes, log: &mut TxLog) -> Result<(), StoreError> {
+/// The events. A chat that has been written is not looked up again: all of them were, and what an event says of it is what was read
+/// under its lock. One of them stands in the statement for the namespace (`postgres.md`).
+async fn append(
+    tx: &mut PgConnection,
+    namespace: &str,
+    outcomes: &Outcomes,
+    chats: &[Loaded],
+    log: &mut TxLog,
+) -> Result<(), StoreError> {
     const NAME: &str = "db.events.append_batch";
     let shown: Vec<(Uuid, usize)> =
         outcomes.chats.iter().filter(|(_, class)| outcomes.classes[*class].event.is_some()).copied().collect();
-    if shown.is_empty() {
-        return Ok(());
-    }
+    let Some((first, _)) = shown.first() else { return Ok(()) };
     let (ids, numbers) = columns(&shown);
+    let (names, seqs): (Vec<&str>, Vec<i64>) =
+        ids.iter().filter_map(|id| find(chats, *id)).map(|chat| (chat.name.as_str(), chat.event_seq + 1)).unzip();
     let events = || outcomes.classes.iter().map(|class| class.event.as_ref());
     let kinds: Vec<Option<&str>> = events().map(|event| event.map(|event| event.kind.as_str())).collect();
     let agents: Vec<Option<Uuid>> = events().map(|event| event.and_then(|event| event.agent)).collect();
     let payloads: Vec<Value> = events().map(|event| event.map_or(Value::Null, |event| event.payload.clone())).collect();
     let done = sqlx::query!(
         "INSERT INTO events (namespace, rv, seq, kind, subject, name, chat_id, agent_id, chat_seq, payload)
-         SELECT c.namespace, c.rv, $3 + u.o::integer, k.kind, c.id, c.name, c.id, k.agent_id, c.event_seq, k.payload
+         SELECT c.namespace, c.rv, $4 + u.o::integer, k.kind, u.id, u.name, u.id, k.agent_id, u.chat_seq, k.payload
          FROM chats c
-         JOIN unnest($4::uuid[], $5::integer[]) WITH ORDINALITY AS u (id, class, o) ON u.id = c.id
-         JOIN unnest($6::text[], $7::uuid[], $8::jsonb[]) WITH ORDINALITY AS k (kind, agent_id, payload, class)
+         JOIN unnest($5::uuid[], $6::text[], $7::bigint[], $8::integer[]) WITH ORDINALITY AS u (id, name, chat_seq, class, o) ON true
+         JOIN unnest($9::text[], $10::uuid[], $11::jsonb[]) WITH ORDINALITY AS k (kind, agent_id, payload, class)
               ON k.class = u.class
-         WHERE c.namespace = $1 AND c.rv = $2",
+         WHERE c.namespace = $1 AND c.id = $2 AND c.rv = $3",
         namespace,
+        first,
         log.rv,
         log.written,
         &ids,
+        &names as _,
+        &seqs,
         &numbers,
         &kinds as _,
         &agents as _,
