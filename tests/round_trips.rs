@@ -94,3 +94,21 @@ async fn a_batch_of_the_loop_costs_the_same_round_trips_whatever_its_size() {
     assert!(constant(&refreshes) && refreshes[1] == 7, "the same: {refreshes:?}");
     assert!(constant(&pages) && pages[1] == 12, "a page of a lap, and its end: {pages:?}");
 }
+
+#[tokio::test]
+async fn a_lap_that_shows_nothing_costs_6_round_trips_and_another_claim_when_its_agent_had_the_last_turn() {
+    let db = database().await;
+    let (world, counted) = counted(&db);
+    let mut agent = world.agent("builder").running().await;
+    let own = world.look_at_agent("builder").await.unwrap().agent.meta.id;
+    let mut costs = Vec::new();
+    // The first of each is for the statements to be known, and for the conditions to be true.
+    for (context, after) in [uuid::Uuid::nil(), own, uuid::Uuid::nil(), own].into_iter().enumerate() {
+        agent.push(vec![file("AGENTS.md", &format!("context {context}"))]).await;
+        let before = waited(&world, &counted).await;
+        let told = world.reconciler.fan_out(&world.namespace, after).await.unwrap();
+        assert_eq!(told.map(|told| told.agent), Some(own));
+        costs.push(counted.round_trips() - before);
+    }
+    assert_eq!(costs[2..], [6, 7], "BEGIN, claim, agent, chats, end, COMMIT");
+}

@@ -41,25 +41,24 @@ impl Reconciler {
     /// Tells up to a batch of chats the news of one agent of the namespace that is due: the first after the agent `after`,
     /// or else the first, so that agents take turns. None when no agent is due that nobody else has in hand.
     pub async fn fan_out(&self, namespace: &str, after: Uuid) -> Result<Option<Told>, NotTold> {
-        let (mut from, mut first_round) = (after, !after.is_nil());
+        let mut from = Place { after, around: !after.is_nil() };
         loop {
-            match self.fan_out_after(namespace, from).await? {
+            match self.fan_out_from(namespace, from).await? {
                 Turn::Told(told) | Turn::Refused(told, _) => return Ok(Some(told)),
-                Turn::Busy(agent) => from = agent,
-                Turn::Nobody if first_round => (from, first_round) = (Uuid::nil(), false),
+                Turn::Busy(agent) => from = Place { after: agent, around: from.around && agent > from.after },
                 Turn::Nobody => return Ok(None),
             }
         }
     }
 
-    async fn fan_out_after(&self, namespace: &str, after: Uuid) -> Result<Turn, NotTold> {
-        let first = FanOut { reconciler: self, namespace, after, how: HowToTell::Write };
+    async fn fan_out_from(&self, namespace: &str, from: Place) -> Result<Turn, NotTold> {
+        let first = FanOut { reconciler: self, namespace, from, how: HowToTell::Write };
         match transact(&self.pool, &self.clock, &first).await {
             Ok(done) => Ok(done),
             Err(failure) if matches!(failure.error.retry(), Retry::Poison | Retry::Transaction) => {
                 // One of the chats is the trouble, or they change faster than a page of them can be written. Make them due,
                 // which touches no version: the chat lane takes them, one by one if need be.
-                let second = FanOut { reconciler: self, namespace, after, how: HowToTell::MakeDue };
+                let second = FanOut { reconciler: self, namespace, from, how: HowToTell::MakeDue };
                 match transact(&self.pool, &self.clock, &second).await {
                     Ok(Turn::Refused(mut told, refused)) => {
                         for (id, error) in &refused {
@@ -133,10 +132,19 @@ enum HowToTell {
     MakeDue,
 }
 
+/// Where agents take turns.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Those after this one come first.
+    after: Uuid,
+    /// Then all others.
+    around: bool,
+}
+
 struct FanOut<'a> {
     reconciler: &'a Reconciler,
     namespace: &'a str,
-    after: Uuid,
+    from: Place,
     how: HowToTell,
 }
 
@@ -145,9 +153,13 @@ impl Write for FanOut<'_> {
     type Error = BatchFailure;
 
     async fn run(&self, tx: &mut PgConnection) -> Result<Turn, BatchFailure> {
-        let Self { reconciler, namespace, after, how } = self;
+        let Self { reconciler, namespace, from, how } = self;
         let now = reconciler.clock.now();
-        let Some(id) = fanout::claim(tx, namespace, *after).await? else { return Ok(Turn::Nobody) }; // locks the agent
+        let claimed = match fanout::claim(tx, namespace, from.after).await? {
+            None if from.around => fanout::claim(tx, namespace, Uuid::nil()).await?,
+            claimed => claimed,
+        }; // locks the agent
+        let Some(id) = claimed else { return Ok(Turn::Nobody) };
         let fail = || BatchFailure::of(&[id]);
         let agent = fanout::load(tx, namespace, id).await.map_err(fail())?; // reads, after the lock
         let workspaces: Vec<&str> = agent.workspace.iter().chain(&agent.former_workspaces).map(String::as_str).collect();
