@@ -107,11 +107,6 @@ impl Wake {
         self.0.tell_work.notify_one();
     }
 
-    /// Other replicas' lanes may have waited for what this one had locked; nothing is due here that is not known. Call it after commit.
-    pub fn other_replicas(&self) {
-        self.0.tell_work.notify_one();
-    }
-
     /// Where agents have had news since this was last asked, as far as it is known: the rest is to be looked for.
     pub fn take_news(&self) -> BTreeSet<String> {
         std::mem::take(&mut *self.0.lock_news())

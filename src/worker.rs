@@ -27,6 +27,9 @@ use uuid::Uuid;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause of a lane after a failure.
 const PAUSE_CAP: Duration = Duration::from_secs(10);
+/// The pause after a look that found records which others held at that moment, about; it doubles up to the poll while that goes on. Most are
+/// held for milliseconds, and not everybody who lets one go says so: whoever was refused, or changed nothing, tells nobody.
+const HELD: Duration = Duration::from_millis(20);
 /// How often the log's partitions are looked after.
 const UPKEEP: Duration = Duration::from_secs(15);
 
@@ -76,6 +79,14 @@ struct Place {
     namespaces: HashMap<String, Standing>,
 }
 
+/// What a look over the namespaces came to.
+struct Swept {
+    /// How many records were claimed.
+    claimed: usize,
+    /// Whether records were due.
+    found: bool,
+}
+
 /// What a lane knows of a namespace.
 #[derive(Default)]
 struct Standing {
@@ -112,53 +123,50 @@ impl Worker {
             Lane::Agents => self.wake.on_agents(),
         };
         let mut place = Place::default();
-        let mut failures = 0;
+        let (mut failures, mut held) = (0, 0);
         while !shutdown.is_cancelled() {
             hints.mark_unchanged(); // registered before it looks
-            let pause = match self.sweep(lane, &mut place, &shutdown).await {
-                Ok(0) => {
+            match self.sweep(lane, &mut place, &shutdown).await {
+                Ok(Swept { claimed: 0, found }) => {
                     failures = 0;
-                    None
+                    held = if found { held + 1 } else { 0 };
+                    let rest = if found { self.poll.min(HELD.saturating_mul(1 << held.min(24))) } else { self.poll };
+                    self.rest(rest.mul_f64(0.5 + self.clock.random()), Some(&mut hints), &shutdown).await;
                 }
-                Ok(_) => {
-                    failures = 0;
-                    continue;
-                }
+                Ok(_) => (failures, held) = (0, 0),
                 Err(error) => {
                     METRICS.reconcile_failed(lane.controller(), error.label());
                     let pause = full_jitter(PAUSE, PAUSE_CAP, failures, self.clock.random());
                     failures += 1;
                     tracing::warn!(lane = lane.label(), %error, pause_ms = pause.as_millis(), failures, "the loop failed; it tries again");
-                    Some(pause)
+                    self.rest(pause, None, &shutdown).await;
                 }
-            };
-            self.rest(pause, &mut hints, &shutdown).await;
+            }
         }
     }
 
-    /// Waits for a hint or the poll; after a failure for its pause, whatever the hints say.
-    async fn rest(&self, pause: Option<Duration>, hints: &mut watch::Receiver<()>, shutdown: &CancellationToken) {
-        let poll = self.poll.mul_f64(0.5 + self.clock.random());
+    /// Waits for so long, or for a hint if there are any to be heeded.
+    async fn rest(&self, time: Duration, hints: Option<&mut watch::Receiver<()>>, shutdown: &CancellationToken) {
         let hint = async {
-            if pause.is_some() || hints.changed().await.is_err() {
+            let Some(hints) = hints else { return std::future::pending().await };
+            if hints.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(pause.unwrap_or(poll)) => {}
+            () = tokio::time::sleep(time) => {}
             () = hint => {}
         }
     }
 
     /// One look over the namespaces, and a batch for each that has work; first for those where news are known to be, without a look.
-    /// Returns how many records were claimed.
-    async fn sweep(&self, lane: Lane, place: &mut Place, shutdown: &CancellationToken) -> Result<usize, StoreError> {
+    async fn sweep(&self, lane: Lane, place: &mut Place, shutdown: &CancellationToken) -> Result<Swept, StoreError> {
         let (mut claimed, mut done) = (0, HashSet::new());
         if lane == Lane::Agents {
             for namespace in self.wake.take_news() {
                 if shutdown.is_cancelled() {
-                    return Ok(claimed);
+                    return Ok(Swept { claimed, found: false });
                 }
                 // When this fails the database may be away, and then the look below says so, once. It finds what is not taken here.
                 let Some(seen) = self.turn(lane, namespace.clone(), place).await else { break };
@@ -172,6 +180,7 @@ impl Worker {
         }
         let whole = i64::try_from(namespaces.len()).is_ok_and(|found| found < across::NAMESPACES_MAX);
         place.after = if whole { String::new() } else { namespaces.last().cloned().unwrap_or_default() };
+        let found = !namespaces.is_empty();
         for namespace in namespaces {
             if shutdown.is_cancelled() {
                 break;
@@ -180,7 +189,7 @@ impl Worker {
                 claimed += self.turn(lane, namespace, place).await.unwrap_or_default();
             }
         }
-        Ok(claimed)
+        Ok(Swept { claimed, found })
     }
 
     /// A namespace's turn: a batch, unless it failed a moment ago. Returns how many records were claimed; none when it failed.
@@ -225,7 +234,7 @@ impl Worker {
     /// One batch of one namespace. Returns how many records were claimed.
     async fn batch(&self, lane: Lane, namespace: &str, standing: &mut Standing) -> Result<usize, StoreError> {
         let in_hand = METRICS.take_in_hand(lane.controller());
-        let (batch, leaves_due) = match lane {
+        let (batch, made_due) = match lane {
             Lane::Chats => (self.bumped(self.reconciler.converge_due(namespace).await).await?, false),
             Lane::Agents => {
                 let told = self.reconciler.fan_out(namespace, standing.agent).await.map_err(|failed| {
@@ -235,15 +244,13 @@ impl Worker {
                 });
                 let Some(told) = self.bumped(told).await? else { return Ok(0) };
                 standing.agent = told.agent;
-                (told.batch, told.leaves_due)
+                (told.batch, told.made_due)
             }
         };
         if batch.seen > 0 {
             self.tell(lane, namespace, &batch, in_hand);
-            match lane {
-                Lane::Chats => {} // others that are due it has not touched
-                Lane::Agents if leaves_due => self.wake.work(),
-                Lane::Agents => self.wake.other_replicas(),
+            if made_due {
+                self.wake.work();
             }
         }
         Ok(batch.seen)

@@ -2,11 +2,11 @@
 //! watched is told to list again.
 
 use crate::support::{
-    api::{Caller, file, listed, settled},
+    api::{Caller, file, settled},
     moorline::Shell,
     postgres::{TestDb, database, empty_database, programs},
     serve::Replica,
-    stream::Watch,
+    stream::{Watch, all_readable},
     until::until,
 };
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ async fn a_restored_backup_is_whole_and_everybody_who_watched_lists_again() {
     }
     api.pushed(&ws, 2, json!([file("AGENTS.md", "two")])).await;
     settled(&db).await;
-    listed(&db).await;
+    all_readable(&db).await;
     let saved = shown(&api).await;
     let folder = tempfile::tempdir().unwrap();
     let dump = folder.path().join("moorline.dump").display().to_string();
@@ -58,7 +58,7 @@ async fn a_restored_backup_is_whole_and_everybody_who_watched_lists_again() {
     let late = api.running_agent("late").await;
     api.pushed(&late, 1, json!([file("AGENTS.md", "late")])).await;
     api.create_chat("lost", json!({"agentRef": {"name": "late"}})).await;
-    listed(&db).await;
+    all_readable(&db).await;
     let version = api.get("chats").await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
     assert_eq!(replica.terminate().await, Some(0));
 
@@ -90,7 +90,7 @@ async fn a_restored_backup_is_whole_and_everybody_who_watched_lists_again() {
         (diff["status"]["dirty"] == true).then_some(())
     })
     .await;
-    listed(&restored).await;
+    all_readable(&restored).await;
     let list = api.get("chats").await.expect(200);
     let now: i64 = list["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     assert!(now > version.parse().unwrap(), "versions never go back");

@@ -1,6 +1,9 @@
 //! The command line, the real program against a real `moorline serve`: what each command prints, where, and how it exits.
 
-use crate::support::moorline::{Harbour, Shell};
+use crate::support::{
+    moorline::{Harbour, Shell},
+    stream::all_readable,
+};
 use serde_json::{Value, json};
 
 /// Everything that is not the same each time, made the same.
@@ -236,6 +239,7 @@ async fn why_says_the_rule_what_it_saw_and_what_to_type() {
 async fn events_are_told_once_each_and_followed_from_where_they_were() {
     let harbour = Harbour::new().await;
     let shell = &harbour.shell;
+    all_readable(&harbour.db).await;
     let told = shell.run(&["events", "--chat", "fix"]).await.out();
     let lines: Vec<Vec<&str>> = told.lines().map(columns).collect();
     assert_eq!(lines[0], ["TIME", "TYPE", "CHAT", "AGENT", "MESSAGE"]);

@@ -26,23 +26,23 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// A reconciler whose sessions stop before they write to a table, for as long as `gate` is held.
+/// A reconciler whose sessions stop before they write a chat, for as long as `gate` is held.
 struct Slow {
     reconciler: Reconciler,
     gate: PgConnection,
 }
 
 impl Slow {
-    async fn before_writing(db: &TestDb, table: &str) -> Self {
+    async fn new(db: &TestDb) -> Self {
         db.pool
-            .execute(AssertSqlSafe(format!(
+            .execute(
                 "CREATE FUNCTION stop_the_slow() RETURNS trigger LANGUAGE plpgsql AS $$
                  BEGIN
                      IF current_setting('application_name') = 'slow' THEN PERFORM pg_advisory_xact_lock(42); END IF;
                      RETURN NEW;
                  END $$;
-                 CREATE TRIGGER stop_the_slow BEFORE UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION stop_the_slow()"
-            )))
+                 CREATE TRIGGER stop_the_slow BEFORE UPDATE ON chats FOR EACH ROW EXECUTE FUNCTION stop_the_slow()",
+            )
             .await
             .expect("a trigger");
         let mut gate = PgConnection::connect_with(&db.options).await.expect("a session");
@@ -95,7 +95,7 @@ async fn a_session_that_read_a_chat_before_the_news_does_not_undo_them() {
     agent.push(vec![file("AGENTS.md", "one")]).await;
     world.chat("fix").of_agent("ws-1").create().await;
     world.settle().await;
-    let mut slow = Slow::before_writing(&db, "chats").await;
+    let mut slow = Slow::new(&db).await;
     agent.push(vec![file("AGENTS.md", "two")]).await;
     db.pool.execute("UPDATE chats SET revision = revision + 1").await.expect("something to look at");
     // It has read that the latest is "two" and is about to mark the chat dirty.
@@ -128,7 +128,7 @@ async fn two_agents_of_a_workspace_do_not_tell_its_chats_at_once() {
     new.push(vec![file("AGENTS.md", "one")]).await;
     world.chat("fix").of_workspace("ws").create().await;
     world.settle().await;
-    let mut slow = Slow::before_writing(&db, "chats").await;
+    let mut slow = Slow::new(&db).await;
     old.push(vec![file("AGENTS.md", "older")]).await;
     new.push(vec![file("AGENTS.md", "two")]).await;
     // The lap of the old agent finds that the chat has drifted from the new one, and is about to say so.
@@ -284,11 +284,42 @@ async fn news_reach_every_agent_without_a_poll_also_of_more_namespaces_than_are_
     lanes.end().await;
 }
 
-/// A clock that counts how often a lane has gone to rest: each rest is of another length.
-#[derive(Debug, Default)]
-struct Rests(AtomicUsize);
+/// Whoever holds it lets it go without a word: a write that was refused, a push that changes nothing, a lap that had it locked.
+#[tokio::test]
+async fn what_others_held_when_a_lane_looked_is_taken_soon_after_they_let_it_go_without_a_poll() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = world.agent("ws-1").running().await;
+    agent.push(vec![file("AGENTS.md", "one")]).await;
+    world.chat("fix").of_agent("ws-1").create().await;
+    world.settle().await;
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    world.refresh("fix", "token-1").await.expect("a refresh");
+    let mut holder = db.pool.begin().await.expect("a session");
+    holder.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.expect("patience");
+    holder.execute("SELECT FROM agents FOR NO KEY UPDATE").await.expect("a lock");
+    holder.execute("SELECT FROM chats FOR NO KEY UPDATE").await.expect("a lock");
+    // Each lane's first look; the second comes by itself, for nobody gives a hint and nobody polls.
+    let looks = Arc::new(Looks::default());
+    let clock: Clock = looks.clone();
+    let lanes = Lanes::begin(&db, &world.reconciler, &clock, &Wake::default(), Duration::from_hours(1));
+    until("both lanes have looked twice", || async { (looks.0.load(Ordering::SeqCst) >= 5).then_some(()) }).await;
+    holder.rollback().await.expect("it is let go");
+    until("chat and agent have converged", || async {
+        let chat = world.look("fix").await.chat.progress;
+        let agent = world.look_at_agent("ws-1").await.expect("the agent").agent.progress;
+        (chat.converged_revision == chat.revision && agent.converged_revision == agent.revision).then_some(())
+    })
+    .await;
+    lanes.end().await;
+    assert_eq!(world.look("fix").await.chat.refresh_handled.as_deref(), Some("token-1"));
+}
 
-impl Source for Rests {
+/// A clock that counts how often somebody goes to rest: each rest is of another length. The lanes do, and who looks after the log, once.
+#[derive(Debug, Default)]
+struct Looks(AtomicUsize);
+
+impl Source for Looks {
     fn now(&self) -> jiff::Timestamp {
         SystemClock.now()
     }
@@ -304,36 +335,26 @@ impl Source for Rests {
 }
 
 #[tokio::test]
-async fn a_chat_that_its_lane_passed_over_because_a_lap_had_it_locked_is_taken_when_the_lap_ends() {
+async fn chats_that_a_lap_makes_due_are_taken_without_a_poll() {
     let db = database().await;
     let world = World::new(db.pool.clone());
     let mut agent = world.agent("ws-1").running().await;
     agent.push(vec![file("AGENTS.md", "one")]).await;
-    world.chat("fix").of_agent("ws-1").create().await;
+    for chat in ["bad", "good"] {
+        world.chat(chat).of_agent("ws-1").create().await;
+    }
     world.settle().await;
-    let mut slow = Slow::before_writing(&db, "agents").await;
-    let (rests, wake) = (Arc::new(Rests::default()), Wake::default());
-    let rested = async |times: usize| {
-        until("lanes rest", || async { (rests.0.load(Ordering::SeqCst) >= times).then_some(()) }).await;
-    };
-    let clock: Clock = rests.clone();
-    let lanes = Lanes::begin(&db, &slow.reconciler, &clock, &wake, Duration::from_hours(1));
-    rested(3).await; // both lanes, and who looks after the log
+    // The chats of the lap cannot be written together, so each is made due for the chats' lane.
+    db.pool
+        .execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (name <> 'bad' OR dirty_since IS NULL)")
+        .await
+        .expect("a constraint");
+    let wake = Wake::default();
+    let lanes = Lanes::begin(&db, &world.reconciler, &world.clock, &wake, Duration::from_hours(1));
     agent.push(vec![file("AGENTS.md", "two")]).await;
-    world.refresh("fix", "token-1").await.expect("a refresh");
     wake.news("team-a");
-    until_waiting(&db.pool, 1).await; // the lap has written its chats, and is about to end
-    let before = rests.0.load(Ordering::SeqCst);
-    wake.work();
-    rested(before + 1).await; // the chats' lane has looked
-    slow.let_go().await;
-    until("the chat has converged", || async {
-        let progress = world.look("fix").await.chat.progress;
-        (progress.converged_revision == progress.revision).then_some(())
-    })
-    .await;
+    until("the other chat of the page is dirty", || async { world.look("good").await.chat.dirty_since }).await;
     lanes.end().await;
-    assert_eq!(world.look("fix").await.chat.refresh_handled.as_deref(), Some("token-1"));
 }
 
 /// A clock that cannot be read.

@@ -9,7 +9,7 @@ use crate::support::{
 use moorline::{
     model::{object::Key, push::Phase, resource::Resource},
     retention::{Prune, Pruned, Removed, Retention},
-    store::{self, Retry, StoreError, Write, across::Hoard, transact},
+    store::{self, Retry, StoreError, Write, across::Hoard, log::TxLog, transact},
     writes::{chats::Propagation, push::AcceptPush},
 };
 use sqlx::{PgConnection, PgPool};
@@ -307,6 +307,33 @@ async fn a_push_that_returns_to_a_snapshot_waits_for_its_removal_and_makes_it_an
             .await
             .expect("versions");
     assert_eq!(versions, [true], "a name that comes again comes with a later version");
+}
+
+#[tokio::test]
+async fn a_push_whose_version_is_older_than_the_removal_of_its_snapshots_name_comes_again_with_a_later_one() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = world.agent("ws-1").running().await;
+    limit(&world, "ws-1", 1).await;
+    push_all(&mut agent, 1..=4).await;
+    let mut early = db.pool.begin().await.expect("a session");
+    let before = TxLog::open(&mut early).await.expect("a version").rv;
+    let hoard = hoard(&world, "ws-1").await;
+    let removed = transact(&world.pool, &world.clock, &Prune { hoard: &hoard }).await.expect("a batch");
+    assert_eq!(removed, Pruned { snapshots: 2, blobs: 2 });
+    let (run, seq) = (&agent.run, agent.seq + 1);
+    let push = moorline::model::push::Push::new(run.id, (run.epoch, seq), Phase::Complete, String::new(), text(1));
+    let write = AcceptPush { clock: &world.clock, key: &agent.key, push: &push };
+    let refused = write.run(&mut early).await.expect_err("whoever watches would see the name come before it goes");
+    assert!(matches!(refused.store(), Some(StoreError::Guard { query: "db.agents.accept", .. })), "{refused}");
+    early.rollback().await.expect("rolling back");
+    assert!(transact(&world.pool, &world.clock, &write).await.expect("a push").changed);
+    let (made, gone): (i64, i64) =
+        sqlx::query_as("SELECT s.rv, e.rv FROM snapshots s JOIN events e ON e.name = s.name AND e.kind = 'SnapshotDeleted'")
+            .fetch_one(&db.pool)
+            .await
+            .expect("versions");
+    assert!(before < gone && gone < made, "{before} {gone} {made}");
 }
 
 #[tokio::test]

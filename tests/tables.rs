@@ -1,8 +1,9 @@
 //! Lists and objects as tables, and as bare metadata: what kubectl and metadata clients ask for by `Accept`.
 
 use crate::support::{
-    api::{Api, BASE, Caller, file, listed, settled},
+    api::{Api, BASE, Caller, file, settled},
     postgres::{TestDb, database},
+    stream::all_readable,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -163,7 +164,7 @@ async fn core_events_have_the_columns_that_a_kube_apiserver_prints_them_in() {
     let db = database().await;
     let api = Api::start(&db).await;
     moored(&db, &api, &["fix"]).await;
-    listed(&db).await;
+    all_readable(&db).await;
     let of_chat = "/api/v1/namespaces/team-a/events?fieldSelector=involvedObject.name%3Dfix,reason%3DContextHydrated";
     let list = api.get(of_chat).await.expect(200);
     let event = &list["items"][0];

@@ -2,11 +2,11 @@
 //! takes over from the other on one database.
 
 use crate::support::{
-    api::{Caller, Run, file, listed, settled},
+    api::{Caller, Run, file, settled},
     moorline::{Shell, ended},
     postgres::{TestDb, database, empty_database},
     serve::Replica,
-    stream::Watch,
+    stream::{Watch, all_readable},
     until::until,
 };
 use moorline::store::{self, schema};
@@ -97,7 +97,7 @@ async fn a_replica_that_is_told_to_stop_under_load_loses_nothing_and_is_gone_in_
     let (api, other) = (Caller::new(&leaving.url), Caller::new(&staying.url));
     let (run, others) = (api.running_agent("ws").await, other.running_agent("other").await);
     // From a list on, as informers do: an event of what a watch begins with is no place to go on from.
-    listed(&db).await;
+    all_readable(&db).await;
     let list = api.get("chats").await.expect(200)["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
     let mut watch = Watch::open(&api, "chats", &format!("resourceVersion={list}")).await;
     let done = Arc::new(AtomicBool::new(false));

@@ -21,8 +21,8 @@ pub struct Told {
     pub agent: Uuid,
     /// What it did.
     pub batch: Batch,
-    /// Chats are due that nobody else may know of: it made them so, or had them locked, and a lane that looked passed over them.
-    pub leaves_due: bool,
+    /// It made chats due, which nobody else knows.
+    pub made_due: bool,
 }
 
 /// What came of looking for an agent that is due.
@@ -41,17 +41,17 @@ impl Reconciler {
     /// Tells up to a batch of chats the news of one agent of the namespace that is due: the first after the agent `after`,
     /// or else the first, so that agents take turns. None when no agent is due that nobody else has in hand.
     pub async fn fan_out(&self, namespace: &str, after: Uuid) -> Result<Option<Told>, NotTold> {
-        let mut from = Place { after, around: !after.is_nil() };
+        let mut from = Next { after, around: !after.is_nil() };
         loop {
             match self.fan_out_from(namespace, from).await? {
                 Turn::Told(told) | Turn::Refused(told, _) => return Ok(Some(told)),
-                Turn::Busy(agent) => from = Place { after: agent, around: from.around && agent > from.after },
+                Turn::Busy(agent) => from = Next { after: agent, around: from.around && agent > from.after },
                 Turn::Nobody => return Ok(None),
             }
         }
     }
 
-    async fn fan_out_from(&self, namespace: &str, from: Place) -> Result<Turn, NotTold> {
+    async fn fan_out_from(&self, namespace: &str, from: Next) -> Result<Turn, NotTold> {
         let first = FanOut { reconciler: self, namespace, from, how: HowToTell::Write };
         match transact(&self.pool, &self.clock, &first).await {
             Ok(done) => Ok(done),
@@ -75,7 +75,7 @@ impl Reconciler {
                         let Some(agent) = failure.ids.first().copied() else { return Err(failure.into()) };
                         self.set_agent_aside(namespace, agent, &failure.error).await?;
                         let batch = Batch { seen: 1, poisoned: 1, ..Batch::default() };
-                        Ok(Turn::Told(Told { agent, batch, leaves_due: true }))
+                        Ok(Turn::Told(Told { agent, batch, made_due: false }))
                     }
                     Err(failure) => Err(failure.into()),
                 }
@@ -132,9 +132,9 @@ enum HowToTell {
     MakeDue,
 }
 
-/// Where agents take turns.
+/// Whose turn it is.
 #[derive(Clone, Copy)]
-struct Place {
+struct Next {
     /// Those after this one come first.
     after: Uuid,
     /// Then all others.
@@ -144,7 +144,7 @@ struct Place {
 struct FanOut<'a> {
     reconciler: &'a Reconciler,
     namespace: &'a str,
-    from: Place,
+    from: Next,
     how: HowToTell,
 }
 
@@ -156,9 +156,10 @@ impl Write for FanOut<'_> {
         let Self { reconciler, namespace, from, how } = self;
         let now = reconciler.clock.now();
         let claimed = match fanout::claim(tx, namespace, from.after).await? {
+            // locks the agent
             None if from.around => fanout::claim(tx, namespace, Uuid::nil()).await?,
             claimed => claimed,
-        }; // locks the agent
+        };
         let Some(id) = claimed else { return Ok(Turn::Nobody) };
         let fail = || BatchFailure::of(&[id]);
         let agent = fanout::load(tx, namespace, id).await.map_err(fail())?; // reads, after the lock
@@ -188,14 +189,12 @@ impl Write for FanOut<'_> {
         let (mut log, mut refused) = (Log::Unopened, Vec::new());
         let mut batch = Batch { seen: seen + 1, ..Batch::default() };
         let mut due: Vec<Uuid> = ids.drain(..).map(|(id, _)| id).collect();
-        let mut leaves_due = false;
         match how {
             HowToTell::Write if !wanted.is_empty() => {
                 let locked = chats::lock_all(tx, namespace, &wanted).await.map_err(fail())?; // locks
                 let rows = converge::load(tx, namespace, &locked).await.map_err(fail())?; // reads again, after the locks
                 let (mut chats, bad) = sort_out(rows);
                 due.extend(bad.into_iter().map(|(id, _)| id));
-                leaves_due = chats.iter().any(|chat| chat.due);
                 // One that names somebody else by now is not this lap's to decide; whoever changed that made it due.
                 let own = Names { agent: &agent.name, workspaces: &workspaces };
                 chats.retain(|chat| own.has(chat.reference.as_deref()));
@@ -211,8 +210,8 @@ impl Write for FanOut<'_> {
             HowToTell::Write => {}
             HowToTell::MakeDue => due.extend(wanted),
         }
-        if !due.is_empty() {
-            leaves_due = true;
+        let made_due = !due.is_empty();
+        if made_due {
             due.sort_unstable();
             due.dedup();
             let due = chats::lock_all(tx, namespace, &due).await.map_err(fail())?; // locks
@@ -237,7 +236,7 @@ impl Write for FanOut<'_> {
                 end_lap(tx, namespace, &agent, now, &mut log).await.map_err(fail())?; // writes, and the event
             }
         }
-        let told = Told { agent: id, batch, leaves_due };
+        let told = Told { agent: id, batch, made_due };
         Ok(if refused.is_empty() { Turn::Told(told) } else { Turn::Refused(told, refused) })
     }
 

@@ -75,7 +75,7 @@ pub struct AgentEvent<'a> {
     pub payload: Value,
 }
 
-/// Appends events of an agent that is locked, in one statement.
+/// Appends events of an agent that this transaction has written, in one statement.
 pub async fn append_of_agent(
     tx: &mut PgConnection,
     log: &mut TxLog,
@@ -93,7 +93,7 @@ pub async fn append_of_agent(
          SELECT a.namespace, $3, $4 + u.o::integer, u.kind, u.subject, u.name, a.id, u.payload
          FROM agents a
          JOIN unnest($5::text[], $6::uuid[], $7::text[], $8::jsonb[]) WITH ORDINALITY AS u (kind, subject, name, payload, o) ON true
-         WHERE a.namespace = $1 AND a.id = $2",
+         WHERE a.namespace = $1 AND a.id = $2 AND a.rv = $3",
         namespace,
         agent,
         log.rv,

@@ -1,15 +1,15 @@
 //! A push: what it is judged by, and recording it.
 
-use super::error::{Named, StoreError, expect_rows};
-use crate::{
-    model::{
-        event::EventKind,
-        hash::{ContentHash, ContextHash},
-        object::Key,
-        push::Phase,
-        snapshot::SnapshotId,
-    },
-    store::rows::At,
+use super::{
+    error::{Named, StoreError, expect_rows},
+    rows::At,
+};
+use crate::model::{
+    event::EventKind,
+    hash::{ContentHash, ContextHash},
+    object::Key,
+    push::Phase,
+    snapshot::SnapshotId,
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
@@ -57,7 +57,7 @@ pub struct PushState {
     pub latest: Option<Known>,
     /// The snapshot of the context that is asked about, if it has been made before.
     pub found: Option<Known>,
-    /// Which of the bodies that are asked about the agent does not have, in their order; of a context that has been made before, none.
+    /// Which of the bodies that are asked about the agent does not have; of a context that has been made before, none.
     pub missing: Vec<ContentHash>,
 }
 
@@ -98,7 +98,8 @@ pub async fn push_state(
     let at = At { table: "agents", namespace: &key.namespace, name: &key.name };
     let known = |id: Option<i64>, name: Option<String>, hash: Option<Vec<u8>>, revision: Option<i64>| {
         let (Some(id), Some(name), Some(hash), Some(revision)) = (id, name, hash, revision) else { return Ok(None) };
-        Ok::<_, StoreError>(Some(Known { id: SnapshotId(id), name, hash: at.hash("context_hash", &hash)?, revision }))
+        let hash = At { table: "snapshots", namespace: &key.namespace, name: &name }.hash("context_hash", &hash)?;
+        Ok::<_, StoreError>(Some(Known { id: SnapshotId(id), name, hash, revision }))
     };
     Ok(PushState {
         deleting: row.deleting,
@@ -113,7 +114,7 @@ pub async fn push_state(
         snapshot_revision: row.snapshot_revision,
         latest: known(row.l_id, row.l_name, row.l_hash, row.l_revision)?,
         found: known(row.f_id, row.f_name, row.f_hash, row.f_revision)?,
-        missing: bodies.iter().filter(|hash| row.missing.iter().any(|missing| missing == hash.as_bytes())).copied().collect(),
+        missing: row.missing.iter().filter_map(|hash| ContentHash::from_slice(hash)).collect(),
     })
 }
 

@@ -76,16 +76,15 @@ impl Write for AcceptPush<'_> {
 
     async fn run(&self, tx: &mut PgConnection) -> Result<PushAnswer, WriteError> {
         let Self { clock, key, push } = self;
-        let id = agents::lock(tx, key).await?.ok_or(WriteError::NotFound)?; // locks
-        let context = match push.phase {
-            Phase::Complete => Some(push.context_hash()),
+        let (context, bodies) = match push.phase {
+            Phase::Complete => (Some(push.context_hash()), distinct_bodies(&push.pinned)),
             // A half-finished report never becomes a snapshot.
-            Phase::Pending => None,
+            Phase::Pending => (None, BTreeMap::new()),
         };
-        let bodies = if context.is_some() { bodies(&push.pinned) } else { BTreeMap::new() };
         let hashes: Vec<ContentHash> = bodies.keys().copied().collect();
-        let old = push_state(tx, key, id, context.as_ref(), &hashes).await?; // reads, after the lock
         let digest = push.digest();
+        let id = agents::lock(tx, key).await?.ok_or(WriteError::NotFound)?; // locks
+        let old = push_state(tx, key, id, context.as_ref(), &hashes).await?; // reads, after the lock
         if let Judged::Replay { changed } = judge(&old, push, &digest)? {
             return Ok(PushAnswer {
                 changed,
@@ -128,20 +127,19 @@ impl Write for AcceptPush<'_> {
         };
         accept(tx, &key.namespace, id, &accepted).await?; // writes
         if let Some(log) = log.as_mut() {
-            let accepted = made.as_ref().map(|made| AgentEvent {
+            let taken = made.as_ref().map(|made| AgentEvent {
                 kind: EventKind::SnapshotAccepted,
                 subject: None,
                 name: &made.name,
                 payload: json!({"agent": key.name, "hash": made.hash, "revision": made.revision, "resources": push.pinned.len()}),
             });
-            let hash = |hash: Option<ContextHash>| hash.map_or(Value::Null, |hash| json!(hash));
             let updated = AgentEvent {
                 kind: EventKind::AgentUpdated,
                 subject: Some(id),
                 name: &key.name,
-                payload: json!({"from": hash(before), "to": hash(target), "phase": push.phase}),
+                payload: json!({"from": before, "to": target, "phase": push.phase}),
             };
-            let events: Vec<_> = accepted.into_iter().chain([updated]).collect();
+            let events: Vec<_> = taken.into_iter().chain([updated]).collect();
             events::append_of_agent(tx, log, &key.namespace, id, &events).await?; // the events
         }
         Ok(PushAnswer { changed, snapshot: latest.map(PushedSnapshot::from), replayed: false, shown })
@@ -241,7 +239,7 @@ impl AcceptPush<'_> {
 }
 
 /// Each body once.
-fn bodies(resources: &[Resource]) -> BTreeMap<ContentHash, &[u8]> {
+fn distinct_bodies(resources: &[Resource]) -> BTreeMap<ContentHash, &[u8]> {
     resources.iter().filter_map(|resource| Some((resource.meta.content_hash?, resource.body.as_deref()?))).collect()
 }
 

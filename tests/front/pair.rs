@@ -8,10 +8,11 @@ use super::{
     side::{Running, Said, Side},
 };
 use crate::support::{
-    api::{Api, BASE, NAMESPACE, listed, settled},
+    api::{Api, BASE, NAMESPACE, settled},
     envtest::ControlPlane,
     kubectl::kubeconfig,
     postgres::{TestDb, database},
+    stream::all_readable,
 };
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
@@ -95,7 +96,7 @@ impl Pair {
     /// Waits until the loop has nothing to do, and gives the kube-apiserver what it came to.
     pub async fn mirror(&self) {
         settled(&self.db).await;
-        listed(&self.db).await;
+        all_readable(&self.db).await;
         for kind in ["agents", "agentsnapshots", "chats"] {
             let list = self.api.get(kind).await.expect(200);
             for object in list["items"].as_array().unwrap() {

@@ -77,9 +77,9 @@ fn telling_the_lanes_before_the_commit() {
 }
 
 #[test]
-fn ending_a_lap_without_a_word_of_chats_that_others_passed_over() {
+fn forgetting_what_others_held() {
     let world = bound().client([push(2, B)]).client([Ask::Refresh(0, 1)]).role(Role::ChatsLane).role(Role::AgentsLane);
-    caught(Defect::LapHidesWhatIsDue, world.hints_only(), invariants::CONVERGES);
+    caught(Defect::HeldIsForgotten, world.hints_only(), invariants::CONVERGES);
 }
 
 #[test]

@@ -217,7 +217,7 @@ fn ids(world: &World) -> impl Iterator<Item = u8> {
     world.tables.agents.into_iter().flatten().map(|agent| agent.id)
 }
 
-/// `store::agents::{begin_run, accept}` count up what stands; `store::agents::update` writes what was read, plus one.
+/// `store::agents::begin_run` and `store::push::accept` count up what stands; `store::agents::update` writes what was read, plus one.
 fn write_agent(config: &Config, world: &World, ask: Ask, held: Agent) -> Vec<Written> {
     let Some(Row::Agent(name)) = locked_row(ask) else { unreachable!("{ask:?} is not about an agent") };
     let Some(now) = world.tables.agents[usize::from(name)] else { return Vec::new() };

@@ -27,8 +27,8 @@ pub(crate) enum Defect {
     TokenBeforeRefresh,
     /// Lanes are told to look before the commit.
     HintBeforeCommit,
-    /// A lap does not say that it had chats locked that are due, which the chats' lane passed over in the meantime.
-    LapHidesWhatIsDue,
+    /// A lane that finds nothing due but what others hold waits for a hint.
+    HeldIsForgotten,
     /// A row's version is written without `AND rv <= $rv`.
     NoGuard,
     /// The reader fetches the horizon after the rows.

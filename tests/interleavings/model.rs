@@ -11,7 +11,7 @@ use super::{
     config::{Config, Defect, Role},
     decide::Decider,
     invariants, lanes, reader,
-    rows::{AGENTS, Written},
+    rows::{AGENTS, Agent, Chat, Written},
     sessions::{At, Client, Hint, Lap, Reading, Session, World},
 };
 use stateright::{Model, Property};
@@ -135,19 +135,39 @@ impl Interleavings {
         Some(after)
     }
 
-    /// What the lanes are told of a transaction that is about to commit; none after a batch of chats, of which only those are told who
-    /// wait for them.
+    /// What the lanes are told of a transaction that is about to commit. After a batch of chats or a page of a lap only those are told
+    /// who wait for them: no lane.
     fn hint(&self, world: &World, me: usize) -> Option<Hint> {
+        let Role::Client(asks) = &self.config.roles[me] else { return None };
+        let session = &world.sessions[me];
+        match asks[usize::from(session.next)] {
+            Ask::Push(push) => {
+                let before = world.tables.agent_of_name(push.agent).map(|agent| agent.revision);
+                let is_shown = |row: &Written| matches!(row, Written::Agent(_, Some(after)) if Some(after.revision) != before);
+                session.written.iter().any(is_shown).then_some(Hint::Agents)
+            }
+            Ask::Prune(_) => None,
+            Ask::CreateAgent(_)
+            | Ask::DeleteAgent(_)
+            | Ask::Leave(_)
+            | Ask::Register(_)
+            | Ask::CreateChat(..)
+            | Ask::Rebind(..)
+            | Ask::Archive(..)
+            | Ask::Report(..)
+            | Ask::Refresh(..) => Some(Hint::Work),
+        }
+    }
+
+    /// Whether a lane finds records that are due, whoever holds them.
+    fn finds(&self, world: &World, me: usize) -> bool {
+        let chats = || world.tables.chats.iter().flatten().any(Chat::due);
+        let agents = || world.tables.agents.iter().flatten().any(Agent::due);
         match &self.config.roles[me] {
-            Role::Client(asks) => {
-                let is_push = matches!(asks[usize::from(world.sessions[me].next)], Ask::Push(_));
-                Some(if is_push { Hint::Agents } else { Hint::Work })
-            }
-            Role::ChatsLane | Role::AgentsLane | Role::Loop => {
-                let is_lap = matches!(world.sessions[me].written.last(), Some(Written::Agent(..)));
-                let leaves_due = world.holds_due_chat(me) && !self.config.has(Defect::LapHidesWhatIsDue);
-                is_lap.then_some(if leaves_due { Hint::Work } else { Hint::Agents })
-            }
+            Role::Client(_) => false,
+            Role::ChatsLane => chats(),
+            Role::AgentsLane => agents(),
+            Role::Loop => chats() || agents(),
         }
     }
 
@@ -205,7 +225,8 @@ impl Interleavings {
             Action::ClaimAgent(me, name) => self.claimed(lanes::claim_agent(world, me, name)?, me)?,
             Action::Look(me) => {
                 let mut looked = world.clone();
-                looked.sessions[me].hinted = false; // registered before it looks
+                // Registered before it looks; and again soon, when there is something that others hold.
+                looked.sessions[me].hinted = self.finds(world, me) && !self.config.has(Defect::HeldIsForgotten);
                 let mut claims = Vec::new();
                 self.claims(me, &mut claims);
                 claims.into_iter().find_map(|claim| self.act(&looked, claim)).unwrap_or(looked)

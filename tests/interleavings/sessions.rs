@@ -35,7 +35,7 @@ pub(crate) enum At {
 pub(crate) enum Hint {
     /// `Wake::work`: all of them look.
     Work,
-    /// `Wake::news`, of a push, which makes no chat due; `Wake::other_replicas`, of a lap that has left none.
+    /// `Wake::news`, of a push that shows something: it makes no chat due.
     Agents,
 }
 
@@ -153,12 +153,6 @@ impl World {
     /// Whether another session holds what excludes `row`.
     pub(crate) fn held_by_others(&self, me: usize, row: Row) -> bool {
         self.sessions.iter().enumerate().any(|(n, other)| n != me && other.locks & row.bit() != 0)
-    }
-
-    /// Whether a session holds a chat that is due. Nobody else can write it, so this is what was read after the lock.
-    pub(crate) fn holds_due_chat(&self, me: usize) -> bool {
-        let due = |n: &u8| self.tables.chats[usize::from(*n)].is_some_and(|chat| chat.due());
-        (0..).take(self.tables.chats.len()).filter(due).any(|n| self.sessions[me].locks & Row::Chat(n).bit() != 0)
     }
 
     /// Whether another session has rows that refer to `snap`, not yet committed.

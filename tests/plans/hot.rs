@@ -57,7 +57,7 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
         &["chats_agent_live", "chats_workspace_live", "chats_pkey", "agents_name_key", "agents_workspace_name", "snapshots_pkey"],
     ),
     ("db.chats.record", &["UPDATE chats AS c SET snapshot_id = CASE k.pin"], &["chats_pkey"]),
-    ("db.chats.record_events", &["INSERT INTO events", "k.kind"], &["chats_pkey"]),
+    ("db.events.append_batch", &["INSERT INTO events", "k.kind"], &["chats_pkey"]),
     ("db.agents.load", &["SELECT a.name, a.workspace, a.former_workspaces"], &["agents_pkey", "snapshots_pkey"]),
     ("db.agents.advance", &["UPDATE agents SET fanout_revision = $3, fanout_cursor = $4"], &["agents_pkey"]),
     ("db.agents.end_lap", &["UPDATE agents SET converged_revision = $3, fanout_revision = NULL"], &["agents_pkey"]),

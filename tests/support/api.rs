@@ -342,15 +342,3 @@ pub async fn settled(db: &TestDb) {
     })
     .await;
 }
-
-/// Waits until lists are as new as the log. An older transaction anywhere in the database cluster, another test's, holds them
-/// back: then events are not listed yet, and a watch from a list tells again what the list shows already.
-pub async fn listed(db: &TestDb) {
-    super::until::until("lists are as new as the log", || async {
-        let complete = "SELECT coalesce((SELECT max(rv) FROM events), 0) <
-                            (SELECT epoch << 44 | pg_snapshot_xmin(pg_current_snapshot())::text::bigint FROM log_state)";
-        let complete: bool = sqlx::query_scalar(complete).fetch_one(&db.pool).await.unwrap();
-        complete.then_some(())
-    })
-    .await;
-}

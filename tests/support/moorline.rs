@@ -1,7 +1,7 @@
 //! The command line itself, as a person at a shell types it: with an empty home, and nothing of ours in the environment.
 
 use super::{
-    api::{Caller, NAMESPACE, file},
+    api::{Caller, NAMESPACE, file, settled},
     postgres::{TestDb, database},
     serve::Replica,
     until::until,
@@ -199,6 +199,7 @@ impl Harbour {
         let api = Caller::new(&replica.url);
         let run = api.running_agent("ws").await;
         api.pushed(&run, 1, json!([file("AGENTS.md", "one\n")])).await;
+        settled(&db).await; // or else a lap may moor the chat before its own lane does, and its story is one event longer
         api.create_chat("fix", json!({"owner": "alice", "title": "Mend it", "agentRef": {"name": "ws"}})).await;
         let shell = Shell::at(&replica.url);
         let harbour = Self { db, replica, api, shell, run };

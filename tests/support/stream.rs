@@ -64,7 +64,7 @@ impl Watch {
     }
 }
 
-/// Waits until everything that is in the log can be read: no earlier writer of any test is still open.
+/// Waits until everything that is in the log can be read: no earlier writer of any test is still open, and lists are as new as the log.
 pub async fn all_readable(db: &TestDb) {
     until("the horizon is beyond the log", || async {
         let hidden: bool = sqlx::query_scalar(

@@ -192,7 +192,7 @@ pub async fn record(
 }
 
 /// The events. A chat that has been written is not looked up again: all of them were, and what an event says of it is what was read
-/// under its lock. One of them stands in the statement for the namespace (`postgres.md`).
+/// under its lock. One of them stands in the statement for the namespace: from the arrays alone a sharded server would make a COPY and two phases.
 async fn append(
     tx: &mut PgConnection,
     namespace: &str,
@@ -205,8 +205,8 @@ async fn append(
         outcomes.chats.iter().filter(|(_, class)| outcomes.classes[*class].event.is_some()).copied().collect();
     let Some((first, _)) = shown.first() else { return Ok(()) };
     let (ids, numbers) = columns(&shown);
-    let (names, seqs): (Vec<&str>, Vec<i64>) =
-        ids.iter().filter_map(|id| find(chats, *id)).map(|chat| (chat.name.as_str(), chat.event_seq + 1)).unzip();
+    let read = |id: &Uuid| find(chats, *id).expect("an outcome is that of a chat of the batch");
+    let (names, seqs): (Vec<&str>, Vec<i64>) = ids.iter().map(read).map(|chat| (chat.name.as_str(), chat.event_seq + 1)).unzip();
     let events = || outcomes.classes.iter().map(|class| class.event.as_ref());
     let kinds: Vec<Option<&str>> = events().map(|event| event.map(|event| event.kind.as_str())).collect();
     let agents: Vec<Option<Uuid>> = events().map(|event| event.and_then(|event| event.agent)).collect();
