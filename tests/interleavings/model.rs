@@ -128,9 +128,11 @@ impl Interleavings {
                 return Some(after);
             }
         };
-        if after.sessions[me].at == At::Commit && self.config.has(Defect::HintBeforeCommit) {
-            let hint = self.hint(&after, me);
-            hint.into_iter().for_each(|hint| self.tell_lanes(&mut after, hint));
+        if after.sessions[me].at == At::Commit
+            && self.config.has(Defect::HintBeforeCommit)
+            && let Some(hint) = self.hint(&after, me)
+        {
+            self.tell_lanes(&mut after, hint);
         }
         Some(after)
     }
