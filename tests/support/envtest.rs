@@ -159,17 +159,22 @@ impl ControlPlane {
         self.until_serves("/readyz").await;
     }
 
-    /// They are refused with 429 for a while after the apiserver says that it is ready, and after they are installed.
+    /// They are refused with 429 for a while after the apiserver says that it is ready, and after they are installed; watches of them, whose
+    /// cache may not be there yet, for longer than lists.
     async fn until_our_kinds_serve(&self) {
         for kind in ["agents", "agentsnapshots", "chats"] {
-            self.until_serves(&format!("/apis/moorline.dev/v1alpha1/{kind}?limit=1")).await;
+            for query in ["limit=1", "watch=true&timeoutSeconds=5"] {
+                self.until_serves(&format!("/apis/moorline.dev/v1alpha1/{kind}?{query}")).await;
+            }
         }
     }
 
     async fn until_serves(&self, path: &str) {
         until_within(START, &format!("the apiserver serves {path}"), || async {
             self.processes.lock().await.assert_running(&self.layout);
-            matches!(self.answer("GET", path, None).await, Ok((200, _))).then_some(())
+            // What comes after the status is not waited for: a watch says nothing for long.
+            let answer = self.http.get(format!("{}{path}", self.url)).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200).then_some(())
         })
         .await;
     }
