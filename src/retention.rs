@@ -134,14 +134,16 @@ impl Retention {
                 return Ok(());
             }
             let pruned = transact(&self.pool, &self.clock, &Prune { hoard }).await?;
-            if pruned.snapshots == 0 {
+            if pruned == Pruned::default() {
                 return Ok(()); // all of them are being pinned at this moment
             }
             removed.snapshots += pruned.snapshots;
             removed.blobs += pruned.blobs;
             METRICS.removed("snapshots", pruned.snapshots);
             METRICS.removed("blobs", pruned.blobs);
-            self.wake.events();
+            if pruned.snapshots > 0 {
+                self.wake.events();
+            }
         }
         Ok(())
     }
@@ -238,7 +240,17 @@ impl Write for Prune<'_> {
         let Hoard { namespace, agent, newest: _ } = self.hoard;
         retention::lock(tx, namespace, *agent).await?; // locks the agent, or what it has left
         let found = retention::superfluous(tx, self.hoard).await?; // reads, after the lock
-        let ids: Vec<SnapshotId> = batch(&found).iter().map(|snapshot| snapshot.id).collect();
+        let batch = batch(&found);
+        // What bodies are needed for is known when few snapshots are left: while there are more than a batch, each would read what all the
+        // others refer to. What those batches have left goes before the last one, whose snapshots say that there may be some.
+        let is_last = batch.len() == found.len();
+        if is_last {
+            let blobs = retention::delete_unused_blobs(tx, namespace, *agent).await?; // writes
+            if blobs > 0 {
+                return Ok(Pruned { snapshots: 0, blobs });
+            }
+        }
+        let ids: Vec<SnapshotId> = batch.iter().map(|snapshot| snapshot.id).collect();
         let locked = retention::lock_snapshots(tx, namespace, &ids).await?; // locks: no new pin from here on
         let again = retention::superfluous(tx, self.hoard).await?; // reads again, after the locks
         let doomed: Vec<SnapshotId> = again.iter().map(|snapshot| snapshot.id).filter(|id| locked.contains(id)).collect();
@@ -246,7 +258,8 @@ impl Write for Prune<'_> {
             return Ok(Pruned::default());
         }
         let mut log = TxLog::open(tx).await?; // takes the version
-        let blobs = retention::delete(tx, namespace, *agent, &doomed, &mut log).await?; // writes, the events first
+        retention::delete(tx, namespace, &doomed, &mut log).await?; // writes, the events first
+        let blobs = if is_last { retention::delete_unused_blobs(tx, namespace, *agent).await? } else { 0 }; // writes
         Ok(Pruned { snapshots: doomed.len() as u64, blobs })
     }
 

@@ -230,6 +230,32 @@ async fn a_batch_is_at_most_a_thousand_rows_in_one_transaction() {
 }
 
 #[tokio::test]
+async fn bodies_go_with_the_last_batch_of_an_agents_snapshots_and_a_crash_before_it_leaves_them_to_the_next_pass() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = world.agent("ws-1").running().await;
+    limit(&world, "ws-1", 1).await;
+    for n in 0..9 {
+        let files = (0..300).map(|f| file(&format!("f/{f}"), &format!("{} {f}", if f < 200 { n } else { 0 }))).collect();
+        agent.push(files).await;
+    }
+    let counted = async |what| sqlx::query_scalar::<_, i64>(what).fetch_one(&db.pool).await.expect("a count");
+    let blobs = async || counted("SELECT count(*) FROM blobs").await;
+    assert_eq!(blobs().await, 9 * 200 + 100);
+    let hoard = hoard(&world, "ws-1").await;
+    let prune = async || transact(&world.pool, &world.clock, &Prune { hoard: &hoard }).await.expect("a batch");
+    assert_eq!(prune().await, Pruned { snapshots: 3, blobs: 0 }, "three of seven have at most a thousand rows");
+    assert_eq!(prune().await, Pruned { snapshots: 3, blobs: 0 });
+    // The process dies here. Another one goes on: with what is left of those, then with the last.
+    assert_eq!(prune().await, Pruned { snapshots: 0, blobs: 1_000 });
+    assert_eq!(prune().await, Pruned { snapshots: 0, blobs: 200 });
+    assert_eq!(prune().await, Pruned { snapshots: 1, blobs: 200 });
+    assert_eq!(blobs().await, 2 * 200 + 100, "what the two that stay refer to");
+    assert_eq!(pass(&world).await, Removed::default());
+    tidy(&db.pool).await;
+}
+
+#[tokio::test]
 async fn a_pass_ends_although_an_agent_pushes_as_fast_as_it_is_pruned() {
     // Of what is removed, one batch takes everything, or one snapshot.
     for resources in [1, 600] {
@@ -454,7 +480,7 @@ async fn the_foreign_keys_refuse_what_the_locks_should_have_kept_away() {
         let mut tx = db.pool.begin().await.expect("a session");
         let mut log = store::log::TxLog::open(&mut tx).await.expect("a version");
         let ids = [moorline::model::snapshot::SnapshotId(id)];
-        let error = store::retention::delete(&mut tx, &hoard.namespace, hoard.agent, &ids, &mut log).await.expect_err("in use");
+        let error = store::retention::delete(&mut tx, &hoard.namespace, &ids, &mut log).await.expect_err("in use");
         assert_eq!((error.sqlstate().as_deref(), error.retry()), (Some("23503"), Retry::Transaction));
     }
 }

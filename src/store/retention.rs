@@ -10,10 +10,10 @@ use super::{
     error::{Named, StoreError, expect_rows},
     log::TxLog,
 };
-use crate::model::{resource::ResourceMeta, snapshot::SnapshotId};
+use crate::model::snapshot::SnapshotId;
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use sqlx::{PgConnection, types::Json};
+use sqlx::PgConnection;
 use std::collections::BTreeSet;
 use uuid::Uuid;
 
@@ -82,15 +82,8 @@ pub async fn lock_snapshots(
     Ok(locked.fetch_all(tx).named(NAME).await?.into_iter().map(SnapshotId).collect())
 }
 
-/// Deletes snapshots that are locked, each with an event that holds its last state, and whose it was: the event first, then the row; then the
-/// blobs that no other snapshot of the agent refers to. Returns how many blobs.
-pub async fn delete(
-    tx: &mut PgConnection,
-    namespace: &str,
-    agent: Uuid,
-    snapshots: &[SnapshotId],
-    log: &mut TxLog,
-) -> Result<u64, StoreError> {
+/// Deletes snapshots that are locked, each with an event that holds its last state, and whose it was: the event first, then the row.
+pub async fn delete(tx: &mut PgConnection, namespace: &str, snapshots: &[SnapshotId], log: &mut TxLog) -> Result<(), StoreError> {
     const EVENTS: &str = "db.snapshots.delete_events";
     const NAME: &str = "db.snapshots.delete";
     let ids = numbers(snapshots);
@@ -113,37 +106,29 @@ pub async fn delete(
     .await?;
     expect_rows(EVENTS, ids.len(), done.rows_affected())?;
     log.written += i32::try_from(ids.len()).unwrap_or(i32::MAX);
-    let manifests = sqlx::query_scalar!(
-        r#"DELETE FROM snapshots WHERE namespace = $1 AND id = ANY($2) AND rv <= $3
-           RETURNING manifest AS "manifest: Json<Vec<ResourceMeta>>""#,
-        namespace,
-        &ids,
-        log.rv
-    )
-    .fetch_all(&mut *tx)
-    .named(NAME)
-    .await?;
-    expect_rows(NAME, ids.len(), manifests.len() as u64)?;
-    let resources = manifests.iter().flat_map(|manifest| &manifest.0);
-    let hashes: BTreeSet<Vec<u8>> =
-        resources.filter_map(|resource| Some(resource.content_hash.as_ref()?.as_bytes().to_vec())).collect();
-    delete_unused_blobs(tx, namespace, agent, &hashes.into_iter().collect::<Vec<_>>()).await
+    let done = sqlx::query!("DELETE FROM snapshots WHERE namespace = $1 AND id = ANY($2) AND rv <= $3", namespace, &ids, log.rv);
+    let done = done.execute(tx).named(NAME).await?;
+    expect_rows(NAME, ids.len(), done.rows_affected())
 }
 
-async fn delete_unused_blobs(tx: &mut PgConnection, namespace: &str, agent: Uuid, hashes: &[Vec<u8>]) -> Result<u64, StoreError> {
+/// Deletes up to [`BATCH_MAX`] blobs that no snapshot of the agent refers to; the agent is locked. Returns how many. It reads what all
+/// snapshots of the agent refer to, so it is for when few are left.
+pub async fn delete_unused_blobs(tx: &mut PgConnection, namespace: &str, agent: Uuid) -> Result<u64, StoreError> {
     const NAME: &str = "db.blobs.delete_unused";
-    if hashes.is_empty() {
-        return Ok(0);
-    }
+    // EXCEPT, which is made in one go whatever PostgreSQL believes of what manifests hold.
     let done = sqlx::query!(
         "DELETE FROM blobs b
-         WHERE b.namespace = $1 AND b.agent_id = $2 AND b.hash = ANY($3)
-           AND NOT EXISTS (SELECT FROM snapshots s CROSS JOIN LATERAL jsonb_array_elements(s.manifest) AS r (item)
-                           WHERE s.namespace = $1 AND s.agent_id = $2
-                             AND decode(substr(r.item ->> 'contentHash', 8), 'hex') = b.hash)",
+         WHERE b.namespace = $1 AND b.agent_id = $2 AND b.hash = ANY (ARRAY(
+             SELECT x.hash FROM (
+                 SELECT u.hash FROM blobs u WHERE u.namespace = $1 AND u.agent_id = $2
+                 EXCEPT
+                 SELECT decode(substr(r.item ->> 'contentHash', 8), 'hex')
+                 FROM snapshots s CROSS JOIN LATERAL jsonb_array_elements(s.manifest) AS r (item)
+                 WHERE s.namespace = $1 AND s.agent_id = $2
+             ) x LIMIT $3))",
         namespace,
         agent,
-        hashes
+        BATCH_MAX
     )
     .execute(tx)
     .named(NAME)
