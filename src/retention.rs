@@ -66,6 +66,15 @@ pub struct Removed {
     pub strays: u64,
 }
 
+impl Removed {
+    fn count(&mut self, Pruned { snapshots, blobs }: Pruned) {
+        self.snapshots += snapshots;
+        self.blobs += blobs;
+        METRICS.removed("snapshots", snapshots);
+        METRICS.removed("blobs", blobs);
+    }
+}
+
 impl Retention {
     /// Runs until `shutdown`, then finishes the transaction in hand. The first pass comes after a part of the interval, so that
     /// replicas that start together do not all begin with it.
@@ -127,23 +136,28 @@ impl Retention {
     }
 
     async fn prune(&self, hoard: &Hoard, shutdown: &CancellationToken, removed: &mut Removed) -> Result<(), StoreError> {
+        let mut bodies_left = false;
         while !shutdown.is_cancelled() {
             // Looked at without a lock first: where nothing is superfluous nothing is written, not even a lock.
             let found = retention::superfluous(&mut *self.connection().await?, hoard).await?;
             if found.is_empty() {
-                return Ok(());
+                break;
             }
             let pruned = transact(&self.pool, &self.clock, &Prune { hoard }).await?;
             if pruned == Pruned::default() {
-                return Ok(()); // all of them are being pinned at this moment
+                break; // all of them are being pinned at this moment
             }
-            removed.snapshots += pruned.snapshots;
-            removed.blobs += pruned.blobs;
-            METRICS.removed("snapshots", pruned.snapshots);
-            METRICS.removed("blobs", pruned.blobs);
             if pruned.snapshots > 0 {
+                bodies_left = pruned.blobs == 0;
                 self.wake.events();
             }
+            removed.count(pruned);
+        }
+        // What would have been the last batch is not superfluous any more: somebody returned to it, or raised the limit.
+        while bodies_left && !shutdown.is_cancelled() {
+            let blobs = transact(&self.pool, &self.clock, &Sweep { hoard }).await?;
+            bodies_left = blobs > 0;
+            removed.count(Pruned { snapshots: 0, blobs });
         }
         Ok(())
     }
@@ -261,6 +275,26 @@ impl Write for Prune<'_> {
         retention::delete(tx, namespace, &doomed, &mut log).await?; // writes, the events first
         let blobs = if is_last { retention::delete_unused_blobs(tx, namespace, *agent).await? } else { 0 }; // writes
         Ok(Pruned { snapshots: doomed.len() as u64, blobs })
+    }
+
+    fn store_error(error: &StoreError) -> Option<&StoreError> {
+        Some(error)
+    }
+}
+
+/// Removes bodies of an agent that no snapshot needs, up to [`BATCH_MAX`].
+struct Sweep<'a> {
+    hoard: &'a Hoard,
+}
+
+impl Write for Sweep<'_> {
+    type Output = u64;
+    type Error = StoreError;
+
+    async fn run(&self, tx: &mut PgConnection) -> Result<u64, StoreError> {
+        let Hoard { namespace, agent, newest: _ } = self.hoard;
+        retention::lock(tx, namespace, *agent).await?; // locks the agent, or what it has left
+        retention::delete_unused_blobs(tx, namespace, *agent).await // writes
     }
 
     fn store_error(error: &StoreError) -> Option<&StoreError> {

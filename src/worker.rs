@@ -30,6 +30,8 @@ const PAUSE_CAP: Duration = Duration::from_secs(10);
 /// The pause after a look that found records which others held at that moment, about; it doubles up to the poll while that goes on. Most are
 /// held for milliseconds, and not everybody who lets one go says so: whoever was refused, or changed nothing, tells nobody.
 const HELD: Duration = Duration::from_millis(20);
+/// How often it doubles at most: to days.
+const LOOKS_MAX: u32 = 24;
 /// How often the log's partitions are looked after.
 const UPKEEP: Duration = Duration::from_secs(15);
 
@@ -129,9 +131,9 @@ impl Worker {
             match self.sweep(lane, &mut place, &shutdown).await {
                 Ok(Swept { claimed: 0, found }) => {
                     failures = 0;
-                    held = if found { held + 1 } else { 0 };
-                    let rest = if found { self.poll.min(HELD.saturating_mul(1 << held.min(24))) } else { self.poll };
-                    self.rest(rest.mul_f64(0.5 + self.clock.random()), Some(&mut hints), &shutdown).await;
+                    let rest = if found { self.poll.min(HELD.saturating_mul(1 << held)) } else { self.poll };
+                    let hinted = self.rest(rest.mul_f64(0.5 + self.clock.random()), Some(&mut hints), &shutdown).await;
+                    held = if found && !hinted { LOOKS_MAX.min(held + 1) } else { 0 };
                 }
                 Ok(_) => (failures, held) = (0, 0),
                 Err(error) => {
@@ -145,8 +147,8 @@ impl Worker {
         }
     }
 
-    /// Waits for so long, or for a hint if there are any to be heeded.
-    async fn rest(&self, time: Duration, hints: Option<&mut watch::Receiver<()>>, shutdown: &CancellationToken) {
+    /// Waits for so long, or for a hint if there are any to be heeded. Returns whether there was one.
+    async fn rest(&self, time: Duration, hints: Option<&mut watch::Receiver<()>>, shutdown: &CancellationToken) -> bool {
         let hint = async {
             let Some(hints) = hints else { return std::future::pending().await };
             if hints.changed().await.is_err() {
@@ -154,9 +156,9 @@ impl Worker {
             }
         };
         tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(time) => {}
-            () = hint => {}
+            () = shutdown.cancelled() => false,
+            () = tokio::time::sleep(time) => false,
+            () = hint => true,
         }
     }
 

@@ -12,7 +12,7 @@ use moorline::{
     store::{self, Retry, StoreError, Write, across::Hoard, log::TxLog, transact},
     writes::{chats::Propagation, push::AcceptPush},
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Executor as _, PgConnection, PgPool};
 use std::{
     collections::BTreeSet,
     sync::atomic::{AtomicUsize, Ordering},
@@ -256,6 +256,25 @@ async fn bodies_go_with_the_last_batch_of_an_agents_snapshots_and_a_crash_before
 }
 
 #[tokio::test]
+async fn bodies_go_also_when_what_would_have_been_the_last_batch_is_wanted_again_meanwhile() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = world.agent("ws-1").running().await;
+    limit(&world, "ws-1", 1).await;
+    for n in 0..9 {
+        agent.push((0..300).map(|f| file(&format!("f/{f}"), &format!("{n} {f}"))).collect()).await;
+    }
+    let trigger = "CREATE FUNCTION keep_the_rest() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            UPDATE agents SET revision_history_limit = 100; RETURN NULL; END $$;
+        CREATE TRIGGER keep_the_rest AFTER DELETE ON snapshots FOR EACH STATEMENT EXECUTE FUNCTION keep_the_rest()";
+    sqlx::raw_sql(trigger).execute(&db.pool).await.unwrap();
+    let removed = pass(&world).await;
+    assert_eq!((removed.snapshots, removed.blobs), (3, 3 * 300));
+    assert_eq!(kept(&world).await, (4..=9).collect::<Vec<_>>());
+    tidy(&db.pool).await;
+}
+
+#[tokio::test]
 async fn a_pass_ends_although_an_agent_pushes_as_fast_as_it_is_pruned() {
     // Of what is removed, one batch takes everything, or one snapshot.
     for resources in [1, 600] {
@@ -343,6 +362,7 @@ async fn a_push_whose_version_is_older_than_the_removal_of_its_snapshots_name_co
     limit(&world, "ws-1", 1).await;
     push_all(&mut agent, 1..=4).await;
     let mut early = db.pool.begin().await.expect("a session");
+    early.execute("SET LOCAL idle_in_transaction_session_timeout = 0").await.expect("patience");
     let before = TxLog::open(&mut early).await.expect("a version").rv;
     let hoard = hoard(&world, "ws-1").await;
     let removed = transact(&world.pool, &world.clock, &Prune { hoard: &hoard }).await.expect("a batch");
