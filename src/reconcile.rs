@@ -215,7 +215,8 @@ impl Write for DueChats<'_> {
         decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads
         let outcomes = decider.decide(&chats, now); // pure
         let mut log = TxLog::open(tx).await.map_err(fail())?; // takes the version
-        converge::record(tx, namespace, (&outcomes, &chats), Lane::Due, now, &mut log).await.map_err(fail())?; // writes, and the events
+        // writes, and the events
+        converge::record(tx, namespace, &outcomes, &chats, Lane::Due, now, &mut log).await.map_err(fail())?;
         let batch = Batch { seen: ids.len(), ..Batch::of(&outcomes, &chats, now) };
         Ok(Done { batch, bad })
     }

@@ -30,8 +30,6 @@ const PAUSE_CAP: Duration = Duration::from_secs(10);
 /// The pause after a look that found records which others held at that moment, about; it doubles up to the poll while that goes on. Most are
 /// held for milliseconds, and not everybody who lets one go says so: whoever was refused, or changed nothing, tells nobody.
 const HELD: Duration = Duration::from_millis(20);
-/// How often it doubles at most: to days.
-const LOOKS_MAX: u32 = 24;
 /// How often the log's partitions are looked after.
 const UPKEEP: Duration = Duration::from_secs(15);
 
@@ -125,17 +123,17 @@ impl Worker {
             Lane::Agents => self.wake.on_agents(),
         };
         let mut place = Place::default();
-        let (mut failures, mut held) = (0, 0);
+        let (mut failures, mut again) = (0, HELD);
         while !shutdown.is_cancelled() {
             hints.mark_unchanged(); // registered before it looks
             match self.sweep(lane, &mut place, &shutdown).await {
                 Ok(Swept { claimed: 0, found }) => {
                     failures = 0;
-                    let rest = if found { self.poll.min(HELD.saturating_mul(1 << held)) } else { self.poll };
-                    let hinted = self.rest(rest.mul_f64(0.5 + self.clock.random()), Some(&mut hints), &shutdown).await;
-                    held = if found && !hinted { LOOKS_MAX.min(held + 1) } else { 0 };
+                    let time = if found { again.min(self.poll) } else { self.poll };
+                    let hinted = self.rest(time.mul_f64(0.5 + self.clock.random()), Some(&mut hints), &shutdown).await;
+                    again = if found && !hinted { time * 2 } else { HELD };
                 }
-                Ok(_) => (failures, held) = (0, 0),
+                Ok(_) => (failures, again) = (0, HELD),
                 Err(error) => {
                     METRICS.reconcile_failed(lane.controller(), error.label());
                     let pause = full_jitter(PAUSE, PAUSE_CAP, failures, self.clock.random());

@@ -8,7 +8,7 @@ use crate::support::{
 };
 use moorline::{
     clock::{self, Clock, Source, SystemClock},
-    model::object::REFRESH_ANNOTATION,
+    model::object::{Progress, REFRESH_ANNOTATION},
     reconcile::Reconciler,
     store::log,
     wake::Wake,
@@ -74,6 +74,10 @@ impl Lanes {
         self.stop.cancel();
         self.running.await.expect("the task").expect("the lanes end well");
     }
+}
+
+fn converged(progress: &Progress) -> Option<()> {
+    (progress.converged_revision == progress.revision).then_some(())
 }
 
 async fn waiting(pool: &PgPool) -> i64 {
@@ -245,11 +249,7 @@ async fn namespaces_that_fail_do_not_keep_the_others_from_their_turn() {
     world.namespace = "good".into();
     world.chat("fix").create().await;
     let lanes = Lanes::begin(&db, &world.reconciler, &world.clock, &Wake::default(), Duration::from_millis(20));
-    until("the good namespace has converged", || async {
-        let progress = world.look("fix").await.chat.progress;
-        (progress.converged_revision == progress.revision).then_some(())
-    })
-    .await;
+    until("the good namespace has converged", || async { converged(&world.look("fix").await.chat.progress) }).await;
     lanes.end().await;
 }
 
@@ -262,11 +262,7 @@ async fn news_reach_every_agent_without_a_poll_also_of_more_namespaces_than_are_
     // Its first look is over when it has done this.
     world.chat("first").create().await;
     wake.work();
-    until("the first look", || async {
-        let progress = world.look("first").await.chat.progress;
-        (progress.converged_revision == progress.revision).then_some(())
-    })
-    .await;
+    until("the first look", || async { converged(&world.look("first").await.chat.progress) }).await;
     let namespaces: Vec<String> = (0..70).map(|n| format!("team-{n:02}")).collect();
     for namespace in &namespaces {
         world.namespace.clone_from(namespace);
@@ -306,9 +302,8 @@ async fn what_others_held_when_a_lane_looked_is_taken_soon_after_they_let_it_go_
     until("both lanes have looked twice", || async { (looks.0.load(Ordering::SeqCst) >= 5).then_some(()) }).await;
     holder.rollback().await.expect("it is let go");
     until("chat and agent have converged", || async {
-        let chat = world.look("fix").await.chat.progress;
-        let agent = world.look_at_agent("ws-1").await.expect("the agent").agent.progress;
-        (chat.converged_revision == chat.revision && agent.converged_revision == agent.revision).then_some(())
+        converged(&world.look("fix").await.chat.progress)
+            .and(converged(&world.look_at_agent("ws-1").await.expect("the agent").agent.progress))
     })
     .await;
     lanes.end().await;

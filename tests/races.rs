@@ -7,7 +7,7 @@ use crate::support::{
     world::{World, file},
 };
 use moorline::{
-    model::{chat::ChatState, object::Key},
+    model::{chat::ChatState, object::Key, push::Phase},
     store::{self, Retry, StoreError, Write, converge, log::TxLog, transact},
     writes::{WriteError, chats::Propagation, push::AcceptPush},
 };
@@ -138,13 +138,7 @@ async fn a_push_waits_for_the_page_in_hand_and_the_next_lap_tells_it() {
         async move { world.reconciler.fan_out("team-a", Uuid::nil()).await }
     });
     somebody_waits(&db.pool).await;
-    let push = moorline::model::push::Push::new(
-        agent.run.id,
-        (agent.run.epoch, agent.seq + 1),
-        moorline::model::push::Phase::Complete,
-        String::new(),
-        vec![file("AGENTS.md", "three")],
-    );
+    let push = agent.next_push(Phase::Complete, vec![file("AGENTS.md", "three")]);
     let pushing = tokio::spawn({
         let (world, key) = (world.clone(), agent.key.clone());
         async move { transact(&world.pool, &world.clock, &AcceptPush { clock: &world.clock, key: &key, push: &push }).await }

@@ -190,16 +190,21 @@ async fn of_an_agent_that_is_gone_only_what_somebody_is_moored_to_stays() {
     assert_eq!(blobs, 0);
 }
 
+/// Nine contexts of 300 files, of which the first so many are others in each.
+async fn push_large(agent: &mut RunningAgent<'_>, changing: usize) {
+    for n in 0..9 {
+        let body = |f| format!("{} {f}", if f < changing { n } else { 0 });
+        agent.push((0..300).map(|f| file(&format!("f/{f}"), &body(f))).collect()).await;
+    }
+}
+
 #[tokio::test]
 async fn a_batch_is_at_most_a_thousand_rows_in_one_transaction() {
     let db = database().await;
     let world = World::new(db.pool.clone());
     let mut agent = world.agent("ws-1").running().await;
     limit(&world, "ws-1", 1).await;
-    for n in 0..9 {
-        let files = (0..300).map(|f| file(&format!("f/{f}"), &format!("{n} {f}"))).collect();
-        agent.push(files).await;
-    }
+    push_large(&mut agent, 300).await;
     // Many small ones, older than those.
     sqlx::query(
         "INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, resource_count,
@@ -235,10 +240,7 @@ async fn bodies_go_with_the_last_batch_of_an_agents_snapshots_and_a_crash_before
     let world = World::new(db.pool.clone());
     let mut agent = world.agent("ws-1").running().await;
     limit(&world, "ws-1", 1).await;
-    for n in 0..9 {
-        let files = (0..300).map(|f| file(&format!("f/{f}"), &format!("{} {f}", if f < 200 { n } else { 0 }))).collect();
-        agent.push(files).await;
-    }
+    push_large(&mut agent, 200).await;
     let counted = async |what| sqlx::query_scalar::<_, i64>(what).fetch_one(&db.pool).await.expect("a count");
     let blobs = async || counted("SELECT count(*) FROM blobs").await;
     assert_eq!(blobs().await, 9 * 200 + 100);
@@ -261,9 +263,7 @@ async fn bodies_go_also_when_what_would_have_been_the_last_batch_is_wanted_again
     let world = World::new(db.pool.clone());
     let mut agent = world.agent("ws-1").running().await;
     limit(&world, "ws-1", 1).await;
-    for n in 0..9 {
-        agent.push((0..300).map(|f| file(&format!("f/{f}"), &format!("{n} {f}"))).collect()).await;
-    }
+    push_large(&mut agent, 300).await;
     let trigger = "CREATE FUNCTION keep_the_rest() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             UPDATE agents SET revision_history_limit = 100; RETURN NULL; END $$;
         CREATE TRIGGER keep_the_rest AFTER DELETE ON snapshots FOR EACH STATEMENT EXECUTE FUNCTION keep_the_rest()";
@@ -329,11 +329,10 @@ async fn a_push_that_returns_to_a_snapshot_waits_for_its_removal_and_makes_it_an
     let hoard = hoard(&world, "ws-1").await;
     let mut removing = db.pool.begin().await.expect("a session");
     assert_eq!(Prune { hoard: &hoard }.run(&mut removing).await.expect("a batch"), Pruned { snapshots: 2, blobs: 2 });
-    agent.seq += 1;
+    let push = agent.next_push(Phase::Complete, text(1));
     let returning = tokio::spawn({
-        let (world, key, run, seq) = (world.clone(), agent.key.clone(), agent.run.clone(), agent.seq);
+        let (world, key) = (world.clone(), agent.key.clone());
         async move {
-            let push = moorline::model::push::Push::new(run.id, (run.epoch, seq), Phase::Complete, String::new(), text(1));
             let write = AcceptPush { clock: &world.clock, key: &key, push: &push };
             transact(&world.pool, &world.clock, &write).await.expect("a push")
         }
@@ -367,8 +366,7 @@ async fn a_push_whose_version_is_older_than_the_removal_of_its_snapshots_name_co
     let hoard = hoard(&world, "ws-1").await;
     let removed = transact(&world.pool, &world.clock, &Prune { hoard: &hoard }).await.expect("a batch");
     assert_eq!(removed, Pruned { snapshots: 2, blobs: 2 });
-    let (run, seq) = (&agent.run, agent.seq + 1);
-    let push = moorline::model::push::Push::new(run.id, (run.epoch, seq), Phase::Complete, String::new(), text(1));
+    let push = agent.next_push(Phase::Complete, text(1));
     let write = AcceptPush { clock: &world.clock, key: &agent.key, push: &push };
     let refused = write.run(&mut early).await.expect_err("whoever watches would see the name come before it goes");
     assert!(matches!(refused.store(), Some(StoreError::Guard { query: "db.agents.accept", .. })), "{refused}");
@@ -389,9 +387,7 @@ async fn a_removal_waits_for_a_push_and_leaves_what_that_returned_to() {
     let mut agent = world.agent("ws-1").running().await;
     limit(&world, "ws-1", 1).await;
     push_all(&mut agent, 1..=4).await;
-    agent.seq += 1;
-    let run = agent.run.clone();
-    let push = moorline::model::push::Push::new(run.id, (run.epoch, agent.seq), Phase::Complete, String::new(), text(1));
+    let push = agent.next_push(Phase::Complete, text(1));
     let mut returning = db.pool.begin().await.expect("a session");
     let write = AcceptPush { clock: &world.clock, key: &agent.key, push: &push };
     assert!(write.run(&mut returning).await.expect("a push").changed);

@@ -155,11 +155,10 @@ impl Write for FanOut<'_> {
     async fn run(&self, tx: &mut PgConnection) -> Result<Turn, BatchFailure> {
         let Self { reconciler, namespace, from, how } = self;
         let now = reconciler.clock.now();
-        let claimed = match fanout::claim(tx, namespace, from.after).await? {
-            // locks the agent
-            None if from.around => fanout::claim(tx, namespace, Uuid::nil()).await?,
-            claimed => claimed,
-        };
+        let mut claimed = fanout::claim(tx, namespace, from.after).await?; // locks the agent
+        if claimed.is_none() && from.around {
+            claimed = fanout::claim(tx, namespace, Uuid::nil()).await?; // locks the agent
+        }
         let Some(id) = claimed else { return Ok(Turn::Nobody) };
         let fail = || BatchFailure::of(&[id]);
         let agent = fanout::load(tx, namespace, id).await.map_err(fail())?; // reads, after the lock
@@ -203,7 +202,7 @@ impl Write for FanOut<'_> {
                 if !outcomes.chats.is_empty() {
                     let log = log.open(tx).await.map_err(fail())?; // takes the version
                     // writes, and the events
-                    converge::record(tx, namespace, (&outcomes, &chats), Lane::Fanout, now, log).await.map_err(fail())?;
+                    converge::record(tx, namespace, &outcomes, &chats, Lane::Fanout, now, log).await.map_err(fail())?;
                     batch = Batch { seen: batch.seen, ..Batch::of(&outcomes, &chats, now) };
                 }
             }
@@ -296,10 +295,5 @@ async fn end_lap(
     let conditions = agent.conditions.patch(&verdicts, now);
     let shown = !conditions.is_empty() || agent.echoes();
     let log = if shown { Some(log.open(tx).await?) } else { None }; // takes the version
-    let end = LapEnd { whole, conditions: &conditions, shown: log.as_ref().map(|log| log.rv) };
-    fanout::end_lap(tx, namespace, agent, &end).await?; // writes
-    match log {
-        Some(log) => fanout::append(tx, namespace, agent.id, &agent.name, log).await, // the event
-        None => Ok(()),
-    }
+    fanout::end_lap(tx, namespace, agent, &LapEnd { whole, conditions: &conditions }, log).await // writes, and the event
 }

@@ -226,14 +226,19 @@ pub struct LapEnd<'a> {
     pub whole: bool,
     /// To the conditions.
     pub conditions: &'a ConditionPatch,
-    /// The version of the transaction, when the agent changes in what it shows.
-    pub shown: Option<i64>,
 }
 
-/// Ends a lap: what has been seen and handled is what it began with, not the newest.
-pub async fn end_lap(tx: &mut PgConnection, namespace: &str, agent: &DueAgent, end: &LapEnd<'_>) -> Result<(), StoreError> {
+/// Ends a lap: what has been seen and handled is what it began with, not the newest. With the log of the transaction when the agent
+/// changes in what it shows; then with an event.
+pub async fn end_lap(
+    tx: &mut PgConnection,
+    namespace: &str,
+    agent: &DueAgent,
+    end: &LapEnd<'_>,
+    log: Option<&mut TxLog>,
+) -> Result<(), StoreError> {
     const NAME: &str = "db.agents.end_lap";
-    let LapEnd { whole, conditions, shown } = end;
+    let LapEnd { whole, conditions } = end;
     let Lap { revision, refresh, reconcile, generation } = &agent.lap;
     let done = sqlx::query!(
         "UPDATE agents SET converged_revision = $3, fanout_revision = NULL, fanout_cursor = NULL, fanout_refresh = NULL,
@@ -250,7 +255,7 @@ pub async fn end_lap(tx: &mut PgConnection, namespace: &str, agent: &DueAgent, e
         whole,
         Value::Object(conditions.set.clone()),
         conditions.drop.join(","),
-        *shown,
+        log.as_ref().map(|log| log.rv),
         refresh.as_deref(),
         reconcile.as_deref(),
         generation
@@ -258,11 +263,14 @@ pub async fn end_lap(tx: &mut PgConnection, namespace: &str, agent: &DueAgent, e
     .execute(&mut *tx)
     .named(NAME)
     .await?;
-    expect_rows(NAME, 1, done.rows_affected())
+    expect_rows(NAME, 1, done.rows_affected())?;
+    match log {
+        Some(log) => append(tx, namespace, agent.id, &agent.name, log).await,
+        None => Ok(()),
+    }
 }
 
-/// Says that what the loop has done changes what an agent shows.
-pub async fn append(tx: &mut PgConnection, namespace: &str, id: Uuid, name: &str, log: &mut TxLog) -> Result<(), StoreError> {
+async fn append(tx: &mut PgConnection, namespace: &str, id: Uuid, name: &str, log: &mut TxLog) -> Result<(), StoreError> {
     let event = super::events::NewEvent {
         namespace,
         kind: EventKind::AgentUpdated,

@@ -290,9 +290,14 @@ impl RunningAgent<'_> {
     }
 
     pub async fn try_push(&mut self, phase: Phase, resources: Vec<Resource>) -> Result<PushAnswer, WriteError> {
-        self.seq += 1;
-        let push = Push::new(self.run.id, (self.run.epoch, self.seq), phase, String::new(), resources);
+        let push = self.next_push(phase, resources);
         self.send(&push).await
+    }
+
+    /// The push that comes next, not sent.
+    pub fn next_push(&mut self, phase: Phase, resources: Vec<Resource>) -> Push {
+        self.seq += 1;
+        Push::new(self.run.id, (self.run.epoch, self.seq), phase, String::new(), resources)
     }
 
     pub async fn send(&self, push: &Push) -> Result<PushAnswer, WriteError> {

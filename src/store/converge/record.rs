@@ -114,7 +114,8 @@ pub enum Lane {
 pub async fn record(
     tx: &mut PgConnection,
     namespace: &str,
-    (outcomes, chats): (&Outcomes, &[Loaded]),
+    outcomes: &Outcomes,
+    chats: &[Loaded],
     lane: Lane,
     now: Timestamp,
     log: &mut TxLog,
