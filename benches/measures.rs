@@ -185,6 +185,7 @@ fn main() -> anyhow::Result<()> {
     match args.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         Some(("clients", rest)) => return clients::main(rest),
         Some(("floor", rest)) => return floor::main(rest),
+        Some(("bare", rest)) => return p3::bare::main(rest),
         Some(_) | None => {}
     }
     rustls::crypto::ring::default_provider().install_default().ok();

@@ -115,6 +115,12 @@ fn put<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metri
     metric
 }
 
+/// The same, of one that is measured in bytes; its name ends with them.
+fn put_bytes<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register_with_unit(name, help, Unit::Bytes, metric.clone());
+    metric
+}
+
 /// The same, of one that is measured in seconds; its name ends with them.
 fn put_seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
     registry.register_with_unit(name, help, Unit::Seconds, metric.clone());

@@ -222,6 +222,15 @@ fn a_drift_episode_from_start_to_end() {
 }
 
 #[test]
+fn a_transition_is_told_as_such_and_what_is_shown_besides_as_an_update() {
+    let (drifted, acknowledged) = (Action::MarkDirty.change(), Action::Acknowledge.change());
+    assert_eq!(drifted.told(false), Some(EventKind::ContextDrifted));
+    assert_eq!(drifted.told(true), Some(EventKind::ContextDrifted), "one event, not two");
+    assert_eq!(acknowledged.told(true), Some(EventKind::ChatUpdated));
+    assert_eq!(acknowledged.told(false), None, "nothing that it shows has changed");
+}
+
+#[test]
 fn one_action_is_one_event_and_says_what_it_does_to_the_record() {
     use PinChange::{Clear, Keep, Move};
     let to = snapshot(1, A);

@@ -9,7 +9,13 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use moorline::model::resource::Resource;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::task::JoinSet;
 
 /// How many pushes each agent makes in the day.
@@ -26,6 +32,8 @@ pub struct Day {
     steps: Vec<String>,
     /// Of each agent: run and epoch.
     runs: Mutex<Vec<(String, i64)>>,
+    /// Watches that were refused or cut off.
+    cuts: Arc<AtomicU64>,
 }
 
 fn namespace(agent: u64) -> String {
@@ -46,7 +54,7 @@ impl Day {
         let step = |step| serde_json::to_string(&trace.resources(step).iter().map(sent).collect::<Vec<_>>());
         let steps = trace.steps().map(step).collect::<Result<_, _>>()?;
         let http = reqwest::Client::builder().no_proxy().build()?;
-        Ok(Self { url, http, agents, steps, runs: Mutex::default() })
+        Ok(Self { url, http, agents, steps, runs: Mutex::default(), cuts: Arc::default() })
     }
 
     /// Waits for the server.
@@ -107,18 +115,25 @@ impl Day {
         self.send(reqwest::Method::PUT, agent, &format!("agents/agent-{agent}/snapshot"), body).await.map(drop)
     }
 
+    /// How often a watch was refused or cut off.
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Relaxed)
+    }
+
     /// Watchers of chats, of a namespace each, who read as fast as it comes. They end with this.
     pub fn watch(&self) -> JoinSet<()> {
         let mut watching = JoinSet::new();
         for n in 0..WATCHERS as u64 {
             let namespace = namespace(n * NAMESPACE % self.agents);
             let url = format!("{}/apis/moorline.dev/v1alpha1/namespaces/{namespace}/contextevents?watch=1", self.url);
-            let http = self.http.clone();
+            let (http, cuts) = (self.http.clone(), self.cuts.clone());
             watching.spawn(async move {
                 loop {
-                    if let Ok(mut answer) = http.get(&url).send().await {
-                        while let Ok(Some(_)) = answer.chunk().await {}
+                    match http.get(&url).send().await {
+                        Ok(mut answer) if answer.status().is_success() => while let Ok(Some(_)) = answer.chunk().await {},
+                        Ok(_) | Err(_) => {}
                     }
+                    cuts.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             });

@@ -1,6 +1,6 @@
-//! What is looked at every few seconds: the process, and what PostgreSQL says of its tables.
+//! What is looked at every few seconds: the process, what it says of itself, and what PostgreSQL says of its tables.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use sqlx::PgPool;
 use std::fs;
 
@@ -13,12 +13,18 @@ pub struct Sample {
     pub resident: f64,
     pub files: f64,
     pub threads: f64,
+    /// Tasks of its runtime, and bytes that it keeps so as not to read them again.
+    pub tasks: f64,
+    pub contexts: f64,
+    pub recent: f64,
     /// Bytes, indexes and large values included.
     pub chats: f64,
     pub agents: f64,
     pub snapshots: f64,
     pub blobs: f64,
     pub events: f64,
+    /// Bytes of PostgreSQL's write-ahead log.
+    pub wal: f64,
     /// Row versions that nobody needs and nobody has removed.
     pub dead_chats: f64,
     pub dead_agents: f64,
@@ -26,8 +32,8 @@ pub struct Sample {
     pub due: f64,
 }
 
-/// Looks at everything.
-pub async fn look(pid: u32, pool: &PgPool, at: f64) -> anyhow::Result<Sample> {
+/// Looks at everything: a process, which serves this address, and its database.
+pub async fn look(pid: u32, url: &str, pool: &PgPool, at: f64) -> anyhow::Result<Sample> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process runs")?;
     let field = |name: &str| -> f64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -46,8 +52,21 @@ pub async fn look(pid: u32, pool: &PgPool, at: f64) -> anyhow::Result<Sample> {
             .fetch_all(pool)
             .await?;
     let dead_in = |table: &str| dead.iter().find(|(name, _)| name == table).map_or(0.0, |(_, rows)| *rows);
+    let wal: f64 = sqlx::query_scalar("SELECT sum(size)::float8 FROM pg_ls_waldir()").fetch_one(pool).await?;
+    let told = reqwest::Client::builder().no_proxy().build()?.get(format!("{url}/metrics")).send().await?.text().await?;
+    // A cache that nothing was put into is not told of.
+    let metric = |name: &str| -> anyhow::Result<f64> {
+        let line = told.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or(Ok(0.0), |rest| rest.trim().parse().with_context(|| format!("{name}{rest}")))
+    };
+    let tasks = metric("moorline_tasks ")?;
+    ensure!(tasks > 0.0, "a server has tasks");
     Ok(Sample {
         at,
+        tasks,
+        contexts: metric("moorline_cache_bytes{cache=\"contexts\"} ")?,
+        recent: metric("moorline_cache_bytes{cache=\"events\"} ")?,
+        wal,
         resident: field("VmRSS:") * 1024.0,
         threads: field("Threads:"),
         files: u32::try_from(files)?.into(),

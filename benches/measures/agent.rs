@@ -173,6 +173,14 @@ pub async fn on_disk(pool: &PgPool, tables: &str) -> anyhow::Result<f64> {
     Ok(bytes as f64)
 }
 
+/// Bytes of all tables.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+pub async fn all_on_disk(pool: &PgPool) -> anyhow::Result<f64> {
+    let sql = "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    let bytes: i64 = sqlx::query_scalar(sql).fetch_one(pool).await?;
+    Ok(bytes as f64)
+}
+
 /// How long something takes, in seconds.
 pub async fn timed<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<f64> {
     let began = Instant::now();

@@ -68,11 +68,11 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
                 theirs.push(step.version, 50, 512).await?;
             }
             settled(&ours.pool).await?;
-            settled(&theirs.pool).await?;
             let log = wal(&ours.pool).await?;
             loops.push(Box::pin(timed(ours.settle())).await?);
             let logged = wal(&ours.pool).await? - log;
             let outcome = Outcome::of(&ours.pool, "agent", step.kind, count).await?;
+            settled(&theirs.pool).await?;
             let log = wal(&theirs.pool).await?;
             hands.push(timed(outcome.by_hand(&theirs.pool, "agent", step.set)).await?);
             logs.push(logged / (wal(&theirs.pool).await? - log));

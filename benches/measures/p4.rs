@@ -170,24 +170,29 @@ impl Plain {
 
     /// A commit, told to one listener.
     async fn hop(&mut self) -> anyhow::Result<u64> {
-        commit(&mut self.writes, 1, "plain_one").await?;
-        tokio::time::timeout(PATIENCE, self.hears.recv()).await??;
-        self.since(1).await
+        let (done, heard) = tokio::join!(commit(&mut self.writes, 1, "plain_one"), heard(&mut self.hears));
+        done?;
+        self.since(1, heard?).await
     }
 
     /// A commit, told to one who commits and tells another.
     async fn relay(&mut self) -> anyhow::Result<u64> {
-        commit(&mut self.writes, 2, "plain_two").await?;
-        tokio::time::timeout(PATIENCE, self.hears_second.recv()).await??;
-        self.since(2).await
+        let (done, heard) = tokio::join!(commit(&mut self.writes, 2, "plain_two"), heard(&mut self.hears_second));
+        done?;
+        self.since(2, heard?).await
     }
 
-    async fn since(&mut self, id: i32) -> anyhow::Result<u64> {
-        let heard = now();
+    async fn since(&mut self, id: i32, heard: u64) -> anyhow::Result<u64> {
         let xid: String =
             sqlx::query_scalar("SELECT at::text FROM plain WHERE id = $1").bind(id).fetch_one(&mut self.asks).await?;
         Ok(heard.saturating_sub(committed(&mut self.asks, xid.parse()?).await?))
     }
+}
+
+/// When the next notification came: stamped as it comes, whatever else is waited for.
+async fn heard(listener: &mut PgListener) -> anyhow::Result<u64> {
+    tokio::time::timeout(PATIENCE, listener.recv()).await??;
+    Ok(now())
 }
 
 /// One transaction that changes one row, and tells of it as it commits: nothing in SQL is heard of sooner.

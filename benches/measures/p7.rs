@@ -2,6 +2,8 @@
 //! (P2), changed pushes of 200 KiB by 16 clients at once (P3), watchers and lists (P4, P8), and contexts of many agents read, more than its
 //! cache holds (P11).
 //!
+//! From before the fan-outs to the end 100 watch all agents, 20 all chats and 20 the transitions: what is kept for watchers is in it.
+//!
 //! RSS as Linux counts it, shared pages of the program included. The agents are of a namespace of their own, which is removed again.
 
 use super::{
@@ -33,6 +35,10 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     tokio::time::sleep(REST).await;
     report.figure("after the start", "MB", &[rss(&place)?]);
 
+    let each = [("agents", 100), ("chats", 20), ("contextevents", 20)];
+    let paths = each.iter().flat_map(|(path, watchers)| std::iter::repeat_n(*path, *watchers));
+    let watches = futures::future::try_join_all(paths.map(|path| watch(&place, path))).await?;
+    report.figure("watched", "MB", &[rss(&place)?]);
     let mut many = place.agent("many", 1).await?;
     crowd(&pool, chats).await?;
     for text in ["two", "one"] {
@@ -41,7 +47,6 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     }
     report.figure("after fan-outs", "MB", &[rss(&place)?]);
 
-    let watches = futures::future::try_join_all((0..100).map(|_| watch(&place))).await?;
     let mut tasks = Vec::new();
     for client in 0..CLIENTS {
         let mut pusher = Pusher::new(&place, &format!("pusher-{client}")).await?;
@@ -54,13 +59,12 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     }
     futures::future::try_join_all(tasks).await?;
     settled(&pool, SETTLE).await?;
-    report.figure("after pushes, watched by 100", "MB", &[rss(&place)?]);
+    report.figure("after pushes", "MB", &[rss(&place)?]);
     for n in 0..20 {
         place.ask(Method::GET, &format!("chats?limit=500&fieldSelector=spec.owner%3Duser-{n}"), &Value::Null).await?;
         place.ask(Method::GET, "chats?limit=500", &Value::Null).await?;
     }
     report.figure("after lists", "MB", &[rss(&place)?]);
-    drop(watches);
 
     for n in 0..agents {
         let name = format!("context-{n}");
@@ -78,6 +82,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
     report.fact("peak", peak.trim());
     report.at_most("rss", "MB", &[rss(&place)?], MOST);
+    drop(watches);
     drop(place);
     forget(&pool).await?;
     pool.close().await;
@@ -105,9 +110,9 @@ async fn crowd(pool: &PgPool, chats: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Somebody who watches all agents, and reads.
-async fn watch(place: &Place) -> anyhow::Result<tokio_util::task::AbortOnDropHandle<()>> {
-    let mut stream = Stream::open(place.process.address, &format!("{BASE}/agents?watch=1")).await?;
+/// Somebody who watches all of a kind from now on, and reads.
+async fn watch(place: &Place, path: &str) -> anyhow::Result<tokio_util::task::AbortOnDropHandle<()>> {
+    let mut stream = Stream::open(place.process.address, &format!("{BASE}/{path}?watch=1")).await?;
     stream.answered(|_| ()).await?;
     Ok(tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
         while stream.read(|_| ()).await.is_ok_and(|more| more) {}

@@ -32,6 +32,8 @@ pub struct Found<'a> {
 /// What all of a run have found.
 pub struct Results<'a> {
     machine: Value,
+    /// Of the sources, as git calls it: with `-dirty` when there is more than was committed.
+    commit: String,
     size: String,
     command: Vec<String>,
     found: Vec<Found<'a>>,
@@ -50,8 +52,13 @@ impl<'a> Results<'a> {
     /// Looks at the machine.
     pub async fn begin(setting: &Setting, command: Vec<String>) -> anyhow::Result<Self> {
         let machine = machine::facts(&setting.server).await?;
-        println!("on {machine}");
-        Ok(Self { machine, size: format!("{:?}", setting.size), command, found: Vec::new() })
+        let git = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
+        let git = std::process::Command::new("git").args(git).current_dir(root()).output();
+        let commit =
+            git.ok().filter(|git| git.status.success()).map(|git| String::from_utf8_lossy(&git.stdout).trim().to_owned());
+        let commit = commit.unwrap_or_else(|| "unknown".to_owned());
+        println!("{commit}, on {machine}");
+        Ok(Self { machine, commit, size: format!("{:?}", setting.size), command, found: Vec::new() })
     }
 
     /// One more.
@@ -85,7 +92,8 @@ impl<'a> Results<'a> {
                 json!({"id": id, "name": name, "what": what, "goal": goal, "seconds": took.as_secs(), "result": result})
             })
             .collect();
-        let all = json!({"command": format!("cargo bench --bench measures {}", self.command.join(" ")), "size": self.size,
+        let seconds: u64 = self.found.iter().map(|found| found.took.as_secs()).sum();
+        let all = json!({"commit": self.commit, "seconds": seconds, "command": format!("cargo bench --bench measures {}", self.command.join(" ")), "size": self.size,
                          "machine": self.machine, "measures": measures});
         fs::write(directory().join("results.json"), format!("{all:#}\n"))?;
         self.pictures(&directory())

@@ -36,6 +36,9 @@ pub struct Setting {
 /// Not in any ratio's favour: both sides of each run on this server.
 fn settings() -> Vec<(String, String)> {
     let settings = [
+        // PostgreSQL's own, where ours for a laptop is smaller.
+        ("shared_buffers", "128MB"),
+        ("max_connections", "100"),
         // When a transaction committed, and what each statement cost.
         ("track_commit_timestamp", "on"),
         ("shared_preload_libraries", "pg_stat_statements"),

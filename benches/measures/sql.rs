@@ -9,7 +9,7 @@ pub async fn settled(pool: &PgPool, within: Duration) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
         let due: i64 = sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM agents WHERE converged_revision < revision)
+            "SELECT /* bench */ (SELECT count(*) FROM agents WHERE converged_revision < revision)
                   + (SELECT count(*) FROM chats WHERE converged_revision < revision)",
         )
         .fetch_one(pool)
@@ -22,7 +22,7 @@ pub async fn settled(pool: &PgPool, within: Duration) -> anyhow::Result<()> {
     }
 }
 
-/// Counts the statements of one database from a moment on.
+/// Counts the statements of one database from a moment on, but for the bench's own (`/* bench */`).
 pub struct Statements {
     pool: PgPool,
 }
@@ -50,7 +50,7 @@ impl Statements {
         let sql = "SELECT coalesce(sum(calls), 0)::float8 AS calls, coalesce(sum(shared_blks_hit + shared_blks_read), 0)::float8 AS pages,
                           coalesce(sum(wal_bytes), 0)::float8 AS wal
                    FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-                        AND query NOT LIKE '%pg_stat_statements%'";
+                        AND query NOT LIKE '%pg_stat_statements%' AND query NOT LIKE '%/* bench */%'";
         Ok(sqlx::query_as(sql).fetch_one(&self.pool).await?)
     }
 
@@ -65,7 +65,7 @@ impl Statements {
         )];
         let sql = "SELECT calls::float8, total_exec_time::float8, left(regexp_replace(query, '\\s+', ' ', 'g'), 90)
                    FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-                        AND query NOT LIKE '%pg_stat_statements%'
+                        AND query NOT LIKE '%pg_stat_statements%' AND query NOT LIKE '%/* bench */%'
                    ORDER BY total_exec_time DESC LIMIT 16";
         let statements: Vec<(f64, f64, String)> = sqlx::query_as(sql).fetch_all(&self.pool).await?;
         rows.extend(statements.into_iter().map(|(calls, took, text)| {

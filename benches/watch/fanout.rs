@@ -7,7 +7,7 @@
 use super::{
     clients::{Clients, Told},
     got::Wanted,
-    place::{self, BASE, Place, Process},
+    place::{self, BASE, Place, Process, reachable},
     plot::Bars,
     report::Report,
     setting::Setting,
@@ -18,7 +18,6 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use sqlx::PgPool;
 use std::{
-    net::SocketAddr,
     process::Command,
     time::{Duration, Instant},
 };
@@ -182,15 +181,6 @@ fn lags(told: &Told, rows: &[Row], first: usize) -> anyhow::Result<Vec<u64>> {
 fn percentile(sorted: &[u64], percent: usize) -> u64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get((last * percent).div_ceil(100)).copied().unwrap_or_default()
-}
-
-async fn reachable(address: SocketAddr) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while tokio::net::TcpStream::connect(address).await.is_err() {
-        ensure!(began.elapsed() < Duration::from_secs(10), "the bare server does not answer");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a time for people")]

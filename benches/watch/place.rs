@@ -90,6 +90,16 @@ impl Drop for Process {
     }
 }
 
+/// Waits until somebody listens there.
+pub async fn reachable(address: SocketAddr) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while tokio::net::TcpStream::connect(address).await.is_err() {
+        ensure!(began.elapsed() < Duration::from_secs(10), "the bare server does not answer");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
 /// A server, and who asks it.
 pub struct Place {
     /// Its process.

@@ -8,6 +8,7 @@ mod content;
 mod cursors;
 mod manifests;
 mod merge;
+mod operations;
 mod patch;
 mod prompt;
 mod push;

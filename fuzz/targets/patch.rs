@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{fmt::Debug, sync::LazyLock};
 
-use super::merge::merge;
+use super::{merge::merge, operations::operate};
 
 /// The first byte says which kind is patched, in which form, and what becomes of unknown fields; the rest is the patch.
 pub fn run(data: &[u8]) {
@@ -58,13 +58,21 @@ where
     assert_eq!(new.get("status"), None, "a patch of an object writes no status");
     let size = new.to_string().len();
     assert!(size <= object.to_string().len() + body.len() + (3 << 20), "{size} bytes from {}", body.len());
+    let Ok(said) = serde_json::from_slice(body) else { return };
     if patch.is_conditional() {
+        // RFC 6902, written down once more.
+        let mut wanted = serde_json::to_value(&old).expect("an object of ours");
+        assert_eq!(operate(&mut wanted, &said), Some(()), "RFC 6902 has it refused");
+        if made.faults.is_empty()
+            && let Ok(wanted) = serde_json::from_value::<T>(wanted)
+        {
+            assert_eq!(without_status(&made.object), without_status(&wanted), "what RFC 6902 says");
+        }
         return;
     }
     // RFC 7396 in its own ten lines; and a merge patch that was applied once has no more to do.
     if made.faults.is_empty() {
         let mut wanted = object.clone();
-        let Ok(said) = serde_json::from_slice(body) else { return };
         merge(&mut wanted, &said);
         if let Ok(wanted) = serde_json::from_value::<T>(wanted) {
             let wanted = without_status(&wanted);

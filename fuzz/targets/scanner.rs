@@ -29,18 +29,21 @@ const SKILL: &str = "---\nname: tdd\ndescription: Test first.\n---\nWrite the te
 /// How long a scan of such a tree may take at most, on a machine with other things to do.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The bytes are the making of a tree. With its first bit set the last part is made while the scan goes on.
+/// The bytes are the making of a tree. With the first bit set the last part is made while the scan goes on; of the others every fourth
+/// is scanned twice.
 pub fn run(data: &[u8]) {
     let mut tape = Tape(data);
-    let moving = tape.byte() & 1 == 1;
+    let how = tape.byte();
+    let (moving, twice) = (how & 1 == 1, how & 6 == 0);
     let place = Place::new();
     if !moving {
         while !tape.is_empty() {
             place.make(&mut tape);
         }
         let first = place.scan();
-        let second = place.scan();
-        assert_eq!(first, second, "the same files, the same scan");
+        if twice {
+            assert_eq!(first, place.scan(), "the same files, the same scan");
+        }
         return;
     }
     let still = tape.0.len() / 2;
@@ -216,7 +219,11 @@ fn path(tape: &mut Tape<'_>) -> PathBuf {
         1 | 2 => Path::new(tape.pick(&SKILL_FOLDERS)).join(name(tape)).join("SKILL.md"),
         3 | 4 => Path::new(tape.pick(&SKILL_FOLDERS)).join(name(tape)),
         5 => PathBuf::from(tape.pick(&["skills", ".agents", ".agents/skills", ".claude", ".claude/skills", ".codex/skills"])),
-        6 => (0..tape.byte()).map(|_| "d").collect(),
+        6 => {
+            // The kernel walks the whole way for each step of it, so it is long in few of them.
+            let depth = tape.byte();
+            (0..if depth < 250 { depth % 10 } else { depth }).map(|_| "d").collect()
+        }
         _ => name(tape),
     }
 }

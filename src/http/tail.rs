@@ -28,13 +28,15 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How often to look when nobody says anything.
 const LOOK: Duration = Duration::from_millis(500);
 /// About how many bytes of the log are resolved at once.
 const ROOM: usize = 4 << 20;
+/// What is older than this, or than twice this, is kept for nobody: by then a watcher who takes nothing has been cut off.
+const FORGET: Duration = Duration::from_mins(1);
 /// The first pause after a failure, at most; it doubles up to [`PAUSE_CAP`].
 const PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause after a failure.
@@ -97,6 +99,7 @@ impl Tail {
         let mut watchers = self.0.watchers.subscribe();
         let mut hints = wake.on_events();
         let mut reading: Option<(Cursor, Missed)> = None;
+        let mut forgot = Instant::now();
         // Kept as long as somebody watches: taking one for each look is a part of what watchers wait for.
         let mut connection = None;
         let mut failures = 0;
@@ -112,6 +115,10 @@ impl Tail {
             }
             if self.0.connect_again.swap(false, Ordering::AcqRel) {
                 connection = None;
+            }
+            if forgot.elapsed() >= FORGET {
+                self.0.ring.forget();
+                forgot = Instant::now();
             }
             hints.mark_unchanged(); // registered before it looks
             let pause = match Box::pin(store::patiently(store::PATIENCE, self.look(&pool, &mut connection, &mut reading))).await {

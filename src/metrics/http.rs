@@ -1,6 +1,6 @@
-//! Of the API: requests, and watchers.
+//! Of the API: requests, watchers, and what is kept for them.
 
-use super::{Exemplar, Metrics, exemplar, put, put_seconds, seconds_with_traces};
+use super::{Exemplar, Metrics, exemplar, put, put_bytes, put_seconds, seconds_with_traces};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, exemplar::HistogramWithExemplars, family::Family, gauge::Gauge},
@@ -21,6 +21,11 @@ struct Route {
     route: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCache {
+    cache: &'static str,
+}
+
 type OfRoute = Family<Route, HistogramWithExemplars<Exemplar>, fn() -> HistogramWithExemplars<Exemplar>>;
 
 #[derive(Debug)]
@@ -28,6 +33,7 @@ pub(super) struct Http {
     requests: Family<Request, Counter>,
     seconds: OfRoute,
     watchers: Gauge,
+    caches: Family<OfCache, Gauge>,
 }
 
 impl Http {
@@ -41,6 +47,12 @@ impl Http {
                 OfRoute::new_with_constructor(seconds_with_traces),
             ),
             watchers: put(registry, "moorline_watchers", "Open watches of this process", Gauge::default()),
+            caches: put_bytes(
+                registry,
+                "moorline_cache",
+                "What is kept in memory so that it need not be read again",
+                Family::default(),
+            ),
         }
     }
 }
@@ -51,6 +63,11 @@ impl Metrics {
         let route = route.to_owned();
         self.http.requests.get_or_create(&Request { method, route: route.clone(), code }).inc();
         self.http.seconds.get_or_create(&Route { method, route }).observe(took.as_secs_f64(), exemplar(), None);
+    }
+
+    /// How much a cache has.
+    pub fn cache(&self, cache: &'static str, bytes: usize) {
+        self.http.caches.get_or_create(&OfCache { cache }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// How many watch.

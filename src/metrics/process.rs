@@ -1,4 +1,5 @@
-//! Of the process, under the names that every Prometheus client has, where the machine tells (`/proc`); elsewhere nothing.
+//! Of the process, under the names that every Prometheus client has, where the machine tells (`/proc`), and elsewhere nothing; and of
+//! its runtime.
 
 use prometheus_client::{
     collector::Collector,
@@ -29,6 +30,11 @@ impl Collector for Process {
             let metric =
                 encoder.encode_descriptor("process_open_fds", "Files and sockets that are open", None, MetricType::Gauge)?;
             ConstGauge::new(i64::try_from(open.count()).unwrap_or(i64::MAX)).encode(metric)?;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let help = "Tasks that have begun and not ended: requests, watches, lanes";
+            let metric = encoder.encode_descriptor("moorline_tasks", help, None, MetricType::Gauge)?;
+            ConstGauge::new(i64::try_from(runtime.metrics().num_alive_tasks()).unwrap_or(i64::MAX)).encode(metric)?;
         }
         Ok(())
     }

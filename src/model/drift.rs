@@ -137,5 +137,6 @@ mod tests {
         let drift = Drift::between(&[], &many);
         assert_eq!((drift.added, drift.resources.len(), drift.truncated), (30, 20, true));
         assert!(drift.to_string().ends_with(" and 25 more"), "{drift}");
+        assert_eq!(Drift::between(&[], &many[..5]).to_string().split(", ").last(), Some("04 (added)"), "five are all named");
     }
 }

@@ -112,6 +112,8 @@ mod tests {
             assert_eq!(manifest(9, "c").after(&last, sure), News::Some);
             assert_eq!(Manifest { uid: Uuid::from_u128(2), ..manifest(9, "b") }.after(&last, sure), News::Some);
         }
+        let other = Manifest { uid: Uuid::from_u128(2), ..manifest(7, "b") };
+        assert_eq!(other.after(&last, false), News::Some, "of one version, and another object");
         for earlier in [manifest(5, "a"), Manifest { uid: Uuid::from_u128(2), ..manifest(5, "b") }] {
             assert_eq!(earlier.after(&last, false), News::Doubtful);
             assert_eq!(earlier.after(&last, true), News::Some);

@@ -90,7 +90,7 @@ fn is_label(text: &str) -> bool {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let bytes = text.as_bytes();
-    bytes.len() <= LABEL_MAX.max(SUBDOMAIN_MAX) && bytes.iter().copied().all(inner) && end(bytes.first()) && end(bytes.last())
+    bytes.iter().copied().all(inner) && end(bytes.first()) && end(bytes.last())
 }
 
 fn is_qualified_part(text: &str) -> bool {
@@ -117,6 +117,17 @@ mod tests {
         for bad in ["a..b", ".a", "a.", "a/b", &"a".repeat(254)] {
             assert!(dns_subdomain("metadata.name", bad).is_some(), "{bad:?} was taken for a subdomain");
         }
+    }
+
+    #[test]
+    fn a_subdomain_has_253_bytes_and_annotations_256_kib_and_no_more() {
+        let longest = ["a", "b", "c", "d"].map(|letter| letter.repeat(63)).join(".")[..SUBDOMAIN_MAX].to_owned();
+        assert_eq!(dns_subdomain("metadata.name", &longest), None);
+        let longer = dns_subdomain("metadata.name", &format!("{longest}d")).expect("a fault");
+        assert_eq!((longer.kind, longer.message.as_str()), (FaultKind::TooLong, "must be at most 253 bytes, got 254"));
+        let note = |bytes: usize| annotations("metadata.annotations", &[("n".to_owned(), "x".repeat(bytes - 1))].into());
+        assert_eq!(note(262_144), []);
+        assert_eq!(note(262_145).len(), 1, "keys count as well");
     }
 
     #[test]

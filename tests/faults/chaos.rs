@@ -7,15 +7,18 @@
 use super::fleet::{Fault, Fleet};
 use crate::{
     histories::{Evidence, Load, Log, Servers, State, Watchers, check, quiet, report},
-    support::{pair::Pair, proxy::Seeded},
+    support::{pair::Pair, proxy::Seeded, until::until_within},
 };
 use std::{
     collections::BTreeMap,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 /// How long it may take from the end of the last fault until nothing is due.
 const CONVERGED_WITHIN: Duration = Duration::from_secs(30);
+/// How many operations are acknowledged between two faults, at least.
+const SERVED: u64 = 20;
 /// How many clients there are.
 const CLIENTS: usize = 8;
 /// The size of the disk below both servers.
@@ -38,17 +41,19 @@ const SHORT: [Fault; 12] = [
 ];
 
 /// How often each is drawn in the long run, of their sum.
-const WEIGHTS: [(Fault, u64); 10] = [
-    (Fault::Kill, 50),
-    (Fault::Reset, 10),
-    (Fault::ResetClients, 8),
-    (Fault::ShutDown, 8),
-    (Fault::Crash, 4),
-    (Fault::Jump, 6),
-    (Fault::Stop, 2),
-    (Fault::Silence, 2),
-    (Fault::FailOver, 2),
-    (Fault::FullDisk, 1),
+const WEIGHTS: [(Fault, u64); 12] = [
+    (Fault::Kill, 200),
+    (Fault::Reset, 40),
+    (Fault::ResetClients, 32),
+    (Fault::ShutDown, 32),
+    (Fault::Crash, 16),
+    (Fault::Jump, 24),
+    (Fault::Stop, 8),
+    (Fault::LongStop, 1),
+    (Fault::Silence, 8),
+    (Fault::LongSilence, 1),
+    (Fault::FailOver, 8),
+    (Fault::FullDisk, 4),
 ];
 /// How many faults there are in a round of the long run.
 const ROUND: usize = 40;
@@ -83,19 +88,20 @@ async fn round(pair: Pair, name: &str, seed: u64, faults: impl IntoIterator<Item
         let load = load.clone();
         async move { load.run().await }
     });
+    let mut faults_over = Instant::now();
     for fault in faults {
-        let before = load.done.load(std::sync::atomic::Ordering::SeqCst);
         fleet.suffer(fault).await;
-        // The next one comes when somebody has been served again.
-        crate::support::until::until("somebody is served", || async {
-            (load.done.load(std::sync::atomic::Ordering::SeqCst) > before + 20).then_some(())
+        faults_over = Instant::now();
+        // The next one comes when writes and reads have been acknowledged again.
+        let before = load.acknowledged.load(Ordering::SeqCst);
+        until_within(CONVERGED_WITHIN, "clients are served again", || async {
+            (load.acknowledged.load(Ordering::SeqCst) >= before + SERVED).then_some(())
         })
         .await;
         if Instant::now() > until {
             break;
         }
     }
-    let faults_over = Instant::now();
     load.stop.cancel();
     let history = running.await.unwrap();
     // The pool that was there all the time has seen it all; what judges is not among what is judged.

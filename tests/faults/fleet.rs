@@ -19,6 +19,8 @@ use tokio::time::sleep;
 const REPLICAS: usize = 3;
 /// How long something stands still: longer than a session may be idle in a transaction (5 s) and a connection is waited for (3 s).
 const STILL: Duration = Duration::from_millis(6_500);
+/// The same for long: longer than any statement may take (30 s), and than a request waits for the database at all (35 s).
+const STILL_LONG: Duration = Duration::from_secs(40);
 /// How long a full disk stays full.
 const FULL: Duration = Duration::from_secs(3);
 
@@ -29,12 +31,16 @@ pub enum Fault {
     Kill,
     /// SIGSTOP of a replica, and SIGCONT later.
     Stop,
+    /// The same, but much later.
+    LongStop,
     /// The connections of a replica to PostgreSQL are reset.
     Reset,
     /// The connections of clients to a replica are reset.
     ResetClients,
     /// Nothing arrives between a replica and PostgreSQL for a while, and nobody is told.
     Silence,
+    /// The same, for a long while.
+    LongSilence,
     /// An immediate shutdown of PostgreSQL, and a start.
     ShutDown,
     /// `kill -9` of PostgreSQL, and a start.
@@ -102,9 +108,9 @@ impl Fleet {
                 member.kill().await;
                 true
             }
-            Fault::Stop => {
+            Fault::Stop | Fault::LongStop => {
                 member.replica.signal(Signal::STOP);
-                sleep(STILL).await;
+                sleep(if fault == Fault::Stop { STILL } else { STILL_LONG }).await;
                 member.replica.signal(Signal::CONT);
                 true
             }
@@ -116,9 +122,9 @@ impl Fleet {
                 member.above.reset();
                 true
             }
-            Fault::Silence => {
+            Fault::Silence | Fault::LongSilence => {
                 member.below.set(Flow::Silent);
-                sleep(STILL).await;
+                sleep(if fault == Fault::Silence { STILL } else { STILL_LONG }).await;
                 member.below.set(Flow::Whole);
                 true
             }
@@ -157,11 +163,12 @@ impl Fleet {
         *self.counts.entry(fault).or_default() += u64::from(done);
     }
 
-    /// Ends the servers of ours; PostgreSQL goes on.
+    /// Ends the servers of ours; PostgreSQL goes on, without their database: its disk is small.
     pub async fn end(self) -> Pair {
         let Self { pair, db, members, adrift, random: _, counts: _ } = self;
         drop((members, adrift));
         db.pool.close().await;
+        pair.drop_database(&db.name).await;
         pair
     }
 }

@@ -36,6 +36,19 @@ pub struct Client {
     pub records: Vec<Record>,
 }
 
+/// How many operations a client did at a time.
+pub struct Step {
+    pub sent: u64,
+    pub acknowledged: u64,
+}
+
+impl Step {
+    fn of(records: &[Record]) -> Self {
+        let acknowledged = records.iter().filter(|record| matches!(record.outcome, Outcome::Done(_))).count();
+        Self { sent: records.len() as u64, acknowledged: acknowledged as u64 }
+    }
+}
+
 /// What an answer was.
 enum Answer {
     Good(Value),
@@ -49,18 +62,18 @@ impl Client {
         Self { number, clock, http, servers, script, runs: HashMap::new(), sent: 0, records: Vec::new() }
     }
 
-    /// Does the next operation of its script, and a run before it if it needs one. Answers with how many it did.
-    pub async fn step(&mut self) -> u64 {
-        let before = self.sent;
+    /// Does the next operation of its script, and a run before it if it needs one.
+    pub async fn step(&mut self) -> Step {
+        let before = self.records.len();
         let (target, op) = self.script.next();
         if matches!(op, Op::Push { .. }) && !self.runs.contains_key(&target) {
             self.perform(target.clone(), Op::Run).await;
             if !self.runs.contains_key(&target) {
-                return self.sent - before;
+                return Step::of(&self.records[before..]);
             }
         }
         self.perform(target, op).await;
-        self.sent - before
+        Step::of(&self.records[before..])
     }
 
     async fn perform(&mut self, target: Target, op: Op) {

@@ -24,14 +24,24 @@ pub struct Load {
     /// Ends it earlier: cancel it when the time is over. What is under way comes back first.
     pub stop: CancellationToken,
     pub servers: Servers,
-    /// Counts what has been done so far.
+    /// Counts what has been sent so far.
     pub done: Arc<AtomicU64>,
+    /// Counts what of it was acknowledged.
+    pub acknowledged: Arc<AtomicU64>,
 }
 
 impl Load {
     /// So many operations of so many clients.
     pub fn new(clients: usize, seed: u64, count: u64, servers: &Servers) -> Self {
-        Self { clients, seed, count, stop: CancellationToken::new(), servers: servers.clone(), done: Arc::default() }
+        Self {
+            clients,
+            seed,
+            count,
+            stop: CancellationToken::new(),
+            servers: servers.clone(),
+            done: Arc::default(),
+            acknowledged: Arc::default(),
+        }
     }
 
     /// Does it. Servers that do not answer end nothing: what nobody knows is *maybe*, and the client goes on.
@@ -44,8 +54,9 @@ impl Load {
                 let script = Script::new(load.seed, number, load.clients);
                 let mut client = Client::new(number, script, load.servers.clone(), clock);
                 while !load.stop.is_cancelled() && load.done.load(Ordering::SeqCst) < load.count {
-                    let done = client.step().await;
-                    load.done.fetch_add(done, Ordering::SeqCst);
+                    let step = client.step().await;
+                    load.done.fetch_add(step.sent, Ordering::SeqCst);
+                    load.acknowledged.fetch_add(step.acknowledged, Ordering::SeqCst);
                 }
                 client.records
             });

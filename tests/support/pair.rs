@@ -134,6 +134,13 @@ impl Pair {
         TestDb { pool: store::pool(options.clone(), 10), url, options, name: name.to_owned() }
     }
 
+    /// Removes one, on both, whoever still has a session in it.
+    pub async fn drop_database(&self, name: &str) {
+        let mut connection = self.in_charge().connect().await;
+        connection.execute(sqlx::AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
     /// `kill -9` of the one in charge, which then starts again.
     pub async fn crash_and_restart(&mut self) {
         self.end_and_restart(Signal::KILL).await;

@@ -3,7 +3,10 @@
 //! A snapshot is immutable, so nothing here is ever out of date; what is looked up is what a read of the database has just named,
 //! after whoever asks was found to be allowed to see it. Bounded by [`BYTES_MAX`] and [`ENTRIES_MAX`], whatever is asked for.
 
-use crate::model::{hash::ContextHash, snapshot::SnapshotId};
+use crate::{
+    metrics::METRICS,
+    model::{hash::ContextHash, snapshot::SnapshotId},
+};
 use axum::body::Bytes;
 use std::{
     collections::HashMap,
@@ -75,6 +78,7 @@ impl Cache {
             let Some(removed) = oldest.and_then(|name| entries.all.remove(&name)) else { return };
             entries.bytes -= removed.encoded.len();
         }
+        METRICS.cache("contexts", entries.bytes);
     }
 }
 

@@ -5,7 +5,10 @@ use super::{
     change::Change,
     pieces::{Pieces, Writing},
 };
-use crate::store::events::{Cursor, Logged, weight};
+use crate::{
+    metrics::METRICS,
+    store::events::{Cursor, Logged, weight},
+};
 use axum::body::Bytes;
 use std::{
     collections::VecDeque,
@@ -100,6 +103,17 @@ struct Inner {
     first: u64,
     entries: VecDeque<Arc<Entry>>,
     bytes: usize,
+    /// The number of the first entry that was added since [`Ring::forget`].
+    fresh: u64,
+}
+
+impl Inner {
+    /// What begins after this one, which was the first.
+    fn pass(&mut self, oldest: &Entry) {
+        self.bytes -= oldest.size();
+        self.first += 1;
+        self.start = Some(oldest.event.cursor);
+    }
 }
 
 /// The ring.
@@ -120,7 +134,7 @@ impl Default for Ring {
 impl Ring {
     /// One of at most so many entries.
     pub fn with_room_for(entries_max: usize) -> Self {
-        let inner = Inner { generation: 0, start: None, first: 0, entries: VecDeque::new(), bytes: 0 };
+        let inner = Inner { generation: 0, start: None, first: 0, entries: VecDeque::new(), bytes: 0, fresh: 0 };
         Self {
             inner: RwLock::new(inner),
             progress: watch::Sender::new(Progress { generation: 0, through: None }),
@@ -137,6 +151,7 @@ impl Ring {
         inner.entries.clear();
         inner.bytes = 0;
         inner.start = Some(start);
+        METRICS.cache("events", inner.bytes);
         let progress = Progress { generation: inner.generation, through: Some(start) };
         drop(inner);
         self.progress.send_replace(progress);
@@ -150,6 +165,7 @@ impl Ring {
         inner.first += inner.entries.len() as u64;
         inner.entries.clear();
         inner.bytes = 0;
+        METRICS.cache("events", inner.bytes);
         let generation = inner.generation;
         drop(inner);
         self.pieces.clear();
@@ -167,10 +183,9 @@ impl Ring {
         }
         while inner.entries.len() > added && (inner.entries.len() > self.entries_max || inner.bytes > BYTES_MAX) {
             let Some(oldest) = inner.entries.pop_front() else { break };
-            inner.bytes -= oldest.size();
-            inner.first += 1;
-            inner.start = Some(oldest.event.cursor);
+            inner.pass(&oldest);
         }
+        METRICS.cache("events", inner.bytes);
         let progress = Progress { generation: inner.generation, through: Some(through) };
         drop(inner);
         self.progress.send_if_modified(|known| {
@@ -178,6 +193,20 @@ impl Ring {
             *known = progress;
             changed
         });
+    }
+
+    /// Forgets what was here already when this was called last, but for the newest transaction: who comes back after an event of it
+    /// finds all that follows. Called now and then, it leaves nothing of a busy hour.
+    pub fn forget(&self) {
+        let mut inner = self.write();
+        let newest = inner.entries.back().map(|newest| newest.event.cursor.rv);
+        while inner.first < inner.fresh
+            && let Some(oldest) = inner.entries.pop_front_if(|oldest| Some(oldest.event.cursor.rv) != newest)
+        {
+            inner.pass(&oldest);
+        }
+        inner.fresh = inner.first + inner.entries.len() as u64;
+        METRICS.cache("events", inner.bytes);
     }
 
     /// How far it has come, to wait on.
@@ -339,6 +368,30 @@ mod tests {
         assert_eq!(taken(&ring, &mut quick), Some(vec![2, 3, 4, 5]), "all at once, and it was not slow");
         quick.give_back(3);
         assert_eq!(taken(&ring, &mut quick), Some(vec![3, 4, 5]));
+    }
+
+    #[test]
+    fn what_is_old_is_forgotten_whoever_has_not_taken_it_and_the_newest_transaction_stays() {
+        let ring = Ring::with_room_for(10);
+        ring.begin(Cursor::through(0), false);
+        let (mut idle, mut quick) =
+            (ring.join(Cursor::through(0)).expect("a place"), ring.join(Cursor::through(0)).expect("a place"));
+        ring.extend(vec![entry(1), entry(2)], Cursor::through(2));
+        assert_eq!(taken(&ring, &mut quick), Some(vec![1, 2]));
+        ring.forget();
+        ring.extend(vec![entry(3), entry(4), entry(4)], Cursor::through(4));
+        assert!(ring.join(Cursor::through(0)).is_some(), "it was new when it was called");
+        ring.forget();
+        assert!(ring.join(Cursor::through(1)).is_none() && ring.join(Cursor::through(2)).is_some());
+        assert_eq!(taken(&ring, &mut quick), Some(vec![3, 4, 4]), "who keeps up misses nothing");
+        assert!(matches!(ring.take(&mut idle, 10), Taken::TooSlow));
+        ring.forget();
+        assert!(ring.join(Cursor::through(2)).is_none() && ring.join(Cursor::through(3)).is_some());
+        let held = ring.write().bytes;
+        ring.forget();
+        assert_eq!(ring.write().bytes, held, "the newest transaction is not old, however long ago it was");
+        ring.extend(vec![entry(5)], Cursor::through(5));
+        assert_eq!(taken(&ring, &mut quick), Some(vec![5]));
     }
 
     #[test]
