@@ -33,6 +33,8 @@ use std::{
 
 /// How many clients there are.
 const CLIENTS: usize = 12;
+/// Retention is at work all the time.
+const FLAGS: [&str; 2] = ["--retention-interval", "1s"];
 /// How many operations `make test` does.
 const SHORT: u64 = 20_000;
 
@@ -49,6 +51,12 @@ pub async fn quiet(pool: &PgPool) {
         (due == 0).then_some(())
     })
     .await;
+}
+
+/// The log and the rows, as they are at one moment: retention may be at work.
+pub async fn account(pool: &PgPool) -> (Log, State) {
+    let mut moment = pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.unwrap();
+    (Log::read(&mut moment).await, State::read(&mut moment).await)
 }
 
 /// How much there was, in a line.
@@ -74,23 +82,33 @@ fn asked(variable: &str) -> Option<u64> {
         .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
 }
 
+/// Says once a minute how far it is. Ends it when its time is over, or when somebody asks for it (Ctrl-C): what has been done by then is
+/// looked at.
+async fn long(load: Load, minutes: u64) {
+    for minute in 1..=minutes {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => break,
+            () = tokio::time::sleep(Duration::from_mins(1)) => {
+                println!("histories: {minute} min, {} operations", load.done.load(Ordering::SeqCst));
+            }
+        }
+    }
+    load.stop.cancel();
+}
+
 /// So many operations on three replicas and a database of their own, and everything that there is to compare; and how long the
 /// operations took. `kills`: one of the replicas is killed in the middle of it, and comes back elsewhere.
 async fn one_history(count: u64, seed: u64, kills: bool) -> (Evidence, Duration) {
     let db = database().await;
     let mut replicas = Vec::new();
     for _ in 0..3 {
-        replicas.push(Replica::start(&db, &[]).await);
+        replicas.push(Replica::start(&db, &FLAGS).await);
     }
     let servers = Servers::new(replicas.iter().map(|replica| replica.url.clone()).collect());
     let watchers = Watchers::start(&servers, seed, 3, 6);
     let load = Load::new(CLIENTS, seed, count, &servers);
     if let Some(minutes) = asked("MOORLINE_HISTORIES_MINUTES") {
-        let (stop, patience) = (load.stop.clone(), Duration::from_mins(minutes));
-        tokio::spawn(async move {
-            tokio::time::sleep(patience).await;
-            stop.cancel();
-        });
+        tokio::spawn(long(load.clone(), minutes));
     }
     let began = Instant::now();
     let running = tokio::spawn({
@@ -103,14 +121,14 @@ async fn one_history(count: u64, seed: u64, kills: bool) -> (Evidence, Duration)
         })
         .await;
         replicas[2].kill();
-        replicas[2] = Replica::start(&db, &[]).await;
+        replicas[2] = Replica::start(&db, &FLAGS).await;
         servers.moved(2, replicas[2].url.clone());
     }
     let history = running.await.unwrap();
     let took = began.elapsed();
     quiet(&db.pool).await;
     let seen = watchers.finish(&servers).await;
-    let (log, state) = (Log::read(&db.pool).await, State::read(&db.pool).await);
+    let (log, state) = account(&db.pool).await;
     (Evidence { history, log, state, seen }, took)
 }
 

@@ -134,6 +134,8 @@ mod tests {
     fn every_bad_label_and_annotation_is_listed() {
         let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         assert_eq!(labels("metadata.labels", &map(&[("moorline.dev/agent", "ws-42"), ("x", "")])), []);
+        assert_eq!(labels("metadata.labels", &map(&[("x", &"a".repeat(63))])), []);
+        assert_eq!(labels("metadata.labels", &map(&[("x", &"a".repeat(64))]))[0].kind, FaultKind::TooLong);
         assert_eq!(labels("metadata.labels", &map(&[("a b", "c"), ("x", "-y"), ("/z", "1")])).len(), 3);
         assert_eq!(annotations("metadata.annotations", &map(&[("note", "any text\nat all")])), []);
         assert_eq!(annotations("metadata.annotations", &map(&[("note", &"x".repeat(ANNOTATIONS_MAX))])).len(), 1);

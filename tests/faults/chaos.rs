@@ -6,7 +6,7 @@
 
 use super::fleet::{Fault, Fleet};
 use crate::{
-    histories::{Evidence, Load, Log, Servers, State, Watchers, check, quiet, report},
+    histories::{Evidence, Load, Servers, Watchers, account, check, quiet, report},
     support::{pair::Pair, proxy::Seeded, until::until_within},
 };
 use std::{
@@ -109,7 +109,8 @@ async fn round(pair: Pair, name: &str, seed: u64, faults: impl IntoIterator<Item
     quiet(&pool).await;
     let converged_in = faults_over.elapsed();
     let seen = watchers.finish(&servers).await;
-    let evidence = Evidence { history, log: Log::read(&pool).await, state: State::read(&pool).await, seen };
+    let (log, state) = account(&pool).await;
+    let evidence = Evidence { history, log, state, seen };
     let violations = check(&evidence).iter().map(ToString::to_string).collect();
     let told = report(&evidence);
     pool.close().await;

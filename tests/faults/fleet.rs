@@ -74,7 +74,7 @@ pub struct Fleet {
     pub counts: BTreeMap<Fault, u64>,
 }
 
-const FLAGS: [&str; 2] = ["--database-connections", "8"];
+const FLAGS: [&str; 4] = ["--database-connections", "8", "--retention-interval", "1s"];
 
 impl Fleet {
     /// On a database of this name.

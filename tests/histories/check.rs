@@ -5,6 +5,7 @@ mod agents;
 mod chats;
 mod end;
 mod follow;
+mod snapshots;
 mod walk;
 mod watch;
 mod writes;
@@ -59,7 +60,7 @@ impl Findings {
     }
 }
 
-/// The events of each object, in order; snapshots have no uid, and are looked at by name elsewhere.
+/// The events of each object, in order; snapshots have no uid, and are looked at by name (`snapshots`).
 fn stories(log: &Log) -> HashMap<Uuid, Vec<&Event>> {
     let mut stories: HashMap<Uuid, Vec<&Event>> = HashMap::new();
     for event in &log.events {
@@ -79,6 +80,7 @@ pub fn check(evidence: &Evidence) -> Vec<Violation> {
     }
     let followed = chats::check(&stories, &evidence.state, &mut findings);
     agents::check(&stories, &evidence.state, &mut findings);
+    snapshots::check(&evidence.log, &evidence.state, &mut findings);
     end::check(&stories, &evidence.state, &mut findings);
     writes::check(evidence, &stories, &followed, &mut findings);
     watch::check(evidence, &stories, &mut findings);

@@ -119,9 +119,11 @@ impl Client {
                 (Method::DELETE, chat, json!({"propagationPolicy": if *orphan { "Orphan" } else { "Background" }}))
             }
             Op::Read => return self.read(target, self.sent.is_multiple_of(2)).await,
-            Op::CreateAgent { workspace, build } => {
-                (Method::POST, "agents".to_owned(), named(labelled(json!({"workspace": workspace, "build": build}))))
-            }
+            Op::CreateAgent { workspace, build } => (
+                Method::POST,
+                "agents".to_owned(),
+                named(labelled(json!({"workspace": workspace, "build": build, "revisionHistoryLimit": 1}))),
+            ),
             Op::MoveAgent { workspace, build } => {
                 (Method::PATCH, agent, labelled(json!({"workspace": workspace, "build": build})))
             }

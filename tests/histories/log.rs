@@ -2,7 +2,7 @@
 
 use moorline::model::event::EventKind;
 use serde_json::Value;
-use sqlx::{PgPool, Row as _, postgres::PgRow};
+use sqlx::{PgConnection, Row as _, postgres::PgRow};
 use std::{
     collections::HashSet,
     fmt,
@@ -85,7 +85,7 @@ impl Texts {
 
 impl Log {
     /// Reads it whole.
-    pub async fn read(pool: &PgPool) -> Self {
+    pub async fn read(moment: &mut PgConnection) -> Self {
         let (texts, mut events) = (Texts::default(), Vec::new());
         let mut after: Place = (0, 0);
         loop {
@@ -95,7 +95,7 @@ impl Log {
             )
             .bind(after.0)
             .bind(after.1)
-            .fetch_all(pool)
+            .fetch_all(&mut *moment)
             .await
             .unwrap();
             let Some(last) = rows.last() else { return Self { events } };

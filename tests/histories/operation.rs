@@ -13,8 +13,9 @@ pub const CHATS: u64 = 40;
 pub const AGENTS: u64 = 4;
 /// How many workspaces there are in each.
 const WORKSPACES: u64 = 2;
-/// How many contexts an agent may have: few, so that A→B→A happens all the time.
-pub const CONTENTS: u64 = 4;
+/// How many contexts an agent may have: few, so that A→B→A happens all the time, and more than it keeps, so that retention has to
+/// do.
+pub const CONTENTS: u64 = 6;
 
 /// Whom a chat names.
 #[derive(Clone, Debug, PartialEq, Eq)]

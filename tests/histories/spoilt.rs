@@ -72,6 +72,16 @@ const ALL: &[Spoilt] = &[
         },
     },
     Spoilt {
+        name: "a snapshot that was never accepted",
+        rule: "a snapshot is there from its acceptance to its deletion",
+        spoil: |evidence| vec![dropped(evidence, EventKind::SnapshotAccepted)],
+    },
+    Spoilt {
+        name: "a snapshot that goes without an event",
+        rule: "a snapshot is there from its acceptance to its deletion",
+        spoil: |evidence| vec![dropped(evidence, EventKind::SnapshotDeleted)],
+    },
+    Spoilt {
         name: "an acknowledged write that is not there",
         rule: "every acknowledged write is there",
         spoil: |evidence| {
@@ -340,6 +350,14 @@ fn chat(event: &Event) -> String {
 }
 
 /// An event of this kind, of a chat that is there still and that has a later event.
+/// Takes the first event of a kind out of the log. Answers with whose it was.
+fn dropped(evidence: &mut Evidence, kind: EventKind) -> String {
+    let events = &mut evidence.log.events;
+    let at = events.iter().position(|event| event.kind == kind).unwrap_or_else(|| panic!("a history with a {kind}"));
+    let event = events.remove(at);
+    format!("{}/{}", event.namespace, event.name)
+}
+
 fn middle(evidence: &Evidence, kind: EventKind) -> usize {
     let events = &evidence.log.events;
     let is_in_the_middle = |at: &usize| {

@@ -5,7 +5,7 @@ use moorline::model::{
     resource::ResourceMeta,
 };
 use serde_json::Value;
-use sqlx::{PgPool, Row as _, types::Json};
+use sqlx::{PgConnection, Row as _, types::Json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
@@ -90,8 +90,8 @@ fn mark(labels: &Value) -> Option<String> {
 
 impl State {
     /// Reads it.
-    pub async fn read(pool: &PgPool) -> Self {
-        Self { chats: chats(pool).await, agents: agents(pool).await, snapshots: snapshots(pool).await }
+    pub async fn read(moment: &mut PgConnection) -> Self {
+        Self { chats: chats(moment).await, agents: agents(moment).await, snapshots: snapshots(moment).await }
     }
 
     /// The context hash that a chat is pinned to.
@@ -116,7 +116,7 @@ impl State {
     }
 }
 
-async fn chats(pool: &PgPool) -> BTreeMap<Uuid, Chat> {
+async fn chats(moment: &mut PgConnection) -> BTreeMap<Uuid, Chat> {
     let rows = sqlx::query("SELECT *, dirty_since IS NOT NULL AS dirty, converged_revision < revision AS due FROM chats");
     let chat = |row: &sqlx::postgres::PgRow| Chat {
         namespace: row.get("namespace"),
@@ -141,10 +141,10 @@ async fn chats(pool: &PgPool) -> BTreeMap<Uuid, Chat> {
         due: row.get("due"),
         attempts: row.get("attempts"),
     };
-    rows.fetch_all(pool).await.unwrap().iter().map(chat).map(|chat| (chat.id, chat)).collect()
+    rows.fetch_all(moment).await.unwrap().iter().map(chat).map(|chat| (chat.id, chat)).collect()
 }
 
-async fn agents(pool: &PgPool) -> BTreeMap<Uuid, Agent> {
+async fn agents(moment: &mut PgConnection) -> BTreeMap<Uuid, Agent> {
     let rows = sqlx::query(
         "SELECT *, deletion_timestamp IS NOT NULL AS deleting, converged_revision < revision AS due,
                 (extract(epoch FROM created_at) * 1000000)::bigint AS created FROM agents",
@@ -164,12 +164,12 @@ async fn agents(pool: &PgPool) -> BTreeMap<Uuid, Agent> {
         due: row.get("due"),
         attempts: row.get("attempts"),
     };
-    rows.fetch_all(pool).await.unwrap().iter().map(agent).map(|agent| (agent.id, agent)).collect()
+    rows.fetch_all(moment).await.unwrap().iter().map(agent).map(|agent| (agent.id, agent)).collect()
 }
 
 /// With what their bodies come to, hashed here.
-async fn snapshots(pool: &PgPool) -> HashMap<i64, Snapshot> {
-    let blobs = sqlx::query("SELECT agent_id, hash, bytes FROM blobs").fetch_all(pool).await.unwrap();
+async fn snapshots(moment: &mut PgConnection) -> HashMap<i64, Snapshot> {
+    let blobs = sqlx::query("SELECT agent_id, hash, bytes FROM blobs").fetch_all(&mut *moment).await.unwrap();
     let whole = |row: &sqlx::postgres::PgRow| {
         let hash = ContentHash::from_slice(row.get("hash"))?;
         (ContentHash::of(row.get("bytes")) == hash).then_some((row.get::<Uuid, _>("agent_id"), hash))
@@ -190,5 +190,5 @@ async fn snapshots(pool: &PgPool) -> HashMap<i64, Snapshot> {
         };
         (row.get("id"), snapshot)
     };
-    sqlx::query("SELECT * FROM snapshots").fetch_all(pool).await.unwrap().iter().map(snapshot).collect()
+    sqlx::query("SELECT * FROM snapshots").fetch_all(moment).await.unwrap().iter().map(snapshot).collect()
 }

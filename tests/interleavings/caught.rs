@@ -7,7 +7,7 @@ use super::{
     invariants,
     model::Interleavings,
     rows::{A, B, HALF, Names},
-    worlds::{bound, push_of, workspace},
+    worlds::{bound, push_of, repeated, workspace},
 };
 use stateright::{Checker as _, HasDiscoveries, Model as _};
 
@@ -32,6 +32,12 @@ fn deciding_a_clients_write_from_what_was_read_before_its_lock() {
     caught(Defect::ReadBeforeLock, world.client([push(2, B)]), invariants::ONE_EVENT);
     let runs = bound().client([push(2, B)]).client([Ask::Register(0)]);
     caught(Defect::ReadBeforeLock, runs, invariants::PUSHES_ARE_FENCED);
+}
+
+#[test]
+fn taking_a_repeated_push_by_what_was_there_before_it_waited() {
+    let world = bound().client([repeated(2, A)]).client([push(3, B)]);
+    caught(Defect::RepeatFromBefore, world, invariants::PUSHES_ARE_FENCED);
 }
 
 #[test]

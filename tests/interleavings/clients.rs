@@ -22,6 +22,8 @@ pub(crate) enum Ask {
     Register(u8),
     /// `writes::push::AcceptPush`.
     Push(Push),
+    /// `writes::push::take_repeated`, and `AcceptPush` when it is no repetition.
+    Repeat(Push),
     /// `writes::chats::CreateChat`.
     CreateChat(u8, Names),
     /// `writes::chats::UpdateChat`.
@@ -60,7 +62,8 @@ fn locked_row(ask: Ask) -> Option<Row> {
         | Ask::Leave(agent)
         | Ask::Register(agent)
         | Ask::Prune(agent)
-        | Ask::Push(Push { agent, .. }) => Some(Row::Agent(agent)),
+        | Ask::Push(Push { agent, .. })
+        | Ask::Repeat(Push { agent, .. }) => Some(Row::Agent(agent)),
         Ask::Rebind(chat, _) | Ask::Archive(chat, _) | Ask::Report(chat, _) | Ask::Refresh(chat, _) => Some(Row::Chat(chat)),
     }
 }
@@ -69,6 +72,7 @@ fn locked_row(ask: Ask) -> Option<Row> {
 pub(crate) fn begin(config: &Config, ask: Ask) -> Client {
     match locked_row(ask) {
         None => Client::Version(Held::Nothing),
+        Some(_) if matches!(ask, Ask::Repeat(_)) => Client::Repeated(Held::Nothing),
         // Its own read comes after the lock: deciding from what was there before would lose what came in between.
         Some(_) if config.has(Defect::ReadBeforeLock) => Client::Get,
         Some(_) => Client::Lock(Held::Nothing),
@@ -84,6 +88,27 @@ pub(crate) fn step(config: &Config, world: &World, me: usize, ask: Ask, at: Clie
         Some(world)
     };
     let next = match at {
+        // One statement, which waits for the row and then looks at it as it is: `UPDATE … WHERE run, epoch, number, digest`.
+        Client::Repeated(held) => {
+            let (Ask::Repeat(push), Some(row)) = (ask, locked_row(ask)) else { unreachable!("{ask:?} repeats nothing") };
+            let seen = if held == Held::Nothing { read(world, row) } else { held };
+            if config.has(Defect::RepeatFromBefore) && world.held_by_others(me, row) && seen != Held::Nothing {
+                after.sessions[me].at = At::Client(Client::Repeated(seen));
+                return (after != *world).then_some(after);
+            }
+            if world.held_by_others(me, row) {
+                return None;
+            }
+            match seen {
+                Held::Agent(agent) if repeats(&agent, push) => {
+                    after.lock(me, row);
+                    after.sessions[me].written = write_agent(config, world, ask, agent);
+                    after.sessions[me].at = At::Commit;
+                    return Some(after);
+                }
+                _ => Client::Lock(Held::Nothing),
+            }
+        }
         Client::Lock(held) => {
             let row = locked_row(ask).expect("it locks something");
             if world.held_by_others(me, row) {
@@ -157,7 +182,9 @@ pub(crate) fn is_local(config: &Config, world: &World, me: usize, at: &Client) -
         Client::Get => !config.has(Defect::ReadBeforeLock),
         Client::Version(_) => world.sessions[me].xid.is_some(),
         Client::Write(_) => true,
-        Client::Lock(_) | Client::Superfluous | Client::LockSnapshots(_) | Client::DeleteSnapshots(_) => false,
+        Client::Repeated(_) | Client::Lock(_) | Client::Superfluous | Client::LockSnapshots(_) | Client::DeleteSnapshots(_) => {
+            false
+        }
     }
 }
 
@@ -167,6 +194,13 @@ fn read(world: &World, row: Row) -> Held {
         Row::Agent(name) => world.tables.agents[usize::from(name)].map_or(Held::Nothing, Held::Agent),
         Row::Snapshot(_) | Row::Laps => Held::Nothing,
     }
+}
+
+/// Whether an agent's last accepted push said the same, and this one may follow it.
+fn repeats(agent: &Agent, push: Push) -> bool {
+    let said = Some(Snap { agent: agent.id, context: push.context });
+    let same = agent.phase == Progress::Complete && agent.latest == said;
+    same && !agent.deleting && push.run == agent.epoch && push.seq > agent.seq
 }
 
 /// Snapshots that nobody needs, with a history limit of nothing: neither the latest nor pinned.
@@ -187,7 +221,7 @@ fn is_refused(world: &World, ask: Ask, held: &Held) -> bool {
         Ask::DeleteAgent(_) | Ask::Register(_) => agent(&|agent| agent.deleting),
         Ask::Leave(_) => agent(&|agent| !agent.in_workspace),
         // `writes::push::judge`. A repeated push is answered as the first was; it changes nothing either.
-        Ask::Push(push) => agent(&|agent| agent.deleting || push.run != agent.epoch || push.seq <= agent.seq),
+        Ask::Push(push) | Ask::Repeat(push) => agent(&|agent| agent.deleting || push.run != agent.epoch || push.seq <= agent.seq),
         Ask::Prune(_) => false,
         Ask::Rebind(_, names) => chat(&|chat| chat.names == names),
         Ask::Archive(_, archived) => chat(&|chat| chat.archived == archived),
@@ -226,7 +260,7 @@ fn write_agent(config: &Config, world: &World, ask: Ask, held: Agent) -> Vec<Wri
         Ask::DeleteAgent(_) => Agent { deleting: true, revision: held.revision + 1, ..now },
         Ask::Leave(_) => Agent { in_workspace: false, left_workspace: true, revision: held.revision + 1, ..now },
         Ask::Register(_) => Agent { epoch: now.epoch + 1, seq: 0, phase: Progress::Pending, revision: now.revision + 1, ..now },
-        Ask::Push(Push { agent, run, seq, context }) => {
+        Ask::Push(Push { agent, run, seq, context }) | Ask::Repeat(Push { agent, run, seq, context }) => {
             written.push(Written::Accepted { agent, run, seq });
             let half = context == HALF;
             let snap = Snap { agent: held.id, context };
@@ -270,6 +304,7 @@ fn write_chat(config: &Config, world: &World, ask: Ask, held: Chat, rv: u8) -> O
         | Ask::Leave(_)
         | Ask::Register(_)
         | Ask::Push(_)
+        | Ask::Repeat(_)
         | Ask::CreateChat(..)
         | Ask::Prune(_) => unreachable!("{ask:?} changes no chat"),
     }

@@ -29,6 +29,8 @@ pub(crate) enum Defect {
     HintBeforeCommit,
     /// A lane that finds nothing due but what others hold waits for a hint.
     HeldIsForgotten,
+    /// A repeated push is judged by what was there before it waited for its agent.
+    RepeatFromBefore,
     /// A row's version is written without `AND rv <= $rv`.
     NoGuard,
     /// The reader fetches the horizon after the rows.

@@ -143,7 +143,7 @@ impl Interleavings {
         let Role::Client(asks) = &self.config.roles[me] else { return None };
         let session = &world.sessions[me];
         match asks[usize::from(session.next)] {
-            Ask::Push(push) => {
+            Ask::Push(push) | Ask::Repeat(push) => {
                 let before = world.tables.agent_of_name(push.agent).map(|agent| agent.revision);
                 let is_shown = |row: &Written| matches!(row, Written::Agent(_, Some(after)) if Some(after.revision) != before);
                 session.written.iter().any(is_shown).then_some(Hint::Agents)

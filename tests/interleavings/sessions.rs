@@ -42,6 +42,7 @@ pub(crate) enum Hint {
 /// The statements of a client's write: `writes::*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
+    Repeated(Held),
     Lock(Held),
     Get,
     Version(Held),

@@ -53,6 +53,19 @@ pub(crate) fn push_of(agent: u8, seq: u8, context: u8) -> Ask {
     Ask::Push(Push { agent, run: 1, seq, context })
 }
 
+/// The same of agent 0, sent as one that may say what the last one said.
+pub(crate) fn repeated(seq: u8, context: u8) -> Ask {
+    Ask::Repeat(Push { agent: 0, run: 1, seq, context })
+}
+
+#[test]
+fn a_push_that_says_what_the_last_one_said_is_taken_in_its_turn_or_not_at_all() {
+    let world = bound().client([repeated(2, A), repeated(3, B)]).client([push(2, B), push(4, A)]).client([Ask::Refresh(0, 1)]);
+    holds("push A, A, B and B, A; refresh", also(world.two_loops(), |world| world.crashes(1)));
+    let runs = bound().client([repeated(2, A), repeated(3, A)]).client([Ask::Register(0), Ask::DeleteAgent(0)]);
+    holds("push A, A, A; another run, delete the agent; crash", also(runs.two_loops().crashes(1), Config::reader));
+}
+
 #[test]
 fn a_chat_that_is_created_while_its_agent_pushes_there_and_back_ends_pinned_and_clean() {
     let world = bound().client([push(2, B), push(3, A)]).client([Ask::CreateChat(1, Names::Agent(0))]).two_loops();
@@ -80,6 +93,23 @@ fn a_chat_that_names_another_agent_is_rebound_and_never_pinned_to_what_it_left()
     holds("push; rebind, refresh; crash", also(world.crashes(1), |world| world.client([push_of(1, 2, A)])));
     let world = bound().client([push(2, B), Ask::DeleteAgent(0)]).client([Ask::Rebind(0, Names::Nothing), Ask::Refresh(0, 1)]);
     holds("push, delete the agent; unbind, refresh", also(world.two_loops(), |world| world.crashes(1)));
+    let rebound = || bound().agent(1, B).client([push(2, B)]).client([Ask::Rebind(0, Names::Agent(1))]).two_loops().crashes(1);
+    let archived = rebound().client([Ask::Archive(0, true), Ask::Archive(0, false)]);
+    holds("push; rebind; archive, unarchive; crash", also(archived, Config::reader));
+    let ended = rebound().client([Ask::Report(0, true), Ask::Report(0, false)]);
+    holds("push; rebind; end, go on; crash", also(ended, Config::reader));
+}
+
+#[test]
+fn a_chat_that_is_created_while_its_agent_goes_ends_with_what_is_there() {
+    let world = bound().client([push(2, B), Ask::DeleteAgent(0)]).client([Ask::CreateChat(1, Names::Agent(0))]).two_loops();
+    holds("push, delete the agent; create; crash", also(world.crashes(1), Config::reader));
+    let world = bound().agent(1, B).client([push(2, B)]).client([
+        Ask::CreateChat(1, Names::Agent(0)),
+        Ask::Rebind(1, Names::Agent(1)),
+        Ask::Archive(1, true),
+    ]);
+    holds("push; create, rebind, archive; crash", also(world.two_loops().crashes(1), Config::reader));
 }
 
 #[test]
@@ -122,7 +152,7 @@ fn a_lap_that_is_overtaken_by_a_push_makes_another() {
 #[test]
 fn laps_of_two_agents_of_one_workspace_do_not_undo_each_other() {
     let world = workspace().client([push_of(0, 2, B)]).client([push_of(1, 2, B), push_of(1, 3, A)]).two_loops();
-    holds("two agents of a workspace push", also(world, |world| world.crashes(1)));
+    holds("two agents of a workspace push; crash", also(world.crashes(1), Config::reader));
     let world = workspace().client([Ask::DeleteAgent(1)]).client([push_of(1, 2, B)]).client([Ask::Refresh(0, 1)]).two_loops();
     holds("the current agent of a workspace pushes and is deleted; refresh", also(world, |world| world.crashes(1)));
 }
@@ -142,7 +172,8 @@ fn all_that_can_happen_to_a_chat_happens_at_once() {
     let reports = [Ask::Archive(0, true), Ask::Archive(0, false), Ask::Report(0, true), Ask::Report(0, false)];
     let world = bound().agent(1, B).client(agents).client(asks).two_loops();
     if large() {
-        holds("push A, B, A, delete the agent; create, refresh, rebind; archive, unarchive, end, go on", world.client(reports));
+        let world = world.client(reports);
+        holds("push A, B, A, delete the agent; create, refresh, rebind; archive, unarchive, end, go on", world.crashes(1));
     } else {
         let world = bound().client([push(2, B), Ask::DeleteAgent(0)]).client([Ask::Refresh(0, 1)]).two_loops();
         holds("push, delete the agent; refresh; archive, unarchive", world.client(&reports[..2]));
@@ -154,7 +185,7 @@ fn a_rebuilt_workspace_keeps_its_pin_until_there_is_another() {
     let rebuilt = [Ask::CreateAgent(1), Ask::Register(1), push_of(1, 1, HALF), push_of(1, 2, B)];
     let world = Config::new().agent(0, A).in_workspace().chat(0, Names::Workspace, Some((0, A)));
     let world = world.client(rebuilt).client([push_of(0, 2, B)]).two_loops();
-    holds("a new agent in the workspace; push", also(world, |world| world.crashes(1)));
+    holds("a new agent in the workspace; push; crash", also(world.crashes(1), Config::reader));
 }
 
 #[test]
@@ -162,13 +193,13 @@ fn a_superseded_run_changes_nothing() {
     let old = [push(2, B), push(3, A)];
     let new = [Ask::Register(0), Ask::Push(Push { agent: 0, run: 2, seq: 1, context: HALF })];
     let world = bound().client(old).client(new).client([push(3, B)]).two_loops();
-    holds("two runs push, two pushes have one number", also(world, |world| world.crashes(1)));
+    holds("two runs push, two pushes have one number; crash", also(world.crashes(1), Config::reader));
 }
 
 #[test]
 fn retention_takes_nothing_that_is_pinned_or_pointed_at() {
     let world = bound().client([push(2, B), push(3, A)]).client([Ask::Prune(0)]).client([Ask::Refresh(0, 1)]);
-    holds("push A, B, A; refresh; prune", also(world.two_loops(), |world| world.client([Ask::Prune(0)])));
+    holds("push A, B, A; refresh; prune; crash", also(world.two_loops().crashes(1), |world| world.client([Ask::Prune(0)])));
 }
 
 #[test]
