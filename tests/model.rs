@@ -7,11 +7,14 @@ use moorline::{
         chat::{BoundAgent, Chat, ChatSpec, ChatState, ChatView, PinCause, Reference, RefreshPolicy},
         condition::{ConditionPatch, ConditionType, Conditions, Truth, Verdict, Verdicts, reason},
         fault::{Fault, FaultKind},
+        name,
         object::{DeletionPolicy, Metadata, PAUSED_ANNOTATION, Progress, REFRESH_ANNOTATION, Requests, Source, TextMap},
-        push::Phase,
+        prompt,
+        push::{Limits, Phase},
         resource::{Named, Resource, ResourceKind, ResourceStatus, count_degraded},
-        snapshot::{Snapshot, name, name_with_uid},
+        snapshot::{self, Snapshot, name_with_uid},
         target::{Candidate, Target, resolve},
+        unified,
     },
     plan::{
         Rule,
@@ -20,6 +23,19 @@ use moorline::{
     },
 };
 use uuid::Uuid;
+
+#[test]
+fn the_limits_are_those_of_the_api() {
+    let bytes = [Limits::BODY, Limits::BODIES, Limits::SOURCE, Limits::SOURCE_PATH, Limits::ERROR];
+    assert_eq!(bytes, [262_144, 4_194_304, 1_024, 4_096, 4_096]);
+    assert_eq!((Limits::RESOURCES, Limits::NUMBER), (1_000, 9_007_199_254_740_992));
+    assert_eq!((unified::ONE_MAX, unified::ALL_MAX, name::ANNOTATIONS_MAX), (65_536, 1_048_576, 262_144));
+}
+
+#[test]
+fn every_line_end_becomes_one() {
+    assert_eq!(prompt::sanitise("a\rb\r\nc\n\rd\u{85}e\u{2028}f\u{2029}g"), "a\nb\nc\n\nd\ne\nf\ng");
+}
 
 #[test]
 fn a_reference_names_one_thing_or_none() {
@@ -147,7 +163,7 @@ fn a_resource_has_a_key_and_is_counted_when_it_is_not_ok() {
 #[test]
 fn snapshots_whose_hashes_begin_alike_are_numbered() {
     let hash = snapshot(1, A).hash;
-    let names: Vec<String> = (0..4).map(|n| name("ws", &hash, n)).collect();
+    let names: Vec<String> = (0..4).map(|n| snapshot::name("ws", &hash, n)).collect();
     assert_eq!(names, ["ws-0a0a0a0a0a0a", "ws-0a0a0a0a0a0a", "ws-0a0a0a0a0a0a-2", "ws-0a0a0a0a0a0a-3"]);
     assert_eq!(name_with_uid("ws", &hash, Uuid::nil()), format!("ws-0a0a0a0a0a0a-{}", "0".repeat(32)));
 }

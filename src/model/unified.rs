@@ -217,6 +217,31 @@ mod tests {
         new
     }
 
+    #[test]
+    fn the_largest_body_that_a_push_takes_is_compared_and_no_larger_one() {
+        let body = |bytes: usize| "x".repeat(bytes).into_bytes();
+        let compared = |bytes| Unifier::new().compare(side(&body(bytes)), side(b"y"));
+        assert!(matches!(compared(BODY_MAX), Compared::Unified { truncated: true, .. }), "of one line that is too long to show");
+        assert_eq!(compared(BODY_MAX + 1), Compared::TooLarge);
+    }
+
+    #[test]
+    fn a_diff_in_time_is_short() {
+        assert!(compare("a\nb\nc\nd\ne\n", "a\nX\nc\nY\ne\n").contains("\n c\n"), "what is between two changes is left as it is");
+    }
+
+    #[test]
+    fn all_diffs_of_an_answer_are_a_mebibyte_at_most() {
+        let old: String = (0..20_000).map(|n| format!("{n}\n")).collect();
+        let (mut unifier, mut bytes, mut shown) = (Unifier::new(), 0, 0);
+        while let Compared::Unified { text, truncated } = unifier.compare(side(old.as_bytes()), side(b"")) {
+            assert!(truncated && text.len() <= ONE_MAX && text.len() > ONE_MAX - 16, "{}", text.len());
+            (bytes, shown) = (bytes + text.len(), shown + 1);
+            assert!(bytes <= ALL_MAX, "{bytes} bytes of {shown} diffs");
+        }
+        assert!(shown >= ALL_MAX / ONE_MAX, "{shown}");
+    }
+
     proptest! {
         #[test]
         fn the_diff_makes_the_new_of_the_old(old in lines(), new in lines(), late in any::<bool>()) {
