@@ -32,7 +32,7 @@ pub fn draw(title: &str, panels: &[Panel], spans: &[Span]) -> String {
     let x = |at: f64| LEFT + at / seconds * WIDTH;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0} {height:.0}\" font-family=\"sans-serif\" font-size=\"11\" fill=\"#777\">\n\
-         <text x=\"{LEFT}\" y=\"16\" font-size=\"13\">{title}</text>\n",
+         <text x=\"{LEFT}\" y=\"16\">{title}</text>\n",
         WIDTH + 2.0 * LEFT
     );
     for (n, panel) in panels.iter().enumerate() {

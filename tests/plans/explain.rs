@@ -9,6 +9,9 @@ use std::collections::{BTreeSet, HashMap};
 /// A table of fewer rows may be read whole.
 const LARGE: f64 = 500.0;
 
+/// Indexes of so few rows that each may be read whole: of what is due, what has drifted, which agents are gone.
+const FEW: [&str; 4] = ["chats_due", "agents_due", "chats_dirty_name", "events_agent_deleted"];
+
 /// What is known of the database's tables and indexes, partitions counted as what they are partitions of.
 #[derive(Debug)]
 pub struct Catalog {
@@ -16,8 +19,8 @@ pub struct Catalog {
     large: BTreeSet<String>,
     /// What a partition, or its index, is a part of.
     whole: HashMap<String, String>,
-    /// Of an index: its table, whether it holds some of its rows only, and its columns.
-    indexes: HashMap<String, (String, bool, Vec<String>)>,
+    /// Of an index: its table, and its columns.
+    indexes: HashMap<String, (String, Vec<String>)>,
 }
 
 /// How a statement gets at a table.
@@ -47,8 +50,8 @@ impl Catalog {
         )
         .fetch_all(&mut *connection)
         .await?;
-        let indexes: Vec<(String, String, bool, Vec<String>)> = sqlx::query_as(
-            "SELECT i.relname::text, t.relname::text, x.indpred IS NOT NULL,
+        let indexes: Vec<(String, String, Vec<String>)> = sqlx::query_as(
+            "SELECT i.relname::text, t.relname::text,
                     (SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = i.oid)
              FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
              WHERE t.relnamespace = 'public'::regnamespace",
@@ -58,7 +61,7 @@ impl Catalog {
         Ok(Self {
             large: large.into_iter().map(|(name,)| name).collect(),
             whole: parts.into_iter().collect(),
-            indexes: indexes.into_iter().map(|(name, table, some, columns)| (name, (table, some, columns))).collect(),
+            indexes: indexes.into_iter().map(|(name, table, columns)| (name, (table, columns))).collect(),
         })
     }
 
@@ -82,16 +85,16 @@ impl Catalog {
     fn walk(&self, node: &Value, found: &mut BTreeSet<Access>) {
         let text = |key: &str| node[key].as_str();
         if let Some(index) = text("Index Name") {
-            if let Some((table, is_partial, columns)) = self.indexes.get(index)
+            if let Some((table, columns)) = self.indexes.get(index)
                 && self.large.contains(table)
             {
                 // The key's first column is the namespace, which may hold nearly everything.
                 let condition = text("Index Cond").unwrap_or_default();
                 let said: Vec<&String> = columns.iter().filter(|column| mentions(condition, column)).collect();
                 let narrow = said.first() == columns.first().as_ref() && said.iter().any(|column| *column != "namespace");
-                let access =
-                    Access { table: self.named(table), index: Some(self.named(index)), is_whole: !narrow && !is_partial };
-                found.insert(access);
+                let index = self.named(index);
+                let is_whole = !narrow && !FEW.contains(&index.as_str());
+                found.insert(Access { table: self.named(table), index: Some(index), is_whole });
             }
         } else if text("Node Type") == Some("Seq Scan")
             && let Some(table) = text("Relation Name").filter(|table| self.large.contains(*table))

@@ -61,7 +61,32 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     ("db.agents.load", &["SELECT a.name, a.workspace, a.former_workspaces"], &["agents_pkey", "snapshots_pkey"]),
     ("db.agents.advance", &["UPDATE agents SET fanout_revision = $3, fanout_cursor = $4"], &["agents_pkey"]),
     ("db.agents.end_lap", &["UPDATE agents SET converged_revision = $3, fanout_revision = NULL"], &["agents_pkey"]),
+    // What people do with a chat.
+    (
+        "db.chats.get",
+        &["c.namespace = $1 AND c.name = $2", "c.labels"],
+        &["chats_name_key", "chats_pkey", "snapshots_pkey", "agents_name_key", "agents_workspace_name"],
+    ),
+    ("db.chats.lock", &["SELECT id FROM chats WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE"], &["chats_name_key"]),
+    ("db.chats.update", &["UPDATE chats SET labels = $3, annotations = $4, generation = $5, rv = $6, title"], &["chats_pkey"]),
+    ("db.chats.request_refresh", &["UPDATE chats SET refresh_requested = $3, revision = revision + 1"], &["chats_pkey"]),
+    (
+        "db.diff.ends",
+        &["s.context_hash <> l.context_hash"],
+        &["chats_name_key", "snapshots_pkey", "agents_name_key", "agents_workspace_name"],
+    ),
     // A push.
+    ("db.agents.get", &["WHERE a.namespace = $1 AND a.name = $2", "a.labels"], &["agents_name_key", "snapshots_pkey"]),
+    (
+        "db.agents.current",
+        &["a.namespace = $1 AND a.workspace = $2 AND a.deletion_timestamp IS NULL", "a.labels"],
+        &["agents_workspace_name", "snapshots_pkey"],
+    ),
+    (
+        "db.agents.accept_repeated",
+        &["UPDATE agents a SET seq = $5, push_changed = false"],
+        &["agents_name_key", "snapshots_pkey"],
+    ),
     ("db.agents.lock", &["SELECT id FROM agents WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE"], &["agents_name_key"]),
     (
         "db.agents.push_state",
