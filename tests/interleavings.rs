@@ -21,6 +21,7 @@ mod decide;
 mod invariants;
 mod lanes;
 mod model;
+mod order;
 mod reader;
 mod rows;
 mod sessions;
