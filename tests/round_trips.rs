@@ -2,10 +2,21 @@
 //! when every statement is known to the server already.
 
 use crate::support::{
+    api::{BASE, settings},
     counted::Counted,
     postgres::{TestDb, database},
     world::{RunningAgent, World, file},
 };
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
+use moorline::{
+    http::{self, AppState, auth::Authentication},
+    wake::Wake,
+};
+use serde_json::json;
+use tower::ServiceExt as _;
 
 /// A world behind a proxy that counts.
 fn counted(db: &TestDb) -> (World, Counted) {
@@ -111,4 +122,27 @@ async fn a_lap_that_shows_nothing_costs_6_round_trips_and_another_claim_when_its
         costs.push(counted.round_trips() - before);
     }
     assert_eq!(costs[2..], [6, 7], "BEGIN, claim, agent, chats, end, COMMIT");
+}
+
+#[tokio::test]
+async fn over_http_a_push_costs_one_more_for_reading_the_agent_that_it_is_of() {
+    let db = database().await;
+    let (world, counted) = counted(&db);
+    let agent = world.agent("builder").running().await;
+    let authentication = Authentication::from_config(&settings()).unwrap();
+    let routes = http::router(AppState::new(counted.pool(), world.clock.clone(), Wake::default(), authentication));
+    let mut costs = Vec::new();
+    // The first of each sort is for the statements to be known.
+    for (seq, body) in ["one", "two", "one", "one", "two", "two", "three"].into_iter().enumerate() {
+        let resource =
+            json!({"kind": "InstructionFile", "source": "AGENTS.md", "sourcePath": "AGENTS.md", "body": body, "status": "Ok"});
+        let push = json!({"runID": agent.run.id, "epoch": agent.run.epoch, "seq": seq + 1, "phase": "Complete", "resources": [resource]});
+        let path = format!("{BASE}/namespaces/{}/agents/builder/snapshot", world.namespace);
+        let request = Request::put(path).header("host", "localhost").header("content-type", "application/json");
+        let before = counted.round_trips();
+        let answer = routes.clone().oneshot(request.body(Body::from(push.to_string())).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        costs.push(counted.round_trips() - before);
+    }
+    assert_eq!(costs[4..], [8, 2, 10], "a context that it had before, what it said before, and a new context with a new body");
 }
