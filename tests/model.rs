@@ -315,6 +315,7 @@ fn a_person_is_told_which_rule_made_a_chat_what_it_is_and_what_to_do() {
         (hydrated(pinned.dirty().terminal(), of(1, B)), 7, format!("fix is dirty: rule 7 (MarkDirty): {dirty}; its state is Completed, so it stays as it is"), Some(Remedy::Refresh)),
         (hydrated(pinned.archived(), of(1, B)), 1, format!("fix is archived: rule 1 (Keep): it keeps the context it has: pinned {a} from ws"), Some(Remedy::Unarchive)),
         (hydrated(pinned.suspended().dirty(), of(1, B)), 1, format!("fix is suspended or paused: rule 1 (Keep): until it is resumed it keeps the context it has, and stays dirty: {dirty}"), Some(Remedy::Resume)),
+        (hydrated(pinned.suspended().dirty(), of(2, B)), 1, format!("fix is suspended or paused: rule 1 (Keep): until it is resumed it keeps the context it has, and stays dirty: pinned {a} from ws, and it names agent ws, with latest {b}"), Some(Remedy::Resume)),
         (hydrated(chat().suspended().refresh(), of(1, B)), 1, "fix is suspended or paused: rule 1 (Keep): until it is resumed it stays without a context; a refresh was asked for and waits until that changes".into(), Some(Remedy::Resume)),
         (unbound(chat()), 8, "fix is unbound: rule 8 (Keep): it names no agent and no workspace".into(), Some(Remedy::NameAgent)),
         (hydrated(chat().terminal(), of(1, A)), 8, "fix is without a context: rule 8 (Keep): it was never pinned; its state is Completed, so it stays as it is".into(), Some(Remedy::Refresh)),

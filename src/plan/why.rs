@@ -202,8 +202,7 @@ fn settled(seen: &Seen<'_>) -> Why {
             remedy = Some(Remedy::CreateAgent);
         }
         Target::Agent { id, .. } if id == pin.pin.agent => {
-            let own = Seen { pin: Some(*pin), ..*seen };
-            because = format!("{because}; {}", latest_of_own(&own));
+            because = format!("{because}; {}", latest_of_own(seen));
             remedy = differs(seen).then_some(Remedy::Refresh);
         }
         Target::Agent { latest, .. } => {
