@@ -38,12 +38,17 @@ const FLAGS: [&str; 2] = ["--retention-interval", "1s"];
 /// How many operations `make test` does.
 const SHORT: u64 = 20_000;
 
-/// Waits until nothing is due and no deletion is under way.
+/// Waits until nothing is due, no deletion is under way, and retention has nothing to take: from then on nothing happens.
 pub async fn quiet(pool: &PgPool) {
     until_within(Duration::from_mins(1), "nothing is due", || async {
         let due: i64 = sqlx::query_scalar(
             "SELECT (SELECT count(*) FROM chats WHERE converged_revision < revision)
-                  + (SELECT count(*) FROM agents WHERE converged_revision < revision OR deletion_timestamp IS NOT NULL)",
+                  + (SELECT count(*) FROM agents WHERE converged_revision < revision OR deletion_timestamp IS NOT NULL)
+                  + (SELECT count(*) FROM (
+                         SELECT row_number() OVER (PARTITION BY s.agent_id ORDER BY s.revision DESC) AS nth, a.revision_history_limit AS keeps
+                         FROM snapshots s LEFT JOIN agents a ON a.id = s.agent_id
+                         WHERE s.id IS DISTINCT FROM a.latest_snapshot_id AND NOT EXISTS (SELECT FROM chats c WHERE c.snapshot_id = s.id)) spare
+                     WHERE nth > coalesce(keeps, 0))",
         )
         .fetch_one(pool)
         .await

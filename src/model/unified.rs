@@ -236,6 +236,7 @@ mod tests {
         let (mut unifier, mut bytes, mut shown) = (Unifier::new(), 0, 0);
         while let Compared::Unified { text, truncated } = unifier.compare(side(old.as_bytes()), side(b"")) {
             assert!(truncated && text.len() <= ONE_MAX && text.len() > ONE_MAX - 16, "{}", text.len());
+            assert!(text.ends_with('\n'), "cut at the end of a line");
             (bytes, shown) = (bytes + text.len(), shown + 1);
             assert!(bytes <= ALL_MAX, "{bytes} bytes of {shown} diffs");
         }

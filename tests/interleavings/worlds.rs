@@ -164,19 +164,18 @@ fn an_agent_that_leaves_its_workspace_lets_its_chats_go() {
     holds("the current agent pushes and leaves its workspace; another pushes", also(world, |world| world.crashes(1)));
 }
 
-/// Everything that may happen to a chat, at once.
+/// Everything that may happen to a chat, at once: by three clients, each of which does one thing after another.
 #[test]
 fn all_that_can_happen_to_a_chat_happens_at_once() {
-    let agents = [push(2, B), push(3, A), Ask::DeleteAgent(0)];
-    let asks = [Ask::CreateChat(1, Names::Agent(0)), Ask::Refresh(0, 1), Ask::Rebind(0, Names::Agent(1))];
     let reports = [Ask::Archive(0, true), Ask::Archive(0, false), Ask::Report(0, true), Ask::Report(0, false)];
-    let world = bound().agent(1, B).client(agents).client(asks).two_loops();
+    let world = || bound().client([push(2, B), Ask::DeleteAgent(0)]).two_loops();
+    holds("push, delete the agent; refresh; archive, unarchive", world().client([Ask::Refresh(0, 1)]).client(&reports[..2]));
     if large() {
-        let world = world.client(reports);
-        holds("push A, B, A, delete the agent; create, refresh, rebind; archive, unarchive, end, go on", world.crashes(1));
-    } else {
-        let world = bound().client([push(2, B), Ask::DeleteAgent(0)]).client([Ask::Refresh(0, 1)]).two_loops();
-        holds("push, delete the agent; refresh; archive, unarchive", world.client(&reports[..2]));
+        let asks = [Ask::CreateChat(1, Names::Agent(0)), Ask::Refresh(0, 1), Ask::Rebind(0, Names::Agent(1))];
+        for (name, reports) in [("archive, unarchive", &reports[..2]), ("end, go on", &reports[2..])] {
+            let world = world().agent(1, B).client(asks).client(reports).crashes(1);
+            holds(&format!("push, delete the agent; create, refresh, rebind; {name}; crash"), world);
+        }
     }
 }
 
