@@ -25,7 +25,8 @@ use super::merge::merge;
 /// The bytes are a file of manifests.
 pub fn run(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let lines = text.lines().count() + 1;
+    // As YAML counts them: a lone CR ends a line.
+    let lines = text.replace("\r\n", "\n").replace('\r', "\n").lines().count() + 1;
     let documents = parse("f.yaml", text);
     for document in &documents {
         match document {

@@ -131,6 +131,8 @@ fn files(path: &Path, recursive: bool) -> io::Result<Vec<PathBuf>> {
 
 /// The documents of a text: YAML, of which JSON is a part. Those with nothing in them do not count.
 pub fn parse(file: &str, text: &str) -> Vec<Result<Manifest, Fault>> {
+    // YAML takes CR LF and a lone CR for the end of a line, too (YAML 1.2.2, section 5.4); lines are counted as it counts them.
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut documents: Vec<(usize, String)> = vec![(1, String::new())];
     for (at, line) in text.split_inclusive('\n').enumerate() {
         let bare = line.trim_end();
@@ -163,8 +165,11 @@ impl Place {
             Err(error) => {
                 let within = error.location().map_or(1, |location| usize::try_from(location.line()).unwrap_or(1));
                 let line = self.line + within.max(1) - 1;
+                // It ends with the line within the document, which is another one than that of the file.
+                let own = error.location().map(|location| format!(" at line {}, column {}", location.line(), location.column()));
                 let message = error.without_snippet().to_string();
-                let message = message.lines().next().unwrap_or_default().to_owned();
+                let message = message.lines().next().unwrap_or_default();
+                let message = own.and_then(|own| message.strip_suffix(&own)).unwrap_or(message).to_owned();
                 return vec![Err(Fault { place: Ok(Self { line, ..self }), message })];
             }
         };
@@ -244,5 +249,15 @@ mod tests {
             "f.yaml, document 3, line 7: apiVersion must be moorline.dev/v1alpha1, got \"apps/v1\": use kubectl for others"
         );
         assert_eq!(told[3], "f.yaml, document 4, line 10: metadata.name is missing");
+    }
+
+    #[test]
+    fn a_fault_has_one_line_and_it_is_that_of_the_file_however_lines_end() {
+        let text = format!("{CHAT}---\nkind: \u{5}\n");
+        for text in [text.clone(), text.replace('\n', "\r\n"), text.replace('\n', "\r")] {
+            let told = told(&text);
+            assert_eq!(told[0], "chats/fix at 1:1");
+            assert!(told[1].starts_with("f.yaml, document 2, line 5: ") && !told[1].contains("column"), "{told:?}");
+        }
     }
 }
