@@ -21,7 +21,7 @@ use moorline::{
     embedded::{self, Embedded},
     store,
 };
-use sample::{Sample, due, look};
+use sample::{Sample, Server, due, look};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgPoolOptions};
 use std::{
     process::{Child, Command, Stdio},
@@ -110,14 +110,14 @@ async fn until_nothing_is_due(pool: &PgPool) -> anyhow::Result<()> {
 }
 
 /// What was looked at so far, by a task of its own.
-fn looking(pid: u32, url: &str, pool: &PgPool, began: Instant) -> (Arc<Mutex<Vec<Sample>>>, AbortHandle) {
+fn looking(server: &Server, began: Instant) -> (Arc<Mutex<Vec<Sample>>>, AbortHandle) {
     let samples = Arc::new(Mutex::new(Vec::new()));
-    let (kept, pool, url) = (samples.clone(), pool.clone(), url.to_owned());
+    let (kept, server) = (samples.clone(), server.clone());
     let task = tokio::spawn(async move {
         let mut ticks = tokio::time::interval(EVERY);
         loop {
             ticks.tick().await;
-            match look(pid, &url, &pool, began.elapsed().as_secs_f64()).await {
+            match look(&server, began.elapsed().as_secs_f64()).await {
                 Ok(sample) => kept.lock().expect("nobody panics with it").push(sample),
                 Err(error) => eprintln!("bounds: looking failed: {error:#}"),
             }
@@ -147,7 +147,9 @@ async fn run(server: &Embedded, chats: u64, agents: u64, hold: Duration) -> anyh
     let began = Instant::now();
     let at = || began.elapsed().as_secs_f64();
     day.ready().await?;
-    let (samples, task) = looking(moorline.0.id(), &url, &pool, began);
+    let looked_at =
+        Server { pid: moorline.0.id(), url, http: reqwest::Client::builder().no_proxy().build()?, pool: pool.clone() };
+    let (samples, task) = looking(&looked_at, began);
     println!("bounds: {agents} agents, {chats} chats, a snapshot held for {} s", hold.as_secs());
     day.make_agents().await?;
     day::make_chats(&pool, chats, agents).await?;
@@ -181,10 +183,10 @@ async fn run(server: &Embedded, chats: u64, agents: u64, hold: Duration) -> anyh
     let live = number(&pool, "SELECT count(*) FROM chats").await?;
     let swept = 0.2 * live + 1_000.0;
     let patience = Instant::now() + Duration::from_mins(10);
-    let mut last = look(moorline.0.id(), &url, &pool, at()).await?;
+    let mut last = look(&looked_at, at()).await?;
     while (last.dead_chats > swept || superfluous(&pool).await? > 0.0) && Instant::now() < patience {
         sleep(EVERY).await;
-        last = look(moorline.0.id(), &url, &pool, at()).await?;
+        last = look(&looked_at, at()).await?;
     }
     // What its sessions have counted, they tell within ten seconds of their last statement.
     sleep(Duration::from_secs(12)).await;

@@ -41,7 +41,7 @@ async fn crowd() -> PgConnection {
         .get_or_init(|| async {
             let db = database().await;
             let mut connection = PgConnection::connect_with(&db.options).await.unwrap();
-            crowd::make(&mut connection, crowd::size().unwrap()).await.unwrap();
+            crowd::make(&mut connection, crowd::size(crowd::CHATS).unwrap()).await.unwrap();
             connection.close().await.unwrap();
             db
         })
@@ -183,7 +183,7 @@ async fn news_of_an_agent_with_many_archived_chats_is_told_to_those_that_are_not
     agent.push(vec![file("AGENTS.md", "one")]).await;
     world.settle().await;
     // So many, and 100 of them live, between the others. All at once: in less than a statement may take only where they are few.
-    let chats = std::env::var("MOORLINE_TEST_PLAN_CHATS").map_or(20_000, |_| crowd::size().unwrap());
+    let chats = crowd::size(20_000).unwrap();
     let mut connection = PgConnection::connect_with(&db.options).await.unwrap();
     connection.execute("SET statement_timeout = 0").await.unwrap();
     connection

@@ -32,8 +32,20 @@ pub struct Sample {
     pub due: f64,
 }
 
-/// Looks at everything: a process, which serves this address, and its database.
-pub async fn look(pid: u32, url: &str, pool: &PgPool, at: f64) -> anyhow::Result<Sample> {
+/// Whom to look at.
+#[derive(Clone)]
+pub struct Server {
+    pub pid: u32,
+    /// Where it serves.
+    pub url: String,
+    pub http: reqwest::Client,
+    /// Of its database.
+    pub pool: PgPool,
+}
+
+/// Looks at everything.
+pub async fn look(server: &Server, at: f64) -> anyhow::Result<Sample> {
+    let Server { pid, url, http, pool } = server;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process runs")?;
     let field = |name: &str| -> f64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -53,7 +65,7 @@ pub async fn look(pid: u32, url: &str, pool: &PgPool, at: f64) -> anyhow::Result
             .await?;
     let dead_in = |table: &str| dead.iter().find(|(name, _)| name == table).map_or(0.0, |(_, rows)| *rows);
     let wal: f64 = sqlx::query_scalar("SELECT sum(size)::float8 FROM pg_ls_waldir()").fetch_one(pool).await?;
-    let told = reqwest::Client::builder().no_proxy().build()?.get(format!("{url}/metrics")).send().await?.text().await?;
+    let told = http.get(format!("{url}/metrics")).send().await?.text().await?;
     // A cache that nothing was put into is not told of.
     let metric = |name: &str| -> anyhow::Result<f64> {
         let line = told.lines().find_map(|line| line.strip_prefix(name));

@@ -22,6 +22,7 @@ use super::{
 use anyhow::{Context as _, ensure};
 use pgbench::Pgbench;
 use serde_json::{Value, json};
+use sqlx::PgPool;
 use std::{
     net::SocketAddr,
     process::Command,
@@ -48,8 +49,10 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     for n in 0..CLIENTS {
         pushers.push(Pusher::new(&place, n).await?);
     }
-    let pgbench = Pgbench::prepare(setting, &pool, "p3", CLIENTS).await?;
-    bare::prepare(&pool, CLIENTS).await?;
+    for namespace in ["pgbench", "bare"] {
+        agents(&pool, namespace).await?;
+    }
+    let pgbench = Pgbench::prepare(setting, "p3")?;
     let bare = Process::start(|address| {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bare", &address.to_string(), &setting.server.url("p3"), &CLIENTS.to_string()]);
@@ -121,6 +124,20 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     pool.close().await;
     setting.drop_database("p3").await?;
     Ok(report)
+}
+
+/// The agents that a floor pushes as, one a client.
+async fn agents(pool: &PgPool, namespace: &str) -> anyhow::Result<()> {
+    sqlx::query(
+        "INSERT INTO agents (namespace, id, name, rv, created_at, converged_revision, revision, epoch, run_id, run_started_at)
+         SELECT $2, gen_random_uuid(), 'agent-' || n, log_rv(), now(), 9000000000, 9000000000, 1, gen_random_uuid(), now()
+         FROM generate_series(0, $1 - 1) n",
+    )
+    .bind(i32::try_from(CLIENTS)?)
+    .bind(namespace)
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// Pushes a second of so many clients, of each side.

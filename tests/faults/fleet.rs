@@ -103,6 +103,7 @@ impl Fleet {
         let one = usize::try_from(self.random.of(0..REPLICAS as u64)).unwrap();
         let another = (one + 1) % REPLICAS;
         let member = &mut self.members[one];
+        let still = if matches!(fault, Fault::LongStop | Fault::LongSilence) { STILL_LONG } else { STILL };
         let done = match fault {
             Fault::Kill => {
                 member.kill().await;
@@ -110,7 +111,7 @@ impl Fleet {
             }
             Fault::Stop | Fault::LongStop => {
                 member.replica.signal(Signal::STOP);
-                sleep(if fault == Fault::Stop { STILL } else { STILL_LONG }).await;
+                sleep(still).await;
                 member.replica.signal(Signal::CONT);
                 true
             }
@@ -124,7 +125,7 @@ impl Fleet {
             }
             Fault::Silence | Fault::LongSilence => {
                 member.below.set(Flow::Silent);
-                sleep(if fault == Fault::Silence { STILL } else { STILL_LONG }).await;
+                sleep(still).await;
                 member.below.set(Flow::Whole);
                 true
             }

@@ -92,12 +92,9 @@ pub(crate) fn step(config: &Config, world: &World, me: usize, ask: Ask, at: Clie
         Client::Repeated(held) => {
             let (Ask::Repeat(push), Some(row)) = (ask, locked_row(ask)) else { unreachable!("{ask:?} repeats nothing") };
             let seen = if held == Held::Nothing { read(world, row) } else { held };
-            if config.has(Defect::RepeatFromBefore) && world.held_by_others(me, row) && seen != Held::Nothing {
-                after.sessions[me].at = At::Client(Client::Repeated(seen));
-                return (after != *world).then_some(after);
-            }
             if world.held_by_others(me, row) {
-                return None;
+                after.sessions[me].at = At::Client(Client::Repeated(seen));
+                return (config.has(Defect::RepeatFromBefore) && after != *world).then_some(after);
             }
             match seen {
                 Held::Agent(agent) if repeats(&agent, push) => {

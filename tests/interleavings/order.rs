@@ -4,12 +4,13 @@
 use crate::support::{
     counted::Counted,
     postgres::database,
-    world::{RunningAgent, World, file},
+    world::{World, file},
 };
 use moorline::{
-    model::push::{Phase, Push},
+    model::push::Phase,
     writes::push::{AcceptPush, take_repeated},
 };
+use std::future::Future;
 use uuid::Uuid;
 
 /// Words of a statement, and what it is in the model.
@@ -77,8 +78,11 @@ fn is_as_modelled(what: &str, sent: &[String], steps: &[Step]) {
     assert!(alike, "{what}: the program sends {lines:#?}, and the model goes through {steps:#?}");
 }
 
-async fn push(agent: &mut RunningAgent<'_>, body: &str) {
-    agent.push(vec![file("AGENTS.md", body)]).await;
+/// What is sent while this is done.
+async fn sent<T>(counted: &Counted, work: impl Future<Output = T>) -> Vec<String> {
+    let before = counted.round_trips();
+    work.await;
+    counted.since(before)
 }
 
 #[tokio::test]
@@ -90,25 +94,14 @@ async fn the_program_sends_the_statements_that_the_model_goes_through_in_its_ord
     world.chat("fix").of_agent("builder").create().await;
     // The first time is for the statements to be known.
     for round in ["one", "two", "three"] {
-        let before = counted.round_trips();
-        push(&mut agent, round).await;
-        let pushed = counted.since(before);
-
-        let before = counted.round_trips();
-        world.reconciler.fan_out(&world.namespace, Uuid::nil()).await.unwrap().expect("the agent is due");
-        let told = counted.since(before);
-
-        let known = world.look_at_agent("builder").await.unwrap();
-        let again = agent.next_push(Phase::Complete, vec![file("AGENTS.md", round)]);
-        let repeated = take(&world, &counted, &agent, &again, &known).await;
-
-        let before = counted.round_trips();
-        world.refresh("fix", round).await.unwrap();
-        let asked = counted.since(before);
-
-        let before = counted.round_trips();
-        world.reconciler.converge_due(&world.namespace).await.unwrap();
-        let converged = counted.since(before);
+        let context = || vec![file("AGENTS.md", round)];
+        let pushed = sent(&counted, agent.push(context())).await;
+        let told = sent(&counted, world.reconciler.fan_out(&world.namespace, Uuid::nil())).await;
+        let (known, again) = (world.look_at_agent("builder").await.unwrap(), agent.next_push(Phase::Complete, context()));
+        let accept = AcceptPush { clock: &world.clock, key: &agent.key, push: &again };
+        let repeated = sent(&counted, take_repeated(&world.pool, &accept, &known)).await;
+        let asked = sent(&counted, world.refresh("fix", round)).await;
+        let converged = sent(&counted, world.reconciler.converge_due(&world.namespace)).await;
         if round == "three" {
             is_as_modelled("a push", &pushed, PUSH);
             is_as_modelled("a lap", &told, LAP);
@@ -117,17 +110,4 @@ async fn the_program_sends_the_statements_that_the_model_goes_through_in_its_ord
             is_as_modelled("a converge", &converged, CONVERGE);
         }
     }
-}
-
-async fn take(
-    world: &World,
-    counted: &Counted,
-    agent: &RunningAgent<'_>,
-    push: &Push,
-    known: &moorline::model::agent::AgentView,
-) -> Vec<String> {
-    let before = counted.round_trips();
-    let accept = AcceptPush { clock: &world.clock, key: &agent.key, push };
-    take_repeated(&world.pool, &accept, known).await.unwrap().expect("it says what the last one said");
-    counted.since(before)
 }

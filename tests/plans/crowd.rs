@@ -8,13 +8,13 @@ use anyhow::Context as _;
 use sqlx::{Executor as _, PgConnection};
 
 /// What is made, unless more is wanted.
-const CHATS: i64 = 60_000;
+pub const CHATS: i64 = 60_000;
 /// Chats an agent has.
 const EACH: i64 = 50;
 
-/// How many chats to make.
-pub fn size() -> anyhow::Result<i64> {
-    std::env::var("MOORLINE_TEST_PLAN_CHATS").map_or(Ok(CHATS), |text| text.parse().context("MOORLINE_TEST_PLAN_CHATS"))
+/// How many chats to make: as many as is asked for, or else these.
+pub fn size(or: i64) -> anyhow::Result<i64> {
+    std::env::var("MOORLINE_TEST_PLAN_CHATS").map_or(Ok(or), |text| text.parse().context("MOORLINE_TEST_PLAN_CHATS"))
 }
 
 /// Makes it.

@@ -2,7 +2,7 @@
 //! statements that pgbench runs, on a connection of each client's own. It looks at no run, number, suspension or limit of a database,
 //! knows beforehand what is new, and wakes nobody.
 //!
-//! `bare ADDRESS DATABASE_URL CLIENTS`: takes `PUT /{client}` until it is killed.
+//! `bare ADDRESS DATABASE_URL CLIENTS`: takes `PUT /{client}` until it is killed, as agents of the namespace `bare`.
 
 use anyhow::{Context as _, bail};
 use axum::{
@@ -13,23 +13,10 @@ use axum::{
 };
 use moorline::{model::push::Push, v1alpha1::push::PushRequest};
 use serde_json::{Value, json};
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection};
 use std::sync::Arc;
 use tokio::sync::Mutex;
 use uuid::Uuid;
-
-/// Makes the agents that it pushes as, one a client.
-pub async fn prepare(pool: &PgPool, clients: usize) -> anyhow::Result<()> {
-    sqlx::query(
-        "INSERT INTO agents (namespace, id, name, rv, created_at, converged_revision, revision, epoch, run_id, run_started_at)
-         SELECT 'bare', gen_random_uuid(), 'agent-' || n, log_rv(), now(), 9000000000, 9000000000, 1, gen_random_uuid(), now()
-         FROM generate_series(0, $1 - 1) n",
-    )
-    .bind(i32::try_from(clients)?)
-    .execute(pool)
-    .await?;
-    Ok(())
-}
 
 /// The process.
 pub fn main(args: &[String]) -> anyhow::Result<()> {

@@ -5,7 +5,6 @@
 use super::{RESOURCE_SIZE, RESOURCES, Setting, noise};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use sqlx::PgPool;
 use std::{path::PathBuf, process::Command};
 
 /// pgbench, ready.
@@ -16,16 +15,8 @@ pub struct Pgbench {
 }
 
 impl Pgbench {
-    /// Makes the agents that it pushes as, one a client.
-    pub async fn prepare(setting: &Setting, pool: &PgPool, database: &str, clients: usize) -> anyhow::Result<Self> {
-        sqlx::query(
-            "INSERT INTO agents (namespace, id, name, rv, created_at, converged_revision, revision, epoch, run_id, run_started_at)
-             SELECT 'pgbench', gen_random_uuid(), 'agent-' || n, log_rv(), now(), 9000000000, 9000000000, 1, gen_random_uuid(), now()
-             FROM generate_series(0, $1 - 1) n",
-        )
-        .bind(i32::try_from(clients)?)
-        .execute(pool)
-        .await?;
+    /// Writes what it runs. The agents that it pushes as are those of the namespace `pgbench`, one a client.
+    pub fn prepare(setting: &Setting, database: &str) -> anyhow::Result<Self> {
         let manifest: Vec<Value> = (0..RESOURCES)
             .map(|at| {
                 let source = format!("skills/skill-{at:02}");

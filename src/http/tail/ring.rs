@@ -114,6 +114,13 @@ impl Inner {
         self.first += 1;
         self.start = Some(oldest.event.cursor);
     }
+
+    fn clear(&mut self) {
+        self.first += self.entries.len() as u64;
+        self.entries.clear();
+        self.bytes = 0;
+        METRICS.cache("events", 0);
+    }
 }
 
 /// The ring.
@@ -147,11 +154,8 @@ impl Ring {
     pub fn begin(&self, start: Cursor, anew: bool) {
         let mut inner = self.write();
         inner.generation += u64::from(anew);
-        inner.first += inner.entries.len() as u64;
-        inner.entries.clear();
-        inner.bytes = 0;
+        inner.clear();
         inner.start = Some(start);
-        METRICS.cache("events", inner.bytes);
         let progress = Progress { generation: inner.generation, through: Some(start) };
         drop(inner);
         self.progress.send_replace(progress);
@@ -161,11 +165,8 @@ impl Ring {
     pub fn pause(&self) {
         let mut inner = self.write();
         inner.generation += 1; // a watcher that came in between has a place to which nothing would be added
+        inner.clear();
         inner.start = None;
-        inner.first += inner.entries.len() as u64;
-        inner.entries.clear();
-        inner.bytes = 0;
-        METRICS.cache("events", inner.bytes);
         let generation = inner.generation;
         drop(inner);
         self.pieces.clear();
