@@ -189,14 +189,16 @@ fn main() -> anyhow::Result<()> {
         Some(_) | None => {}
     }
     rustls::crypto::ring::default_provider().install_default().ok();
-    let flag = |name: &str| args.iter().any(|arg| arg == name);
-    let size = match (flag("--tiny"), flag("--quick")) {
-        (true, _) => Size::Tiny,
-        (false, true) => Size::Quick,
-        (false, false) => Size::Full,
-    };
+    let mut size = Size::Full;
+    for flag in args.iter().filter(|arg| arg.starts_with('-')) {
+        size = match flag.as_str() {
+            "--quick" => Size::Quick,
+            "--tiny" => Size::Tiny,
+            _ => bail!("{flag:?} is not known: --quick, --tiny"),
+        };
+    }
     let only: Vec<String> =
-        args.iter().filter(|arg| !arg.starts_with("--")).flat_map(|arg| arg.split(',')).map(str::to_uppercase).collect();
+        args.iter().filter(|arg| !arg.starts_with('-')).flat_map(|arg| arg.split(',')).map(str::to_uppercase).collect();
     if let Some(unknown) = only.iter().find(|id| !MEASURES.iter().any(|measure| measure.id == **id)) {
         bail!("there is no measure {unknown:?}: {}", MEASURES.iter().map(|measure| measure.id).collect::<Vec<_>>().join(", "));
     }

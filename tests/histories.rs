@@ -27,7 +27,10 @@ pub use self::{
 use crate::support::{postgres::database, serve::Replica, until::until_within};
 use sqlx::PgPool;
 use std::{
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -89,12 +92,13 @@ fn asked(variable: &str) -> Option<u64> {
 
 /// Says once a minute how far it is. Ends it when its time is over, or when somebody asks for it (Ctrl-C): what has been done by then is
 /// looked at.
-async fn long(load: Load, minutes: u64) {
+async fn long(load: Load, told: Arc<AtomicU64>, minutes: u64) {
     for minute in 1..=minutes {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
             () = tokio::time::sleep(Duration::from_mins(1)) => {
-                println!("histories: {minute} min, {} operations", load.done.load(Ordering::SeqCst));
+                let (done, told) = (load.done.load(Ordering::SeqCst), told.load(Ordering::SeqCst));
+                println!("histories: {minute} min, {done} operations, {told} lines told");
             }
         }
     }
@@ -113,7 +117,7 @@ async fn one_history(count: u64, seed: u64, kills: bool) -> (Evidence, Duration)
     let watchers = Watchers::start(&servers, seed, 3, 6);
     let load = Load::new(CLIENTS, seed, count, &servers);
     if let Some(minutes) = asked("MOORLINE_HISTORIES_MINUTES") {
-        tokio::spawn(long(load.clone(), minutes));
+        tokio::spawn(long(load.clone(), Arc::clone(&watchers.told), minutes));
     }
     let began = Instant::now();
     let running = tokio::spawn({

@@ -43,6 +43,7 @@ mod faults;
 mod front;
 mod fuzzing;
 mod histories;
+mod history_cost;
 mod horizon;
 mod idle;
 #[cfg(target_os = "linux")]

@@ -75,16 +75,22 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
             let pushed = |pushers: &mut [Pusher], address, changed| {
                 tokio::task::block_in_place(|| rate(&mut pushers[..clients], address, changed, time))
             };
-            let all = [
-                pushed(&mut pushers, ours, true)?,
-                pgbench.rate(clients, slice)?,
-                pushed(&mut bare_pushers, floor, true)?,
-                pushed(&mut pushers, ours, false)?,
-            ];
-            // The first is for caches to fill.
-            if round > 0 {
-                let of = [&mut sides.changed, &mut sides.pgbench, &mut sides.bare, &mut sides.unchanged];
-                of.into_iter().zip(all).for_each(|(of, rate)| of.push(rate));
+            // Whoever is first in one round is last in the next.
+            let mut order = [0, 1, 2, 3];
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for side in order {
+                let (of, rate) = match side {
+                    0 => (&mut sides.changed, pushed(&mut pushers, ours, true)?),
+                    1 => (&mut sides.pgbench, pgbench.rate(clients, slice)?),
+                    2 => (&mut sides.bare, pushed(&mut bare_pushers, floor, true)?),
+                    _ => (&mut sides.unchanged, pushed(&mut pushers, ours, false)?),
+                };
+                // The first is for caches to fill.
+                if round > 0 {
+                    of.push(rate);
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! P4: from the commit of a push until a watcher has what came of it, against the same in plain SQL on the same server.
 //!
 //! `agent`: the push's own event, against commit + NOTIFY → listener. `chat`: the transition that the loop makes of it, against
-//! commit + NOTIFY → a listener that commits + NOTIFYs → a second listener. When a transaction committed is what PostgreSQL says
+//! commit + NOTIFY → a listener that commits + NOTIFYs → a second listener. That listener's transaction is four round trips, as a
+//! program's is; what is told besides is the same with one (a script in one message), which nobody who reads before they write can have. When a transaction committed is what PostgreSQL says
 //! of it (`track_commit_timestamp`): both sides begin at the same moment of a commit, before it is on the disk.
 
 use super::{
@@ -39,10 +40,10 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     let mut agents = watch(address, "agents?watch=1&fieldSelector=metadata.name%3Dlatency").await?;
     let mut chats = watch(address, "chats?watch=1&fieldSelector=metadata.name%3Dlatency-chat-0").await?;
     let mut plain = Plain::new(&pool).await?;
-    let mut sides: [Side; 4] = Default::default();
+    let mut sides: [Side; 5] = Default::default();
     let mut texts = ["two", "one"].into_iter().cycle();
     for block in 0..=blocks {
-        let mut times: [Vec<f64>; 4] = Default::default();
+        let mut times: [Vec<f64>; 5] = Default::default();
         for lap in 0..laps {
             // Not in step with anything that ticks.
             tokio::time::sleep(Duration::from_micros(12_000 + 137 * (lap % 53))).await;
@@ -55,7 +56,9 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
             let hop = plain.hop().await?;
             tokio::time::sleep(Duration::from_millis(12)).await;
             let relayed = plain.relay().await?;
-            let all = [heard.saturating_sub(committed), hop, chat_heard.saturating_sub(committed), relayed];
+            tokio::time::sleep(Duration::from_millis(12)).await;
+            let scripted = plain.script().await?;
+            let all = [heard.saturating_sub(committed), hop, chat_heard.saturating_sub(committed), relayed, scripted];
             #[expect(clippy::cast_precision_loss, reason = "microseconds")]
             times.iter_mut().zip(all).for_each(|(times, took)| times.push(took as f64));
         }
@@ -69,8 +72,14 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         }
     }
     let mut report = Report::default();
-    let [agents, hops, chats, relays] = &sides;
-    let names = ["the agent's event", "one hop of SQL", "the chat's event, by the loop", "two hops of SQL"];
+    let [agents, hops, chats, relays, scripts] = &sides;
+    let names = [
+        "the agent's event",
+        "one hop of SQL",
+        "the chat's event, by the loop",
+        "two hops of SQL",
+        "two hops, the second one message",
+    ];
     for (name, side) in names.iter().zip(&sides) {
         report.figure(&format!("{name}, p50 of a block"), "µs", &side.p50);
         report.figure(&format!("{name}, p99 of a block"), "µs", &side.p99);
@@ -79,6 +88,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     report.at_most("agent-p99", "ratio", &stats::ratios(&agents.p99, &hops.p99), P99);
     report.at_most("chat-p50", "ratio", &stats::ratios(&chats.p50, &relays.p50), P50);
     report.at_most("chat-p99", "ratio", &stats::ratios(&chats.p99, &relays.p99), P99);
+    report.told("chat-p50-one-message", "ratio", &stats::ratios(&chats.p50, &scripts.p50));
     report.plots.push(Bars {
         file: "p4-latency",
         title: "From a commit until it is heard of, medians of blocks".to_owned(),
@@ -143,12 +153,14 @@ struct Plain {
     writes: PgConnection,
     hears: PgListener,
     hears_second: PgListener,
+    hears_third: PgListener,
 }
 
 impl Plain {
     async fn new(pool: &PgPool) -> anyhow::Result<Self> {
         pool.execute("CREATE TABLE IF NOT EXISTS plain (id int PRIMARY KEY, n int NOT NULL, at xid8)").await?;
-        pool.execute("INSERT INTO plain VALUES (1, 0, NULL), (2, 0, NULL), (3, 0, NULL) ON CONFLICT DO NOTHING").await?;
+        pool.execute("INSERT INTO plain VALUES (1, 0, NULL), (2, 0, NULL), (3, 0, NULL), (4, 0, NULL) ON CONFLICT DO NOTHING")
+            .await?;
         let options = (*pool.connect_options()).clone();
         let connect = async || PgConnection::connect_with(&options).await;
         let listener = async |channel: &'static str| {
@@ -156,7 +168,8 @@ impl Plain {
             listener.listen(channel).await?;
             Ok::<_, sqlx::Error>(listener)
         };
-        let (hears, hears_second) = (listener("plain_one").await?, listener("plain_three").await?);
+        let (hears, hears_second, hears_third) =
+            (listener("plain_one").await?, listener("plain_three").await?, listener("plain_five").await?);
         let (mut relays, mut relay) = (listener("plain_two").await?, connect().await?);
         tokio::spawn(async move {
             while relays.recv().await.is_ok() {
@@ -165,7 +178,16 @@ impl Plain {
                 }
             }
         });
-        Ok(Self { asks: connect().await?, writes: connect().await?, hears, hears_second })
+        let (mut scripted, mut script) = (listener("plain_four").await?, connect().await?);
+        tokio::spawn(async move {
+            let at_once = "BEGIN; UPDATE plain SET n = n + 1, at = pg_current_xact_id() WHERE id = 4; NOTIFY plain_five; COMMIT";
+            while scripted.recv().await.is_ok() {
+                if script.execute(at_once).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { asks: connect().await?, writes: connect().await?, hears, hears_second, hears_third })
     }
 
     /// A commit, told to one listener.
@@ -178,6 +200,13 @@ impl Plain {
     /// A commit, told to one who commits and tells another.
     async fn relay(&mut self) -> anyhow::Result<u64> {
         let (done, heard) = tokio::join!(commit(&mut self.writes, 2, "plain_two"), heard(&mut self.hears_second));
+        done?;
+        self.since(2, heard?).await
+    }
+
+    /// The same, by one who sends their whole transaction as one message.
+    async fn script(&mut self) -> anyhow::Result<u64> {
+        let (done, heard) = tokio::join!(commit(&mut self.writes, 2, "plain_four"), heard(&mut self.hears_third));
         done?;
         self.since(2, heard?).await
     }

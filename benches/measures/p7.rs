@@ -2,6 +2,8 @@
 //! (P2), changed pushes of 200 KiB by 16 clients at once (P3), watchers and lists (P4, P8), and contexts of many agents read, more than its
 //! cache holds (P11).
 //!
+//! The last figure is taken when the load has been over for two minutes; each before it, right after its part of the load.
+//!
 //! From before the fan-outs to the end 100 watch all agents, 20 all chats and 20 the transitions: what is kept for watchers is in it.
 //!
 //! RSS as Linux counts it, shared pages of the program included. The agents are of a namespace of their own, which is removed again.
@@ -23,6 +25,8 @@ use std::time::Duration;
 const MOST: f64 = 60.0;
 const CLIENTS: usize = 16;
 const REST: Duration = Duration::from_secs(5);
+/// What watchers read from is forgotten when it is a minute or two old (`moorline_cache_bytes`).
+const FORGOTTEN: Duration = Duration::from_secs(130);
 /// How long the loop may take for what is asked of it, at most.
 const SETTLE: Duration = Duration::from_mins(5);
 
@@ -77,7 +81,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         place.ask(Method::GET, &format!("chats/{name}/context"), &Value::Null).await?;
     }
     report.figure("after contexts", "MB", &[rss(&place)?]);
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(setting.of(FORGOTTEN, FORGOTTEN, REST)).await;
     let peak = std::fs::read_to_string(format!("/proc/{}/status", place.process.id()))?;
     let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
     report.fact("peak", peak.trim());

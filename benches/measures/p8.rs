@@ -29,20 +29,21 @@ const GOAL: f64 = 1.2;
 struct List {
     name: &'static str,
     namespace: Option<&'static str>,
+    labels: &'static str,
     selector: &'static str,
     order: &'static str,
     sql: &'static str,
 }
 
 const fn by_name(name: &'static str, namespace: Option<&'static str>, selector: &'static str, sql: &'static str) -> List {
-    List { name, namespace, selector, order: "name", sql }
+    List { name, namespace, labels: "", selector, order: "name", sql }
 }
 
 const fn by_change(name: &'static str, namespace: Option<&'static str>, selector: &'static str, sql: &'static str) -> List {
-    List { name, namespace, selector, order: "-updated", sql }
+    List { name, namespace, labels: "", selector, order: "-updated", sql }
 }
 
-const LISTS: [List; 12] = [
+const LISTS: [List; 13] = [
     by_name("everything", None, "", "true"),
     by_name("one namespace", Some("team-07"), "", "namespace = 'team-07'"),
     by_name("one owner", None, "spec.owner=user-42", "owner = 'user-42'"),
@@ -57,6 +58,7 @@ const LISTS: [List; 12] = [
     by_name("one state", None, "status.state=Error", "state = 'Error'"),
     by_name("archived", None, "spec.archived=true", "archived"),
     by_name("dirty", None, "status.dirty=true", "dirty_since IS NOT NULL"),
+    List { labels: "tier=gold", ..by_name("one label", None, "", "labels @> '{\"tier\": \"gold\"}'") },
     by_change("everything, last changed first", None, "", "true"),
     by_change("one namespace, last changed first", Some("team-07"), "", "namespace = 'team-07'"),
     by_change("one owner, last changed first", None, "spec.owner=user-42", "owner = 'user-42'"),
@@ -122,6 +124,9 @@ async fn pages(pool: &PgPool, list: &List, limit: i64) -> anyhow::Result<[Page; 
     if !list.selector.is_empty() {
         query["fieldSelector"] = json!(list.selector);
     }
+    if !list.labels.is_empty() {
+        query["labelSelector"] = json!(list.labels);
+    }
     let query: ListQuery = serde_json::from_value(query)?;
     let wanted = query.read(Resource::Chats, list.namespace).map_err(|error| anyhow::anyhow!(error.message().to_owned()))?;
     let mut pages = Vec::new();
@@ -169,6 +174,9 @@ async fn measure(
             let mut query = vec![("limit", limit.to_string()), ("orderBy", list.order.to_owned())];
             if !list.selector.is_empty() {
                 query.push(("fieldSelector", list.selector.to_owned()));
+            }
+            if !list.labels.is_empty() {
+                query.push(("labelSelector", list.labels.to_owned()));
             }
             query.extend(page.token.clone().map(|token| ("continue", token)));
             let request = client.get(&base).query(&query);

@@ -93,15 +93,12 @@ impl Report {
     /// What a line was made of: one side of a ratio, say. Printed at once, indented, with its spread.
     pub fn figure(&mut self, name: &str, unit: &'static str, figures: &[f64]) {
         let Spread { least, low, median, high, most } = Spread::of(figures);
-        println!(
-            "    {name:<44} {:>9} {unit:<8} quartiles {} to {}, of {} from {} to {}",
-            short(median),
-            short(low),
-            short(high),
-            figures.len(),
-            short(least),
-            short(most)
-        );
+        let [least, low, median, high, most] = [least, low, median, high, most].map(short);
+        let spread = match figures.len() {
+            1 => "once".to_owned(),
+            count => format!("quartiles {low} to {high}, of {count} from {least} to {most}"),
+        };
+        println!("    {name:<44} {median:>9} {unit:<8} {spread}");
         self.figures.push((name.to_owned(), unit, figures.to_vec()));
     }
 

@@ -134,8 +134,11 @@ impl<'a> Results<'a> {
                     Goal::Told => (String::new(), ""),
                 };
                 let unit = if line.unit == "ratio" { String::new() } else { format!(" {}", line.unit) };
-                let (name, median, low, high) = (&line.name, short(median), short(low), short(high));
-                writeln!(table, "| {id} | {name} | {median}{unit} | {low} to {high} | {asked} | {verdict} |")?;
+                let spread = match line.figures.len() {
+                    1 => "once".to_owned(),
+                    count => format!("{} to {}, of {count}", short(low), short(high)),
+                };
+                writeln!(table, "| {id} | {} | {}{unit} | {spread} | {asked} | {verdict} |", line.name, short(median))?;
             }
         }
         table.push('\n');

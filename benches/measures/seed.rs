@@ -2,7 +2,7 @@
 //!
 //! 20 namespaces `team-00` to `team-19` of ten agents `agent-0` to `agent-9` each, every one with one snapshot. The chats are spread
 //! over them in an order that has nothing to do with their names: three of four name an agent, the others one of `ws-0` to `ws-9`,
-//! which no agent reports for; 100 owners; a seventh archived, one of 50 in error, one of 30 dirty.
+//! which no agent reports for; 100 owners; a seventh archived, one of 50 in error, one of 30 dirty, a tenth with the label `tier=gold`.
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 use std::time::Instant;
@@ -41,12 +41,13 @@ pub async fn chats(pool: &PgPool, chats: i64) -> anyhow::Result<()> {
     sqlx::query(
         "INSERT INTO chats (namespace, id, name, rv, owner, title, agent, workspace, root_id, created_by, created_at, updated_at,
                             archived, state, snapshot_id, pin_cause, pinned_at, dirty_since, converged_revision, observed_generation,
-                            conditions)
+                            labels, conditions)
          SELECT s.namespace, x.id, 'chat-' || x.n, $3, 'user-' || x.mixed % 100, 'Chat number ' || x.n,
                 CASE WHEN x.mixed % 4 > 0 THEN s.agent_name END, CASE WHEN x.mixed % 4 = 0 THEN 'ws-' || x.mixed / 4 % 10 END,
                 x.id, 'bench', now(), now() - make_interval(secs => x.mixed % 1000000), x.mixed % 7 = 0,
                 CASE WHEN x.mixed % 50 = 1 THEN 'Error' ELSE 'Waiting' END, s.id, 'Hydrated', now(),
                 CASE WHEN x.mixed % 30 = 2 THEN now() END, 1, 1,
+                CASE WHEN x.mixed % 10 = 4 THEN '{\"tier\": \"gold\"}'::jsonb ELSE '{}' END,
                 '{\"Ready\": {\"status\": \"True\", \"reason\": \"Pinned\", \"message\": \"pinned to its agent''s latest snapshot\"},
                   \"Ready@\": \"2026-11-21T00:00:00.000000Z\"}'
          FROM (SELECT n, n * 7919 % 1000003 AS mixed, ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS id

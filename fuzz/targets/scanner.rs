@@ -10,12 +10,13 @@ use moorline::{
         scan::{self, MAX_BODIES, MAX_FILE, MAX_FOLDERS, MAX_LISTED, MAX_RESOURCES, SKILL_FOLDERS, Scan},
     },
 };
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, openat};
 use std::{
     ffi::OsString,
     fs,
     os::unix::{ffi::OsStringExt as _, fs::symlink, net::UnixListener},
     path::{Path, PathBuf},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -69,10 +70,16 @@ struct Place {
 }
 
 impl Place {
+    /// A folder, and no link to one.
+    const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::PATH).union(OFlags::CLOEXEC);
+
     fn new() -> Self {
         // In memory where there is such a place: a tree is made for every run.
-        let base = Some(PathBuf::from("/dev/shm")).filter(|place| place.is_dir()).unwrap_or_else(std::env::temp_dir);
-        let dir = tempfile::Builder::new().prefix("moorline-fuzz-").tempdir_in(base).expect("a folder");
+        static BASE: LazyLock<PathBuf> = LazyLock::new(|| {
+            let base = Some(PathBuf::from("/dev/shm")).filter(|place| place.is_dir()).unwrap_or_else(std::env::temp_dir);
+            fs::canonicalize(base).expect("a place for folders")
+        });
+        let dir = tempfile::Builder::new().prefix("moorline-fuzz-").tempdir_in(&*BASE).expect("a folder");
         fs::create_dir(dir.path().join("root")).expect("the root");
         fs::create_dir(dir.path().join("outside")).expect("the outside");
         let skill = format!("---\nname: {SECRET}\ndescription: {SECRET}\n---\n");
@@ -117,13 +124,12 @@ impl Place {
     /// its tree it must not do to the rest of the machine.
     fn way(&self, path: &Path) -> Option<PathBuf> {
         let mut way = self.root();
-        let parent = path.parent()?;
-        for component in parent.components() {
+        // By handles: by name the kernel would walk the whole way for each step of it.
+        let mut here = rustix::fs::open(&way, Self::FOLDER, Mode::empty()).ok()?;
+        for component in path.parent()?.components() {
+            let next = || openat(&here, component.as_os_str(), Self::FOLDER, Mode::empty());
+            here = next().or_else(|_| mkdirat(&here, component.as_os_str(), Mode::RWXU).and_then(|()| next())).ok()?;
             way.push(component);
-            let _ = fs::create_dir(&way);
-            if !fs::symlink_metadata(&way).is_ok_and(|meta| meta.is_dir()) {
-                return None;
-            }
         }
         Some(way.join(path.file_name()?))
     }
@@ -191,9 +197,9 @@ impl Place {
             assert!(meta.kind != ResourceKind::McpConfig || resource.body.is_none(), "it holds tokens: {meta:?}");
             let body = resource.body.as_deref().unwrap_or_default();
             let shown = body.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
-            assert!(!shown && !format!("{meta:?}").contains(SECRET), "from outside: {meta:?}");
+            assert!(!shown && !serde_json::to_string(meta).expect("JSON").contains(SECRET), "from outside: {meta:?}");
         }
-        let root = fs::canonicalize(self.root()).expect("the root");
+        let root = self.root();
         assert!(folders.len() <= MAX_FOLDERS && folders.iter().all(|folder| folder.starts_with(&root)), "{folders:?}");
         assert!(!error.contains(SECRET), "{error}");
         // A server takes it.

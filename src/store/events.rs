@@ -209,11 +209,11 @@ pub async fn newest(
                 "WHERE e.rv < $1 AND ($3::text IS NULL OR coalesce(
                      (SELECT c.owner FROM chats c WHERE c.namespace = e.namespace AND c.id = e.chat_id),
                      (SELECT d.payload -> 'chat' ->> 'owner' FROM events d
-                      WHERE d.namespace = e.namespace AND d.name = e.name AND d.chat_id = e.chat_id AND d.kind = 'ChatDeleted'),
+                      WHERE d.namespace = e.namespace AND d.subject = e.chat_id AND d.kind IN ('ChatDeleted', 'AgentDeleted')),
                      (SELECT a.service_account FROM agents a
                       WHERE e.chat_id IS NULL AND a.namespace = e.namespace AND a.id = e.agent_id),
                      (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
-                      WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.agent_id = e.agent_id AND d.kind = 'AgentDeleted')
+                      WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.subject = e.agent_id AND d.kind IN ('ChatDeleted', 'AgentDeleted'))
                  ) = $3) AND ($4::uuid IS NULL OR e.subject = $4) AND (e.chat_id IS NOT NULL OR NOT $5::boolean) AND " + $which + " ORDER BY e.rv DESC, e.seq DESC LIMIT $2",
                 horizon,
                 limit,

@@ -92,7 +92,7 @@ pub async fn delete(tx: &mut PgConnection, namespace: &str, snapshots: &[Snapsho
          SELECT s.namespace, $3, $4 + u.o::integer, 'SnapshotDeleted', NULL, s.name, s.agent_id,
                 jsonb_build_object('snapshot', to_jsonb(s), 'serviceAccount', coalesce(a.service_account,
                     (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
-                     WHERE a.id IS NULL AND d.namespace = $1 AND d.agent_id = s.agent_id AND d.kind = 'AgentDeleted')))
+                     WHERE a.id IS NULL AND d.namespace = $1 AND d.subject = s.agent_id AND d.kind IN ('ChatDeleted', 'AgentDeleted'))))
          FROM snapshots s JOIN unnest($2::bigint[]) WITH ORDINALITY AS u (id, o) ON u.id = s.id
          LEFT JOIN agents a ON a.namespace = s.namespace AND a.id = s.agent_id
          WHERE s.namespace = $1",

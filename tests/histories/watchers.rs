@@ -9,14 +9,21 @@ use super::{log::Place, servers::Servers};
 use crate::support::proxy::Seeded;
 use moorline::model::event::EventKind;
 use serde_json::json;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The name of the chat that is made and deleted when all else is over: whoever was told of that has been told of everything.
 pub const LAST: &str = "last-of-all";
-/// How long watchers may take for it.
+/// How long they may take for it while nobody is told anything: whoever is cut off all the time may be far behind.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A transition, as it was told.
@@ -103,6 +110,8 @@ pub enum Habit {
 
 /// Running watchers.
 pub struct Watchers {
+    /// Counts the lines that they have been told.
+    pub told: Arc<AtomicU64>,
     tasks: JoinSet<Seen>,
     give_up: CancellationToken,
 }
@@ -110,23 +119,23 @@ pub struct Watchers {
 impl Watchers {
     /// So many of transitions, and so many of chats.
     pub fn start(servers: &Servers, seed: u64, events: usize, objects: usize) -> Self {
-        let (mut tasks, give_up) = (JoinSet::new(), CancellationToken::new());
+        let (mut tasks, give_up, told) = (JoinSet::new(), CancellationToken::new(), Arc::<AtomicU64>::default());
         for n in 0..events + objects {
             let random = Seeded::new(seed.wrapping_mul(31).wrapping_add(1_000 + n as u64));
-            let (servers, give_up) = (servers.clone(), give_up.clone());
+            let (servers, shared) = (servers.clone(), (Arc::clone(&told), give_up.clone()));
             if n < events {
-                tasks.spawn(events::watch(format!("transitions {n}"), n as u64, servers, random, give_up));
+                tasks.spawn(events::watch(format!("transitions {n}"), n as u64, servers, random, shared));
             } else {
                 let habit = [Habit::ListsAnew, Habit::Resumes, Habit::Selects][(n - events) % 3];
-                tasks.spawn(objects::watch(format!("chats {n}"), n as u64, habit, servers, random, give_up));
+                tasks.spawn(objects::watch(format!("chats {n}"), n as u64, habit, servers, random, shared));
             }
         }
-        Self { tasks, give_up }
+        Self { told, tasks, give_up }
     }
 
     /// Makes and deletes the last chat, and waits until every watcher was told.
     pub async fn finish(self, servers: &Servers) -> Vec<Seen> {
-        let Self { tasks, give_up } = self;
+        let Self { told, tasks, give_up } = self;
         let http = reqwest::Client::new();
         let chats = || format!("{}/apis/moorline.dev/v1alpha1/namespaces/team-0/chats", servers.of(0));
         let last = json!({"metadata": {"name": LAST}});
@@ -136,11 +145,15 @@ impl Watchers {
         let deleted = http.delete(format!("{}/{LAST}", chats())).send().await.unwrap();
         assert_eq!(deleted.status(), 200);
         let mut tasks = Box::pin(tasks.join_all());
-        if let Ok(seen) = timeout(PATIENCE, &mut tasks).await {
-            seen
-        } else {
-            give_up.cancel(); // whoever is not complete is found out by the checker
-            tasks.await
+        let mut known = 0;
+        loop {
+            if let Ok(seen) = timeout(PATIENCE, &mut tasks).await {
+                return seen;
+            }
+            let now = told.load(Ordering::Relaxed);
+            if std::mem::replace(&mut known, now) == now {
+                give_up.cancel(); // whoever is not complete is found out by the checker
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ mod laps;
 mod lifecycle;
 mod log_order;
 mod moored;
+mod plan_all;
 mod plan_walk;
 mod poison;
 mod pushed_again;

@@ -113,6 +113,9 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
         &["chats_name_key", "chats_pkey", "snapshots_pkey", "agents_name_key", "agents_workspace_name"],
     ),
     ("db.across.agents", &["(a.namespace, a.id) IN (SELECT u.namespace, u.id"], &["agents_pkey", "snapshots_pkey"]),
+    ("db.across.owners", &["d.subject = u.chat_id", "'service_account'"], &["chats_pkey", "agents_pkey", "events_deletion"]),
+    ("db.events.read_deletions", &["d.subject = u.id AND d.kind"], &["events_deletion"]),
+    ("db.events.read_befores", &["l.payload -> 'before'"], &["events_name"]),
     // Retention.
     (
         "db.snapshots.hoards",

@@ -237,12 +237,8 @@ async fn owners(
     if at.is_empty() {
         return Ok(());
     }
-    let concern = |event: &Logged| Concern {
-        namespace: event.namespace.clone(),
-        name: event.name.clone(),
-        chat: event.chat.map(|(id, _)| id),
-        agent: event.agent,
-    };
+    let concern =
+        |event: &Logged| Concern { namespace: event.namespace.clone(), chat: event.chat.map(|(id, _)| id), agent: event.agent };
     let concerns: Vec<Concern> = at.iter().map(|at| concern(&told[*at].0)).collect();
     for (at, owner) in at.into_iter().zip(objects::owners(connection, &concerns).await?) {
         told[at].2 = owner;

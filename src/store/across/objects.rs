@@ -122,8 +122,6 @@ pub async fn snapshots(connection: &mut PgConnection, keys: &[Key]) -> Result<Ve
 pub struct Concern {
     /// Where.
     pub namespace: String,
-    /// The object's name.
-    pub name: String,
     /// The chat, if it is about one.
     pub chat: Option<Uuid>,
     /// The agent, if one had a part in it.
@@ -135,7 +133,6 @@ pub struct Concern {
 pub async fn owners(connection: &mut PgConnection, concerns: &[Concern]) -> Result<Vec<Option<String>>, StoreError> {
     const NAME: &str = "db.across.owners";
     let namespaces: Vec<&str> = concerns.iter().map(|concern| concern.namespace.as_str()).collect();
-    let names: Vec<&str> = concerns.iter().map(|concern| concern.name.as_str()).collect();
     let chats: Vec<Option<Uuid>> = concerns.iter().map(|concern| concern.chat).collect();
     let agents: Vec<Option<Uuid>> = concerns.iter().map(|concern| concern.agent).collect();
     sqlx::query_scalar!(
@@ -143,17 +140,16 @@ pub async fn owners(connection: &mut PgConnection, concerns: &[Concern]) -> Resu
         SELECT coalesce(
             (SELECT c.owner FROM chats c WHERE c.namespace = u.namespace AND c.id = u.chat_id),
             (SELECT d.payload -> 'chat' ->> 'owner' FROM events d
-             WHERE d.namespace = u.namespace AND d.name = u.name AND d.chat_id = u.chat_id AND d.kind = 'ChatDeleted'),
+             WHERE d.namespace = u.namespace AND d.subject = u.chat_id AND d.kind IN ('ChatDeleted', 'AgentDeleted')),
             (SELECT a.service_account FROM agents a
              WHERE u.chat_id IS NULL AND a.namespace = u.namespace AND a.id = u.agent_id),
             (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
-             WHERE u.chat_id IS NULL AND d.namespace = u.namespace AND d.agent_id = u.agent_id AND d.kind = 'AgentDeleted')
+             WHERE u.chat_id IS NULL AND d.namespace = u.namespace AND d.subject = u.agent_id AND d.kind IN ('ChatDeleted', 'AgentDeleted'))
         ) AS owner
-        FROM unnest($1::text[], $2::text[], $3::uuid[], $4::uuid[]) WITH ORDINALITY AS u (namespace, name, chat_id, agent_id, o)
+        FROM unnest($1::text[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS u (namespace, chat_id, agent_id, o)
         ORDER BY u.o
         "#,
         &namespaces as &[&str],
-        &names as &[&str],
         &chats as &[Option<Uuid>],
         &agents as &[Option<Uuid>]
     )

@@ -92,11 +92,11 @@ pub async fn read_some_after(
                 "WHERE (e.rv, e.seq) > ($1, $2) AND e.rv < $3 AND (e.rv, e.seq) <= ($6, $7) AND ($5::text IS NULL OR coalesce(
                      (SELECT c.owner FROM chats c WHERE c.namespace = e.namespace AND c.id = e.chat_id),
                      (SELECT d.payload -> 'chat' ->> 'owner' FROM events d
-                      WHERE d.namespace = e.namespace AND d.name = e.name AND d.chat_id = e.chat_id AND d.kind = 'ChatDeleted'),
+                      WHERE d.namespace = e.namespace AND d.subject = e.chat_id AND d.kind IN ('ChatDeleted', 'AgentDeleted')),
                      (SELECT a.service_account FROM agents a
                       WHERE e.chat_id IS NULL AND a.namespace = e.namespace AND a.id = e.agent_id),
                      (SELECT d.payload -> 'agent' ->> 'service_account' FROM events d
-                      WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.agent_id = e.agent_id AND d.kind = 'AgentDeleted')
+                      WHERE e.chat_id IS NULL AND d.namespace = e.namespace AND d.subject = e.agent_id AND d.kind IN ('ChatDeleted', 'AgentDeleted'))
                  ) = $5) AND (e.chat_id IS NOT NULL OR NOT $8::boolean) AND " + $which + " ORDER BY e.rv, e.seq LIMIT $4",
                 cursor.rv,
                 cursor.seq,

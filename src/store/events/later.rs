@@ -24,28 +24,24 @@ pub struct Subject {
     pub through: i64,
 }
 
-/// How each ended: the events of their deletions, as far as they can be read. What is beyond the horizon counts: it is committed. A name
-/// may come again, and its rows after that are not looked at.
+/// How each ended: the events of their deletions, as far as they can be read. What is beyond the horizon counts: it is committed.
 pub async fn read_deletions(connection: &mut PgConnection, subjects: &[Subject]) -> Result<Vec<Logged>, StoreError> {
     const NAME: &str = "db.events.read_deletions";
-    let Columns { namespaces, names, ids, versions, .. } = Columns::of(subjects);
+    let Columns { namespaces, ids, .. } = Columns::of(subjects);
     let rows = sqlx::query_as!(
         EventRow,
         r#"
         SELECT e.namespace AS "namespace!", e.rv AS "rv!", e.seq AS "seq!", e.kind AS "kind!", e.subject, e.name AS "name!",
                e.chat_id, e.chat_seq, e.agent_id, e.payload AS "payload!", e.created_at AS "created_at!: _"
-        FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS u (namespace, name, id, rv)
+        FROM unnest($1::text[], $2::uuid[]) AS u (namespace, id)
         CROSS JOIN LATERAL (
             SELECT d.* FROM events d
-            WHERE d.namespace = u.namespace AND d.name = u.name AND d.rv >= u.rv
-              AND d.subject = u.id AND d.kind IN ('ChatDeleted', 'AgentDeleted')
-            ORDER BY d.rv, d.seq LIMIT 1
+            WHERE d.namespace = u.namespace AND d.subject = u.id AND d.kind IN ('ChatDeleted', 'AgentDeleted')
+            LIMIT 1
         ) e
         "#,
         &namespaces as &[&str],
-        &names as &[&str],
-        &ids,
-        &versions
+        &ids
     );
     Ok(readable(rows.fetch_all(connection).named(NAME).await?))
 }

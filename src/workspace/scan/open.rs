@@ -105,6 +105,9 @@ impl Root {
                 Err(error) if is_loop(&error) => return Link::Loop,
                 Err(error) => return Link::Failed(error),
             };
+            if !is_link && self.has_no_link_before(path) {
+                return Link::Inside(path.to_owned());
+            }
             match fs::canonicalize(&full) {
                 Ok(real) => return real.strip_prefix(&self.path).map_or(Link::Outside, |inside| Link::Inside(inside.to_owned())),
                 Err(error) if is_absence(&error) && is_link => return Link::Dangling,
@@ -114,6 +117,13 @@ impl Root {
             }
         }
         Link::Absent
+    }
+
+    /// Whether the way to `path` is folders only, none of them behind a link: as most are, and a look at each is quicker than to
+    /// follow the whole way from `/`.
+    fn has_no_link_before(&self, path: &Path) -> bool {
+        path.components().all(|component| matches!(component, Component::Normal(_)))
+            && path.ancestors().skip(1).all(|folder| self.is_folder(folder))
     }
 
     /// Whether `path` leads to a folder, wherever that is. Reads nothing of it.

@@ -7,7 +7,10 @@ use crate::{
 };
 use moorline::model::event::EventKind;
 use serde_json::Value;
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A rest before it comes back to servers of which none answers.
@@ -21,7 +24,13 @@ enum End {
 }
 
 /// Follows until it is told of the last chat's end.
-pub async fn watch(watcher: String, number: u64, servers: Servers, mut random: Seeded, give_up: CancellationToken) -> Seen {
+pub async fn watch(
+    watcher: String,
+    number: u64,
+    servers: Servers,
+    mut random: Seeded,
+    (all, give_up): (Arc<AtomicU64>, CancellationToken),
+) -> Seen {
     let http = reqwest::Client::new();
     let mut seen = Seen { watcher, ..Seen::default() };
     let mut turn = number;
@@ -42,7 +51,7 @@ pub async fn watch(watcher: String, number: u64, servers: Servers, mut random: S
                 }
             };
             let cursor = told.last().map_or(after, |transition: &Transition| transition.place);
-            let end = follow(&http, &base, cursor, random.of(50..2_000), &mut told).await;
+            let end = follow(&http, &base, cursor, (random.of(50..2_000), &all), &mut told).await;
             if matches!(end, End::Expired) {
                 seen.expired += 1;
                 seen.stretches.push(Stretch::Events { after, told });
@@ -71,9 +80,15 @@ async fn now(http: &reqwest::Client, base: &str) -> Option<Place> {
     Some((version / 2, i32::MAX))
 }
 
-async fn follow(http: &reqwest::Client, base: &str, cursor: Place, lines: u64, told: &mut Vec<Transition>) -> End {
+async fn follow(
+    http: &reqwest::Client,
+    base: &str,
+    cursor: Place,
+    (lines, all): (u64, &Arc<AtomicU64>),
+    told: &mut Vec<Transition>,
+) -> End {
     let url = format!("{base}?watch=1&cursor={}-{}", cursor.0, cursor.1);
-    let Some(mut open) = Lines::open(http, &url).await else {
+    let Some(mut open) = Lines::open(http, &url, all).await else {
         tokio::time::sleep(BREATH).await;
         return End::Cut;
     };

@@ -3,7 +3,11 @@
 use super::{Habit, LAST, Seen, Shown, Stretch, Told, Word, lines::Lines};
 use crate::{histories::servers::Servers, support::proxy::Seeded};
 use serde_json::Value;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -33,7 +37,7 @@ pub async fn watch(
     habit: Habit,
     servers: Servers,
     mut random: Seeded,
-    give_up: CancellationToken,
+    (all, give_up): (Arc<AtomicU64>, CancellationToken),
 ) -> Seen {
     let http = reqwest::Client::new();
     let mut seen = Seen { watcher, ..Seen::default() };
@@ -61,7 +65,7 @@ pub async fn watch(
                 Habit::Resumes => 2_000,
                 Habit::Selects => 40,
             };
-            match follower.follow(&http, &base, random.of(10..most)).await {
+            match follower.follow(&http, &base, random.of(10..most), &all).await {
                 End::Cut => seen.cuts += 1,
                 End::Expired => {
                     seen.expired += 1;
@@ -116,11 +120,11 @@ impl Known {
         Stretch::Objects { selects, version: version / 2, listed, told, resumed }
     }
 
-    async fn follow(&mut self, http: &reqwest::Client, base: &str, lines: u64) -> End {
+    async fn follow(&mut self, http: &reqwest::Client, base: &str, lines: u64, all: &Arc<AtomicU64>) -> End {
         // An object's own version is even, and comes again; the list's is odd, and does not.
         let version = self.told.last().map_or(self.version, |told| told.rv * 2);
         let Some(mut open) =
-            Lines::open(http, &format!("{base}?watch=1&resourceVersion={version}&{}", selector(self.selects))).await
+            Lines::open(http, &format!("{base}?watch=1&resourceVersion={version}&{}", selector(self.selects)), all).await
         else {
             tokio::time::sleep(BREATH).await;
             return End::Cut;
