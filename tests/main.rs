@@ -9,6 +9,7 @@ mod api_push;
 mod auth;
 mod backup;
 mod bad_input;
+mod batches;
 mod caches;
 mod charts;
 mod cli;

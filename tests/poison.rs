@@ -13,7 +13,7 @@ use sqlx::{Executor as _, postgres::PgPoolOptions};
 use std::time::Duration;
 
 /// A world whose database's clock stands still until a test moves it: what waits half a second is not tried again by a slow machine.
-async fn standing_still(db: &TestDb) -> World {
+pub async fn standing_still(db: &TestDb) -> World {
     let clock = "CREATE SCHEMA clock;
         CREATE TABLE clock.hands AS SELECT pg_catalog.now() AS at;
         CREATE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT at FROM clock.hands'";

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
 
+mod batches;
 mod laps;
 mod lifecycle;
 mod log_order;

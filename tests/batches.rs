@@ -1,0 +1,144 @@
+//! What a batch says that it did, and what it makes of a database that refuses: one row, several, or the claim itself.
+
+use crate::{
+    poison::standing_still,
+    support::{
+        postgres::{TestDb, database},
+        world::{World, file},
+    },
+};
+use moorline::{
+    reconcile::Batch,
+    store::{Retry, StoreError},
+};
+use sqlx::Executor as _;
+use uuid::Uuid;
+
+const NAMESPACE: &str = "team-a";
+
+/// Chats of an agent that has reported once.
+async fn chats<'a>(world: &'a World, names: &[&str]) -> crate::support::world::RunningAgent<'a> {
+    let mut agent = world.agent("ws-1").running().await;
+    agent.push(vec![file("AGENTS.md", "one")]).await;
+    for name in names {
+        world.chat(name).of_agent("ws-1").create().await;
+    }
+    agent
+}
+
+/// From now on a chat of this name, once it is pinned, is refused with this SQLSTATE.
+async fn refuse(db: &TestDb, name: &str, code: &str) {
+    let sql = format!(
+        "CREATE FUNCTION refuse_{name}() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$;
+         CREATE TRIGGER refuse_{name} BEFORE UPDATE ON chats FOR EACH ROW
+             WHEN (NEW.name = '{name}' AND NEW.snapshot_id IS NOT NULL) EXECUTE FUNCTION refuse_{name}()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&db.pool).await.expect("a trigger");
+}
+
+/// What it did, and how many chats got their first pin and drift no more.
+fn counts(batch: &Batch) -> (usize, usize, usize, usize, usize) {
+    (batch.seen, batch.changed, batch.poisoned, batch.hydrated.len(), batch.drifts_ended.len())
+}
+
+async fn due(world: &World) -> Result<Batch, StoreError> {
+    world.reconciler.converge_due(NAMESPACE).await
+}
+
+async fn lap(world: &World) -> Batch {
+    world.reconciler.fan_out(NAMESPACE, Uuid::nil()).await.expect("the agents' lane").expect("an agent that is due").batch
+}
+
+#[tokio::test]
+async fn a_batch_says_what_it_did() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = chats(&world, &["a", "b", "c"]).await;
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (3, 3, 0, 3, 0));
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (0, 0, 0, 0, 0), "nothing is due");
+    assert_eq!(counts(&lap(&world).await), (4, 0, 0, 0, 0), "the agent, and three chats that know already");
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    assert_eq!(counts(&lap(&world).await), (4, 3, 0, 0, 0));
+    agent.push(vec![file("AGENTS.md", "one")]).await;
+    assert_eq!(counts(&lap(&world).await), (4, 3, 0, 0, 3));
+    assert_eq!(world.reconciler.fan_out(NAMESPACE, Uuid::nil()).await.expect("the agents' lane"), None);
+}
+
+#[tokio::test]
+async fn an_agent_gets_its_turn_whichever_had_the_last() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let _agent = chats(&world, &[]).await;
+    let told = world.reconciler.fan_out(NAMESPACE, Uuid::max()).await.expect("the agents' lane");
+    assert_eq!(counts(&told.expect("all the way around").batch), (1, 0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn of_a_batch_with_chats_that_are_refused_the_others_are_done_and_each_counts_once() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = chats(&world, &["a", "bad", "c", "worse"]).await;
+    refuse(&db, "bad", "23514").await;
+    refuse(&db, "worse", "22012").await;
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (4, 2, 2, 2, 0));
+    // Both wait now. A drift that ends in such a batch counts, too.
+    world.settle().await;
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    world.settle().await;
+    for chat in ["a", "c"] {
+        world.refresh(chat, "now").await.expect("a refresh");
+    }
+    world.retry_in(-1.0).await;
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (4, 2, 2, 0, 2));
+}
+
+#[tokio::test]
+async fn a_chat_that_cannot_be_read_counts_as_set_aside() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let _agent = chats(&world, &["a", "garbled", "worse"]).await;
+    db.pool.execute("UPDATE chats SET conditions = '{\"Ready\": 7}' WHERE name <> 'a'").await.expect("garbage");
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (3, 1, 2, 1, 0));
+}
+
+#[tokio::test]
+async fn chats_that_nobody_can_write_just_now_stay_due_and_keep_nobody_waiting() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let _agent = chats(&world, &["busy", "c"]).await;
+    refuse(&db, "busy", "40001").await;
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (1, 1, 0, 1, 0), "the other one");
+    let error = due(&world).await.expect_err("it alone is left");
+    assert_eq!(error.retry(), Retry::Transaction);
+    world.chat("busier").of_agent("ws-1").create().await;
+    refuse(&db, "busier", "40P01").await;
+    assert_eq!(due(&world).await.expect_err("none of both goes").retry(), Retry::Transaction);
+    let busy = world.look("busy").await.chat;
+    assert_eq!((busy.progress.attempts, busy.progress.retry_at), (0, None), "nothing is wrong with it");
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_in_the_middle_of_a_batch_is_no_fault_of_a_chat() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let _agent = chats(&world, &["bad", "cut"]).await;
+    refuse(&db, "bad", "23514").await;
+    refuse(&db, "cut", "57014").await;
+    assert_eq!(due(&world).await.expect_err("the second one").retry(), Retry::Later);
+    let cut = world.look("cut").await.chat;
+    assert_eq!((cut.progress.attempts, cut.progress.retry_at), (0, None), "it is not set aside");
+    assert_eq!(world.look("bad").await.chat.progress.attempts, 1, "the first one is");
+}
+
+#[tokio::test]
+async fn a_claim_that_is_refused_is_an_error_and_not_an_empty_batch() {
+    let db = database().await;
+    let world = standing_still(&db).await;
+    let _agent = chats(&world, &["a"]).await;
+    let broken = "CREATE OR REPLACE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT now() + interval ''1 s'' / (extract(epoch from at) * 0) FROM clock.hands'";
+    sqlx::raw_sql(broken).execute(&db.pool).await.expect("another clock");
+    assert_eq!(due(&world).await.expect_err("nothing can be claimed").retry(), Retry::Poison);
+    let error = world.reconciler.fan_out(NAMESPACE, Uuid::nil()).await.expect_err("nothing can be claimed");
+    assert_eq!((error.agent, error.error.retry()), (None, Retry::Poison));
+}
