@@ -12,12 +12,13 @@
 //! and nothing else. Sharing one outcome among many chats (`decide`) is speed; all else here is correctness.
 
 mod decide;
+mod drifts;
 mod fan_out;
 mod poison;
 
 use crate::{
     clock::Clock,
-    model::{condition::Conditions, drift::Drift, hash::ContextHash},
+    model::condition::Conditions,
     store::{
         Retry, StoreError, Write,
         converge::{self, BATCH_MAX, Lane, Outcomes, Row},
@@ -27,13 +28,10 @@ use crate::{
     trace::{self, Story},
 };
 use decide::Decider;
+use drifts::Drifts;
 pub use fan_out::{NotTold, Told};
 use sqlx::{PgConnection, PgPool};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
 /// What a batch did.
@@ -72,17 +70,14 @@ impl Batch {
 pub struct Reconciler {
     pool: PgPool,
     clock: Clock,
-    drifts: DriftCache,
+    drifts: Drifts,
     batch: i64,
 }
-
-/// How two contexts differ is a function of their hashes, so it can be kept.
-pub(crate) type DriftCache = Arc<Mutex<HashMap<(ContextHash, ContextHash), Arc<Drift>>>>;
 
 impl Reconciler {
     /// A reconciler of the database behind `pool`.
     pub fn new(pool: PgPool, clock: Clock) -> Self {
-        Self { pool, clock, drifts: Arc::default(), batch: BATCH_MAX }
+        Self { pool, clock, drifts: Drifts::default(), batch: BATCH_MAX }
     }
 
     /// The same with at most `batch` chats a transaction, 1 to 1,000.

@@ -3,14 +3,15 @@
 //! Chats that look alike share one outcome: the decision is made once for each distinct look. That is speed; a batch of a
 //! thousand chats that become dirty is decided once.
 
-use super::{DriftCache, poison};
+use super::{
+    drifts::{Drifts, Pair, Pairs, batches},
+    poison,
+};
 use crate::{
     model::{
         condition::{ConditionPatch, Conditions},
         drift::Drift,
-        hash::ContextHash,
         push::Phase,
-        snapshot::SnapshotId,
         target::{Pin, Target},
     },
     plan::{
@@ -30,11 +31,6 @@ use sqlx::PgConnection;
 use std::{collections::HashMap, sync::Arc};
 use uuid::Uuid;
 
-/// How many pairs of contexts are remembered at most. A drift has a few names, not a manifest.
-const DRIFTS_MAX: usize = 4_096;
-/// How many manifests are held at once while contexts are compared: one may have some megabytes.
-const MANIFESTS_MAX: usize = 8;
-
 /// All that an outcome depends on.
 #[derive(PartialEq, Eq, Hash)]
 struct Look<'a> {
@@ -49,49 +45,18 @@ struct Look<'a> {
     conditions: *const Conditions,
 }
 
-/// Pairs of contexts that are to be compared, and of each a pair of snapshots that hold them.
-type Pairs = HashMap<(ContextHash, ContextHash), (SnapshotId, SnapshotId)>;
-
-/// Some of them, and the snapshots that they name.
-#[derive(Default)]
-struct Compared {
-    snapshots: Vec<SnapshotId>,
-    pairs: Vec<((ContextHash, ContextHash), (SnapshotId, SnapshotId))>,
-}
-
-/// All of them, in batches that name at most [`MANIFESTS_MAX`] snapshots. Those with the same latest come together.
-fn batches(pairs: Pairs) -> Vec<Compared> {
-    let mut pairs: Vec<_> = pairs.into_iter().collect();
-    pairs.sort_unstable_by_key(|(_, (from, to))| (*to, *from));
-    let mut batches: Vec<Compared> = Vec::new();
-    for (pair, (from, to)) in pairs {
-        let new = |batch: &Compared| [from, to].into_iter().filter(|id| !batch.snapshots.contains(id)).count();
-        if batches.last().is_none_or(|batch| batch.snapshots.len() + new(batch) > MANIFESTS_MAX) {
-            batches.push(Compared::default());
-        }
-        let Some(batch) = batches.last_mut() else { continue };
-        for id in [from, to] {
-            if !batch.snapshots.contains(&id) {
-                batch.snapshots.push(id);
-            }
-        }
-        batch.pairs.push((pair, (from, to)));
-    }
-    batches
-}
-
 /// Decides for the chats of one batch.
 pub(super) struct Decider<'a> {
-    drifts: &'a DriftCache,
-    /// What events of this batch will say: whatever others make the cache forget meanwhile.
-    learned: HashMap<(ContextHash, ContextHash), Arc<Drift>>,
+    drifts: &'a Drifts,
+    /// What events of this batch will say: whatever others make the process forget meanwhile.
+    learned: HashMap<Pair, Arc<Drift>>,
     lane: Lane,
     /// The agent of a lap that copies a refresh token, and the token.
     token: Option<(Uuid, &'a str)>,
 }
 
 impl<'a> Decider<'a> {
-    pub(super) fn new(drifts: &'a DriftCache, lane: Lane, token: Option<(Uuid, &'a str)>) -> Self {
+    pub(super) fn new(drifts: &'a Drifts, lane: Lane, token: Option<(Uuid, &'a str)>) -> Self {
         Self { drifts, learned: HashMap::new(), lane, token }
     }
 
@@ -104,35 +69,25 @@ impl<'a> Decider<'a> {
         chats: &[Loaded],
     ) -> Result<(), StoreError> {
         let mut wanted = Pairs::new();
-        {
-            let known = self.drifts.lock().expect("no holder of this lock panics");
-            for chat in chats {
-                if let (Some((pin, _)), Some(latest)) = (&chat.pin, chat.target.latest())
-                    && pin.hash != latest.hash
-                    && self.action(chat).change().event.is_some()
-                {
-                    let pair = (pin.hash, latest.hash);
-                    match known.get(&pair) {
-                        Some(drift) => drop(self.learned.insert(pair, Arc::clone(drift))),
-                        None if self.learned.contains_key(&pair) => {}
-                        None => drop(wanted.insert(pair, (pin.snapshot, latest.snapshot))),
-                    }
+        for chat in chats {
+            if let (Some((pin, _)), Some(latest)) = (&chat.pin, chat.target.latest())
+                && pin.hash != latest.hash
+                && self.action(chat).change().event.is_some()
+            {
+                let pair = (pin.hash, latest.hash);
+                match self.drifts.get(&pair) {
+                    Some(drift) => drop(self.learned.insert(pair, drift)),
+                    None if self.learned.contains_key(&pair) => {}
+                    None => drop(wanted.insert(pair, (pin.snapshot, latest.snapshot))),
                 }
             }
         }
         for batch in batches(wanted) {
             let manifests = snapshots::manifests(tx, namespace, &batch.snapshots).await?;
-            let mut known = self.drifts.lock().expect("no holder of this lock panics");
-            if known.len() + batch.pairs.len() > DRIFTS_MAX {
-                known.clear();
-            }
-            for (pair, (from, to)) in batch.pairs {
-                if let (Some(from), Some(to)) = (manifests.get(&from), manifests.get(&to)) {
-                    let drift = Arc::new(Drift::between(from, to));
-                    known.insert(pair, Arc::clone(&drift));
-                    self.learned.insert(pair, drift);
-                }
-            }
+            let between = |(pair, (from, to))| Some((pair, Arc::new(Drift::between(manifests.get(&from)?, manifests.get(&to)?))));
+            let new = batch.pairs.into_iter().filter_map(between).collect();
+            self.drifts.keep(&new);
+            self.learned.extend(new);
         }
         Ok(())
     }
@@ -278,37 +233,5 @@ impl Class {
             || refresh_token.is_some()
             || *conditions != ConditionPatch::default()
             || event.is_some()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn contexts_are_compared_a_few_manifests_at_a_time_and_each_pair_once() {
-        let hash = |n: i64| {
-            let mut bytes = [0; 32];
-            bytes[..8].copy_from_slice(&n.to_be_bytes());
-            ContextHash::from_slice(&bytes).expect("32 bytes")
-        };
-        // A thousand chats with pins of their own, that drift from the same latest or from one of a hundred.
-        for latest in [1, 100] {
-            let pair = |n: i64| ((hash(n), hash(-1 - n % latest)), (SnapshotId(n), SnapshotId(-1 - n % latest)));
-            let wanted: Pairs = (1..=1_000).map(pair).collect();
-            let batches = batches(wanted.clone());
-            let mut compared = BTreeSet::new();
-            for batch in &batches {
-                assert!((2..=MANIFESTS_MAX).contains(&batch.snapshots.len()));
-                for (pair, (from, to)) in &batch.pairs {
-                    assert_eq!(wanted.get(pair), Some(&(*from, *to)));
-                    assert!(batch.snapshots.contains(from) && batch.snapshots.contains(to) && compared.insert(*from));
-                }
-            }
-            assert_eq!(compared.len(), 1_000);
-            assert!(batches.len() <= 1_000usize.div_ceil(MANIFESTS_MAX - 2), "{} batches", batches.len());
-        }
-        assert!(super::batches(Pairs::new()).is_empty());
     }
 }
