@@ -70,11 +70,11 @@ deploy: ## Make the generated parts of deploy/ again, after crds/ or the chart c
 model: ## Explore larger worlds than `make test` does, statement by statement (docs/testing.md, "Interleavings")
 	MOORLINE_TEST_MODEL=large cargo test --test main -- interleavings:: --nocapture
 
-# A release build: with one, a million operations take half an hour of two cores.
+# Optimised, and with its checks: so a million operations take half an hour of two cores.
 histories: ## Do OPS operations (1000000) of SEED (1) at once, for at most MINUTES (600), and compare what everybody was told
 	@scripts/ensure-postgres >/dev/null
 	MOORLINE_HISTORIES_OPS=$(or $(OPS),1000000) MOORLINE_HISTORIES_SEED=$(or $(SEED),1) MOORLINE_HISTORIES_MINUTES=$(or $(MINUTES),600) \
-		cargo test --release --test main histories::whatever_many -- --nocapture
+		cargo test --profile checked --test main histories::whatever_many -- --nocapture
 
 bench: ## Measure what docs/performance.md tells: all of it (an hour), QUICK=1, or ONLY=P3,P4
 	@scripts/ensure-postgres >/dev/null

@@ -9,7 +9,8 @@
 //! version, then the writes, then the events.
 //!
 //! Converge takes no reason and no event data: [`Reconciler::converge_due`] and [`Reconciler::fan_out`] are given a namespace
-//! and nothing else. Sharing one outcome among many chats (`decide`) is speed; all else here is correctness.
+//! and nothing else. Sharing one outcome among many chats (`decide`) is speed, and so is keeping how contexts differ (`drifts`);
+//! all else here is correctness.
 
 mod decide;
 mod drifts;

@@ -136,6 +136,9 @@ async fn a_claim_that_is_refused_is_an_error_and_not_an_empty_batch() {
     let db = database().await;
     let world = standing_still(&db).await;
     let _agent = chats(&world, &["a"]).await;
+    for sql in ["UPDATE chats SET retry_at = 'epoch'", "UPDATE agents SET retry_at = 'epoch'"] {
+        db.pool.execute(sql).await.expect("each has been set aside");
+    }
     let broken = "CREATE OR REPLACE FUNCTION clock.now() RETURNS timestamptz LANGUAGE sql STABLE AS 'SELECT now() + interval ''1 s'' / (extract(epoch from at) * 0) FROM clock.hands'";
     sqlx::raw_sql(broken).execute(&db.pool).await.expect("another clock");
     assert_eq!(due(&world).await.expect_err("nothing can be claimed").retry(), Retry::Poison);

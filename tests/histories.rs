@@ -22,15 +22,12 @@ pub use self::{
     log::Log,
     servers::Servers,
     state::State,
-    watchers::{Seen, Watchers},
+    watchers::{Seen, Shared, Watchers},
 };
 use crate::support::{postgres::database, serve::Replica, until::until_within};
 use sqlx::PgPool;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -92,12 +89,12 @@ fn asked(variable: &str) -> Option<u64> {
 
 /// Says once a minute how far it is. Ends it when its time is over, or when somebody asks for it (Ctrl-C): what has been done by then is
 /// looked at.
-async fn long(load: Load, told: Arc<AtomicU64>, minutes: u64) {
+async fn long(load: Load, watchers: Shared, minutes: u64) {
     for minute in 1..=minutes {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => break,
             () = tokio::time::sleep(Duration::from_mins(1)) => {
-                let (done, told) = (load.done.load(Ordering::SeqCst), told.load(Ordering::SeqCst));
+                let (done, told) = (load.done.load(Ordering::SeqCst), watchers.told());
                 println!("histories: {minute} min, {done} operations, {told} lines told");
             }
         }
@@ -117,7 +114,7 @@ async fn one_history(count: u64, seed: u64, kills: bool) -> (Evidence, Duration)
     let watchers = Watchers::start(&servers, seed, 3, 6);
     let load = Load::new(CLIENTS, seed, count, &servers);
     if let Some(minutes) = asked("MOORLINE_HISTORIES_MINUTES") {
-        tokio::spawn(long(load.clone(), Arc::clone(&watchers.told), minutes));
+        tokio::spawn(long(load.clone(), watchers.shared.clone(), minutes));
     }
     let began = Instant::now();
     let running = tokio::spawn({
@@ -136,7 +133,9 @@ async fn one_history(count: u64, seed: u64, kills: bool) -> (Evidence, Duration)
     let history = running.await.unwrap();
     let took = began.elapsed();
     quiet(&db.pool).await;
+    let over = Instant::now();
     let seen = watchers.finish(&servers).await;
+    println!("histories: the watchers have been told of everything {:.0?} after the end", over.elapsed());
     let (log, state) = account(&db.pool).await;
     (Evidence { history, log, state, seen }, took)
 }

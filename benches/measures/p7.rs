@@ -81,6 +81,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         place.ask(Method::GET, &format!("chats/{name}/context"), &Value::Null).await?;
     }
     report.figure("after contexts", "MB", &[rss(&place)?]);
+    report.told("rss-at-once", "MB", &[rss(&place)?]);
     tokio::time::sleep(setting.of(FORGOTTEN, FORGOTTEN, REST)).await;
     let peak = std::fs::read_to_string(format!("/proc/{}/status", place.process.id()))?;
     let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;

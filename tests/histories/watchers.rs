@@ -23,8 +23,10 @@ use uuid::Uuid;
 
 /// The name of the chat that is made and deleted when all else is over: whoever was told of that has been told of everything.
 pub const LAST: &str = "last-of-all";
-/// How long they may take for it while nobody is told anything: whoever is cut off all the time may be far behind.
+/// How long they may take for it while nobody is told anything new: whoever is cut off all the time may be far behind.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How often that is waited for, at most.
+const PATIENT: u32 = 10;
 
 /// A transition, as it was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,21 +110,39 @@ pub enum Habit {
     Selects,
 }
 
+/// What all watchers have in common.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// Counts what they have been told that was new to them.
+    told: Arc<AtomicU64>,
+    /// It has been waited for long enough.
+    give_up: CancellationToken,
+}
+
+impl Shared {
+    fn is_told(&self) {
+        self.told.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How much they have been told that was new to them.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Relaxed)
+    }
+}
+
 /// Running watchers.
 pub struct Watchers {
-    /// Counts the lines that they have been told.
-    pub told: Arc<AtomicU64>,
+    pub shared: Shared,
     tasks: JoinSet<Seen>,
-    give_up: CancellationToken,
 }
 
 impl Watchers {
     /// So many of transitions, and so many of chats.
     pub fn start(servers: &Servers, seed: u64, events: usize, objects: usize) -> Self {
-        let (mut tasks, give_up, told) = (JoinSet::new(), CancellationToken::new(), Arc::<AtomicU64>::default());
+        let (mut tasks, shared) = (JoinSet::new(), Shared::default());
         for n in 0..events + objects {
             let random = Seeded::new(seed.wrapping_mul(31).wrapping_add(1_000 + n as u64));
-            let (servers, shared) = (servers.clone(), (Arc::clone(&told), give_up.clone()));
+            let (servers, shared) = (servers.clone(), shared.clone());
             if n < events {
                 tasks.spawn(events::watch(format!("transitions {n}"), n as u64, servers, random, shared));
             } else {
@@ -130,12 +150,12 @@ impl Watchers {
                 tasks.spawn(objects::watch(format!("chats {n}"), n as u64, habit, servers, random, shared));
             }
         }
-        Self { told, tasks, give_up }
+        Self { shared, tasks }
     }
 
     /// Makes and deletes the last chat, and waits until every watcher was told.
     pub async fn finish(self, servers: &Servers) -> Vec<Seen> {
-        let Self { told, tasks, give_up } = self;
+        let Self { shared, tasks } = self;
         let http = reqwest::Client::new();
         let chats = || format!("{}/apis/moorline.dev/v1alpha1/namespaces/team-0/chats", servers.of(0));
         let last = json!({"metadata": {"name": LAST}});
@@ -145,15 +165,16 @@ impl Watchers {
         let deleted = http.delete(format!("{}/{LAST}", chats())).send().await.unwrap();
         assert_eq!(deleted.status(), 200);
         let mut tasks = Box::pin(tasks.join_all());
-        let mut known = 0;
-        loop {
+        for _ in 0..PATIENT {
+            let known = shared.told();
             if let Ok(seen) = timeout(PATIENCE, &mut tasks).await {
                 return seen;
             }
-            let now = told.load(Ordering::Relaxed);
-            if std::mem::replace(&mut known, now) == now {
-                give_up.cancel(); // whoever is not complete is found out by the checker
+            if shared.told() == known {
+                break;
             }
         }
+        shared.give_up.cancel(); // whoever is not complete is found out by the checker
+        tasks.await
     }
 }

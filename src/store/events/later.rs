@@ -27,7 +27,8 @@ pub struct Subject {
 /// How each ended: the events of their deletions, as far as they can be read. What is beyond the horizon counts: it is committed.
 pub async fn read_deletions(connection: &mut PgConnection, subjects: &[Subject]) -> Result<Vec<Logged>, StoreError> {
     const NAME: &str = "db.events.read_deletions";
-    let Columns { namespaces, ids, .. } = Columns::of(subjects);
+    let (namespaces, ids): (Vec<&str>, Vec<Uuid>) =
+        subjects.iter().map(|subject| (subject.namespace.as_str(), subject.id)).unzip();
     let rows = sqlx::query_as!(
         EventRow,
         r#"

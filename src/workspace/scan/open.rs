@@ -96,6 +96,8 @@ impl Root {
 
     /// Follows `path`, relative to the root, to its end.
     pub fn resolve(&self, path: &Path) -> Link {
+        // Without a slash or a dot at the end, for the sake of which a link would be followed before it is looked at.
+        let path: &Path = &path.components().collect::<PathBuf>();
         let full = self.path.join(path);
         // What is removed and made again between the two looks below is looked at again, a few times.
         for _ in 0..3 {
@@ -328,6 +330,9 @@ mod tests {
         assert!(matches!(root.open_file(&real).unwrap(), Found::Moved), "a folder on the way became a link");
         assert!(root.list(Path::new("skills/tdd")).unwrap().is_none(), "a folder that became a link is not listed");
         assert!(matches!(root.resolve(&real), Link::Outside));
+        for way in ["skills/tdd", "skills/tdd/", "skills/tdd/."] {
+            assert!(matches!(root.resolve(Path::new(way)), Link::Outside), "{way}");
+        }
     }
 
     #[test]

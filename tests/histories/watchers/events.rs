@@ -1,17 +1,13 @@
 //! Follows the transitions by cursor.
 
-use super::{LAST, Seen, Stretch, Transition, lines::Lines};
+use super::{LAST, Seen, Shared, Stretch, Transition, lines::Lines};
 use crate::{
     histories::{log::Place, servers::Servers},
     support::proxy::Seeded,
 };
 use moorline::model::event::EventKind;
 use serde_json::Value;
-use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
-use tokio_util::sync::CancellationToken;
+use std::time::Duration;
 
 /// A rest before it comes back to servers of which none answers.
 const BREATH: Duration = Duration::from_millis(50);
@@ -24,13 +20,7 @@ enum End {
 }
 
 /// Follows until it is told of the last chat's end.
-pub async fn watch(
-    watcher: String,
-    number: u64,
-    servers: Servers,
-    mut random: Seeded,
-    (all, give_up): (Arc<AtomicU64>, CancellationToken),
-) -> Seen {
+pub async fn watch(watcher: String, number: u64, servers: Servers, mut random: Seeded, shared: Shared) -> Seen {
     let http = reqwest::Client::new();
     let mut seen = Seen { watcher, ..Seen::default() };
     let mut turn = number;
@@ -51,7 +41,7 @@ pub async fn watch(
                 }
             };
             let cursor = told.last().map_or(after, |transition: &Transition| transition.place);
-            let end = follow(&http, &base, cursor, (random.of(50..2_000), &all), &mut told).await;
+            let end = follow(&http, &base, cursor, (random.of(50..2_000), &shared), &mut told).await;
             if matches!(end, End::Expired) {
                 seen.expired += 1;
                 seen.stretches.push(Stretch::Events { after, told });
@@ -68,7 +58,7 @@ pub async fn watch(
     };
     tokio::select! {
         () = following => {}
-        () = give_up.cancelled() => {}
+        () = shared.give_up.cancelled() => {}
     }
     seen
 }
@@ -84,11 +74,11 @@ async fn follow(
     http: &reqwest::Client,
     base: &str,
     cursor: Place,
-    (lines, all): (u64, &Arc<AtomicU64>),
+    (lines, shared): (u64, &Shared),
     told: &mut Vec<Transition>,
 ) -> End {
     let url = format!("{base}?watch=1&cursor={}-{}", cursor.0, cursor.1);
-    let Some(mut open) = Lines::open(http, &url, all).await else {
+    let Some(mut open) = Lines::open(http, &url).await else {
         tokio::time::sleep(BREATH).await;
         return End::Cut;
     };
@@ -103,6 +93,7 @@ async fn follow(
                 let transition = transition(object);
                 let last = transition.kind == EventKind::ChatDeleted && transition.name == LAST;
                 told.push(transition);
+                shared.is_told();
                 if last {
                     return End::Complete;
                 }

@@ -1,13 +1,7 @@
 //! One connection of a watch, line by line.
 
 use serde_json::Value;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long a connection may be silent. A server that was stopped without being ended looks like this.
@@ -19,15 +13,13 @@ pub struct Lines {
     rest: Vec<u8>,
     /// Where the next line begins.
     at: usize,
-    /// Counts the lines of all watchers.
-    all: Arc<AtomicU64>,
 }
 
 impl Lines {
     /// Opens one; none when there is nobody to answer.
-    pub async fn open(http: &reqwest::Client, url: &str, all: &Arc<AtomicU64>) -> Option<Self> {
+    pub async fn open(http: &reqwest::Client, url: &str) -> Option<Self> {
         let response = timeout(SILENCE, http.get(url).send()).await.ok()?.ok()?;
-        response.status().is_success().then_some(Self { response, rest: Vec::new(), at: 0, all: Arc::clone(all) })
+        response.status().is_success().then_some(Self { response, rest: Vec::new(), at: 0 })
     }
 
     /// The next whole line; none when the connection is over, or half a line is all that comes.
@@ -37,7 +29,6 @@ impl Lines {
                 let line = &self.rest[self.at..self.at + length];
                 let value = serde_json::from_slice(line).expect("a line of a watch is JSON");
                 self.at += length + 1;
-                self.all.fetch_add(1, Ordering::Relaxed);
                 return Some(value);
             }
             self.rest.drain(..self.at);

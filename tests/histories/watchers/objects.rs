@@ -1,14 +1,9 @@
 //! Lists the chats, and follows them by version.
 
-use super::{Habit, LAST, Seen, Shown, Stretch, Told, Word, lines::Lines};
+use super::{Habit, LAST, Seen, Shared, Shown, Stretch, Told, Word, lines::Lines};
 use crate::{histories::servers::Servers, support::proxy::Seeded};
 use serde_json::Value;
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
-use tokio_util::sync::CancellationToken;
+use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;
 
 /// A rest before it comes back to servers of which none answers.
@@ -31,14 +26,7 @@ struct Known {
 }
 
 /// Follows until it is told of the last chat's end.
-pub async fn watch(
-    watcher: String,
-    number: u64,
-    habit: Habit,
-    servers: Servers,
-    mut random: Seeded,
-    (all, give_up): (Arc<AtomicU64>, CancellationToken),
-) -> Seen {
+pub async fn watch(watcher: String, number: u64, habit: Habit, servers: Servers, mut random: Seeded, shared: Shared) -> Seen {
     let http = reqwest::Client::new();
     let mut seen = Seen { watcher, ..Seen::default() };
     let mut turn = number;
@@ -65,7 +53,7 @@ pub async fn watch(
                 Habit::Resumes => 2_000,
                 Habit::Selects => 40,
             };
-            match follower.follow(&http, &base, random.of(10..most), &all).await {
+            match follower.follow(&http, &base, random.of(10..most), &shared).await {
                 End::Cut => seen.cuts += 1,
                 End::Expired => {
                     seen.expired += 1;
@@ -80,7 +68,7 @@ pub async fn watch(
     };
     tokio::select! {
         () = following => {}
-        () = give_up.cancelled() => {}
+        () = shared.give_up.cancelled() => {}
     }
     seen.stretches.extend(known.map(Known::stretch));
     seen
@@ -120,11 +108,11 @@ impl Known {
         Stretch::Objects { selects, version: version / 2, listed, told, resumed }
     }
 
-    async fn follow(&mut self, http: &reqwest::Client, base: &str, lines: u64, all: &Arc<AtomicU64>) -> End {
+    async fn follow(&mut self, http: &reqwest::Client, base: &str, lines: u64, shared: &Shared) -> End {
         // An object's own version is even, and comes again; the list's is odd, and does not.
         let version = self.told.last().map_or(self.version, |told| told.rv * 2);
         let Some(mut open) =
-            Lines::open(http, &format!("{base}?watch=1&resourceVersion={version}&{}", selector(self.selects)), all).await
+            Lines::open(http, &format!("{base}?watch=1&resourceVersion={version}&{}", selector(self.selects))).await
         else {
             tokio::time::sleep(BREATH).await;
             return End::Cut;
@@ -143,6 +131,9 @@ impl Known {
             };
             let (id, name, rv) = identity(object);
             let over = word == Word::Deleted && name == LAST;
+            if self.told.last().is_none_or(|told| told.rv < rv) {
+                shared.is_told();
+            }
             self.told.push(Told { word, id, name: name.to_owned(), rv, connection, shown: shown(object) });
             if over {
                 return End::Complete;
