@@ -1,27 +1,19 @@
 //! What reading old events costs: what is read, however much their agents and the names of their chats have been through since. Counted
 //! by PostgreSQL, on the very statements by which a watcher who comes back reads.
 
-use crate::support::{
-    postgres::database,
-    stream::all_readable,
-    world::{World, file},
+use crate::{
+    lists_cost,
+    support::{
+        postgres::database,
+        stream::all_readable,
+        world::{World, file},
+    },
 };
 use moorline::{
     http::tail::{Part, change::Missed, read},
     store::events::beginning,
     writes::chats::Propagation,
 };
-use sqlx::PgConnection;
-
-/// How many rows of the log this session has read so far, for whatever.
-async fn read_so_far(connection: &mut PgConnection) -> i64 {
-    sqlx::query_scalar(
-        "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_xact_user_tables WHERE relname LIKE 'events%'",
-    )
-    .fetch_one(connection)
-    .await
-    .unwrap()
-}
 
 #[tokio::test]
 async fn old_events_of_what_is_gone_are_read_without_all_that_its_name_and_its_agent_went_through_since() {
@@ -50,10 +42,10 @@ async fn old_events_of_what_is_gone_are_read_without_all_that_its_name_and_its_a
     all_readable(&db).await;
     let mut moment = db.pool.begin().await.unwrap();
     let from = beginning(&mut moment).await.unwrap();
-    let before = read_so_far(&mut moment).await;
+    let before = lists_cost::read(&mut moment, "events%").await;
     let part = read(&mut moment, from, &mut Missed::default(), 1 << 30).await.unwrap();
     let Part::Entries { entries, .. } = part else { panic!("it is all there: {part:?}") };
-    let cost = read_so_far(&mut moment).await - before;
+    let cost = lists_cost::read(&mut moment, "events%").await - before;
     let ends = entries.iter().filter(|entry| entry.change.as_ref().is_some_and(|change| change.gone)).count();
     assert_eq!(ends, 41, "chats, and their agent");
     let found = i64::try_from(entries.len()).unwrap();

@@ -43,13 +43,15 @@ async fn crowded() -> TestDb {
     db
 }
 
-/// How many rows of a table this session has read so far, for whatever.
-async fn read(connection: &mut PgConnection, table: &str) -> i64 {
-    sqlx::query_scalar("SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = $1")
-        .bind(table)
-        .fetch_one(connection)
-        .await
-        .unwrap()
+/// How many rows of the tables of such a name (LIKE) this session has read so far, for whatever.
+pub async fn read(connection: &mut PgConnection, tables: &str) -> i64 {
+    sqlx::query_scalar(
+        "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_xact_user_tables WHERE relname LIKE $1",
+    )
+    .bind(tables)
+    .fetch_one(connection)
+    .await
+    .unwrap()
 }
 
 fn fields(resource: Resource, text: &str) -> FieldSelector {

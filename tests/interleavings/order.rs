@@ -96,12 +96,18 @@ async fn the_program_sends_the_statements_that_the_model_goes_through_in_its_ord
     for round in ["one", "two", "three"] {
         let context = || vec![file("AGENTS.md", round)];
         let pushed = sent(&counted, agent.push(context())).await;
-        let told = sent(&counted, world.reconciler.fan_out(&world.namespace, Uuid::nil())).await;
+        let told = sent(&counted, async {
+            world.reconciler.fan_out(&world.namespace, Uuid::nil()).await.unwrap().expect("the agent is due")
+        })
+        .await;
         let (known, again) = (world.look_at_agent("builder").await.unwrap(), agent.next_push(Phase::Complete, context()));
         let accept = AcceptPush { clock: &world.clock, key: &agent.key, push: &again };
-        let repeated = sent(&counted, take_repeated(&world.pool, &accept, &known)).await;
-        let asked = sent(&counted, world.refresh("fix", round)).await;
-        let converged = sent(&counted, world.reconciler.converge_due(&world.namespace)).await;
+        let repeated = sent(&counted, async {
+            take_repeated(&world.pool, &accept, &known).await.unwrap().expect("it says what the last one said")
+        })
+        .await;
+        let asked = sent(&counted, async { world.refresh("fix", round).await.unwrap() }).await;
+        let converged = sent(&counted, async { world.reconciler.converge_due(&world.namespace).await.unwrap() }).await;
         if round == "three" {
             is_as_modelled("a push", &pushed, PUSH);
             is_as_modelled("a lap", &told, LAP);
