@@ -76,16 +76,16 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
                 tokio::task::block_in_place(|| rate(&mut pushers[..clients], address, changed, time))
             };
             // Whoever is first in one round is last in the next.
-            let mut order = [0, 1, 2, 3];
+            let mut order = [Turn::Changed, Turn::Pgbench, Turn::Bare, Turn::Unchanged];
             if round % 2 == 1 {
                 order.reverse();
             }
-            for side in order {
-                let (of, rate) = match side {
-                    0 => (&mut sides.changed, pushed(&mut pushers, ours, true)?),
-                    1 => (&mut sides.pgbench, pgbench.rate(clients, slice)?),
-                    2 => (&mut sides.bare, pushed(&mut bare_pushers, floor, true)?),
-                    _ => (&mut sides.unchanged, pushed(&mut pushers, ours, false)?),
+            for turn in order {
+                let (of, rate) = match turn {
+                    Turn::Changed => (&mut sides.changed, pushed(&mut pushers, ours, true)?),
+                    Turn::Pgbench => (&mut sides.pgbench, pgbench.rate(clients, slice)?),
+                    Turn::Bare => (&mut sides.bare, pushed(&mut bare_pushers, floor, true)?),
+                    Turn::Unchanged => (&mut sides.unchanged, pushed(&mut pushers, ours, false)?),
                 };
                 // The first is for caches to fill.
                 if round > 0 {
@@ -144,6 +144,14 @@ async fn agents(pool: &PgPool, namespace: &str) -> anyhow::Result<()> {
     .execute(pool)
     .await?;
     Ok(())
+}
+
+/// Whose turn it is.
+enum Turn {
+    Changed,
+    Pgbench,
+    Bare,
+    Unchanged,
 }
 
 /// Pushes a second of so many clients, of each side.
