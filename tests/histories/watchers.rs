@@ -17,7 +17,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::RwLock, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -84,7 +84,7 @@ pub struct Seen {
     pub expired: u32,
     /// How often its connection ended, by itself or by another.
     pub cuts: u32,
-    /// It was told of [`LAST`], at the end of its last stretch.
+    /// It was told of the end of [`LAST`], at the end of its last stretch, or that stretch is a list from after it.
     pub complete: bool,
 }
 
@@ -115,6 +115,8 @@ pub enum Habit {
 pub struct Shared {
     /// Counts what they have been told that was new to them.
     told: Arc<AtomicU64>,
+    /// The last chat is gone. While it is made and deleted nobody lists: nobody is to wait for what he has missed.
+    over: Arc<RwLock<bool>>,
     /// It has been waited for long enough.
     give_up: CancellationToken,
 }
@@ -159,11 +161,14 @@ impl Watchers {
         let http = reqwest::Client::new();
         let chats = || format!("{}/apis/moorline.dev/v1alpha1/namespaces/team-0/chats", servers.of(0));
         let last = json!({"metadata": {"name": LAST}});
+        let mut over = shared.over.write().await;
         let made =
             http.post(chats()).header("content-type", "application/json").header("prefer", "wait=10").body(last.to_string());
         assert_eq!(made.send().await.unwrap().status(), 201);
         let deleted = http.delete(format!("{}/{LAST}", chats())).send().await.unwrap();
         assert_eq!(deleted.status(), 200);
+        *over = true;
+        drop(over);
         let mut tasks = Box::pin(tasks.join_all());
         for _ in 0..PATIENT {
             let known = shared.told();

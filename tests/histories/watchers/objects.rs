@@ -25,7 +25,7 @@ struct Known {
     resumed: Vec<i64>,
 }
 
-/// Follows until it is told of the last chat's end.
+/// Follows until it is told of the last chat's end, or lists after it.
 pub async fn watch(watcher: String, number: u64, habit: Habit, servers: Servers, mut random: Seeded, shared: Shared) -> Seen {
     let http = reqwest::Client::new();
     let mut seen = Seen { watcher, ..Seen::default() };
@@ -35,14 +35,18 @@ pub async fn watch(watcher: String, number: u64, habit: Habit, servers: Servers,
         loop {
             turn += 1;
             let base = format!("{}/apis/moorline.dev/v1alpha1/chats", servers.of(turn));
-            if habit == Habit::ListsAnew
-                && random.of(0..4) != 0
-                && let Some(known) = known.take()
-            {
+            let anew = habit == Habit::ListsAnew && random.of(0..4) != 0;
+            if anew && let Some(known) = known.take() {
                 seen.stretches.push(known.stretch());
             }
             if known.is_none() {
+                // Whoever lists before the last chat is made will be told of its end; whoever lists after it knows everything.
+                let over = shared.over.read().await;
                 known = list(&http, &base, habit == Habit::Selects).await;
+                if *over && known.is_some() {
+                    seen.complete = true;
+                    return;
+                }
             }
             let Some(follower) = &mut known else {
                 tokio::time::sleep(BREATH).await;
@@ -119,7 +123,8 @@ impl Known {
         };
         let connection = u32::try_from(self.resumed.len()).unwrap();
         self.resumed.push(version);
-        for _ in 0..lines {
+        let mut left = lines;
+        while left > 0 {
             let Some(line) = open.next().await else { return End::Cut };
             let object = &line["object"];
             let word = match line["type"].as_str().unwrap_or_default() {
@@ -131,6 +136,10 @@ impl Known {
             };
             let (id, name, rv) = identity(object);
             let over = word == Word::Deleted && name == LAST;
+            // What came with the version that it went on from comes again, and may be more than it would listen to.
+            if rv * 2 > version {
+                left -= 1;
+            }
             if self.told.last().is_none_or(|told| told.rv < rv) {
                 shared.is_told();
             }
