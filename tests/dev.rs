@@ -1,11 +1,10 @@
 //! `moorline dev`, the real program: what a newcomer sees.
 
-use crate::support::{serve::Client, until::until};
+use crate::support::{ports, serve::Client, until::until};
 use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -20,7 +19,7 @@ struct Dev {
 
 impl Dev {
     fn start(workspace: &Path, data: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let port = ports::free();
         let mut child = Command::new(env!("CARGO_BIN_EXE_moorline"))
             .arg("dev")
             .arg(workspace)

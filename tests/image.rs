@@ -4,9 +4,8 @@
 mod dockerfile;
 mod sealed;
 
-use crate::support::{postgres::database, serve::Client, until::until};
+use crate::support::{ports, postgres::database, serve::Client, until::until};
 use sealed::{Root, bridge};
-use std::net::TcpListener;
 
 #[test]
 fn the_program_needs_no_library_that_its_base_lacks() {
@@ -59,7 +58,7 @@ async fn in_an_empty_root_it_migrates_serves_and_ends_and_leaves_nothing_behind(
     let migrated = root.run(&["migrate", "--database-url", &database]).await;
     assert_eq!(migrated.code, Some(0), "{}", migrated.err);
 
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
+    let port = ports::free();
     let listen = format!("127.0.0.1:{port}");
     let mut serving = root.command(&["serve", "--listen", &listen, "--database-url", &database]).spawn().unwrap();
     let client = Client::new();

@@ -17,6 +17,7 @@ pub mod link;
 pub mod moorline;
 pub mod pair;
 pub mod plan_words;
+pub mod ports;
 pub mod postgres;
 pub mod prometheus;
 pub mod proxy;

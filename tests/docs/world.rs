@@ -1,10 +1,12 @@
 //! A checkout of Moorline in which `make dev` runs, and a shell in it: the place that the pages speak of.
 
 use super::page::ROOT;
-use crate::support::until::{until, until_within};
+use crate::support::{
+    ports,
+    until::{until, until_within},
+};
 use std::{
     env, fs,
-    net::TcpListener,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -40,7 +42,7 @@ impl World {
         symlink(Path::new(ROOT).join("crds"), folder.path().join("crds")).unwrap();
         copy(&Path::new(ROOT).join("examples/workspace"), &folder.path().join("target/dev/workspace"));
 
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
+        let port = ports::free();
         let address = format!("127.0.0.1:{port}");
         let told = fs::File::create(folder.path().join("told")).unwrap();
         let dev = Command::new(env!("CARGO_BIN_EXE_moorline"))

@@ -1,13 +1,13 @@
 //! A real Prometheus, which scrapes what a test names, and promtool.
 
 use super::{
+    ports,
     supervised::Supervised,
     until::{until, until_within},
 };
 use serde_json::Value;
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Output,
     time::Duration,
@@ -41,7 +41,7 @@ impl Prometheus {
     pub async fn scraping(address: &str, rules: &Path) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let home = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = ports::free();
         let config = format!(
             "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{}]\nscrape_configs:\n  \
              - job_name: moorline\n    static_configs: [{{targets: [\"{address}\"]}}]\n",

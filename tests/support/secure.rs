@@ -2,6 +2,7 @@
 
 use super::{
     certificates::{Authority, Pair},
+    ports,
     supervised::Supervised,
     until::until,
 };
@@ -12,7 +13,6 @@ use moorline::{
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, postgres::PgConnectOptions};
 use std::{
     fs,
-    net::TcpListener,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
 };
@@ -60,7 +60,7 @@ impl Secure {
         let sockets = home.join("s");
         fs::create_dir(&sockets).unwrap();
         chown(&sockets, Some(owner.uid()), Some(owner.gid())).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().port();
+        let port = ports::free();
         let settings = [
             "listen_addresses=127.0.0.1".to_owned(),
             format!("port={port}"),

@@ -1,9 +1,8 @@
 //! Real `moorline serve` processes, and a client for them.
 
-use super::{postgres::TestDb, until::until};
+use super::{ports, postgres::TestDb, until::until};
 use serde_json::{Value, json};
 use std::{
-    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -51,7 +50,7 @@ impl Replica {
 
     /// The same, with these variables in its environment.
     pub async fn in_an_environment(program: &Path, flags: &[&str], variables: &[(&str, &str)], log: Stdio) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let port = ports::free();
         let child = Command::new(program)
             .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--poll-ms", "200"])
             .args(flags)

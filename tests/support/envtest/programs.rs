@@ -1,11 +1,9 @@
 //! The programs of a control plane: where they are, what they are told, and the folder that they share.
 
-use crate::support::supervised::Supervised;
-use moorline::clock;
+use crate::support::{ports, supervised::Supervised};
 use serde_json::{Value, json};
 use std::{
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -50,8 +48,7 @@ pub struct Layout {
 impl Layout {
     /// A fresh one, with a key for tokens.
     pub fn new() -> Self {
-        let [etcd, apiserver] = free_ports();
-        let it = Self { home: tempfile::tempdir().unwrap(), etcd, apiserver };
+        let it = Self { home: tempfile::tempdir().unwrap(), etcd: ports::free(), apiserver: ports::free() };
         fs::create_dir(it.data()).unwrap();
         fs::create_dir(it.certs()).unwrap();
         let made =
@@ -176,16 +173,6 @@ impl Layout {
         );
         self.start("kube-controller-manager", &flags)
     }
-}
-
-/// Ports that stay free while one who listened there is away: below those that the kernel gives to whoever asks for any.
-fn free_ports<const N: usize>() -> [u16; N] {
-    // All are held until all are known, so that no two are the same.
-    let held = [(); N].map(|()| {
-        let mut any = || u16::try_from(16_384 + clock::system().new_id().as_u128() % 16_384).unwrap();
-        std::iter::repeat_with(&mut any).find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).unwrap()
-    });
-    held.map(|listener| listener.local_addr().unwrap().port())
 }
 
 /// Whether a verb of the audit log is one that writes.
