@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// A source of time and of new ids.
 pub trait Source: std::fmt::Debug + Send + Sync + 'static {
-    /// The time now.
+    /// The time now, in microseconds, which is as fine as the database has it: what is told of a record is what the record says.
     fn now(&self) -> Timestamp;
     /// A new time-ordered id (UUID version 7).
     fn new_id(&self) -> Uuid;
@@ -31,7 +31,8 @@ pub fn system() -> Clock {
 #[expect(clippy::disallowed_methods, reason = "this is the place that the others are sent to")]
 impl Source for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        let now = Timestamp::now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 
     fn new_id(&self) -> Uuid {

@@ -98,8 +98,7 @@ impl Reconciler {
         };
         match error.error.retry() {
             // One of them is the trouble, or they change faster than all of them can be written at once.
-            Retry::Poison | Retry::Transaction if error.ids.len() > 1 => self.one_by_one(namespace, &error).await,
-            Retry::Poison if !error.ids.is_empty() => self.one_by_one(namespace, &error).await,
+            Retry::Poison | Retry::Transaction if !error.ids.is_empty() => self.one_by_one(namespace, &error).await,
             Retry::Poison | Retry::Transaction | Retry::Later | Retry::AfterBump => Err(error.error),
         }
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 const NAMESPACE: &str = "team-a";
 
 /// Chats of an agent that has reported once.
-async fn chats<'a>(world: &'a World, names: &[&str]) -> crate::support::world::RunningAgent<'a> {
+pub async fn chats<'a>(world: &'a World, names: &[&str]) -> crate::support::world::RunningAgent<'a> {
     let mut agent = world.agent("ws-1").running().await;
     agent.push(vec![file("AGENTS.md", "one")]).await;
     for name in names {
@@ -27,10 +27,19 @@ async fn chats<'a>(world: &'a World, names: &[&str]) -> crate::support::world::R
 }
 
 /// From now on a chat of this name, once it is pinned, is refused with this SQLSTATE.
-async fn refuse(db: &TestDb, name: &str, code: &str) {
+pub async fn refuse(db: &TestDb, name: &str, code: &str) {
+    refuse_times(db, name, code, i64::MAX).await;
+}
+
+/// The same so many times; whether it is committed or not, a time has been had.
+async fn refuse_times(db: &TestDb, name: &str, code: &str, times: i64) {
     let sql = format!(
-        "CREATE FUNCTION refuse_{name}() RETURNS trigger LANGUAGE plpgsql AS
-             $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$;
+        "CREATE SEQUENCE refused_{name};
+         CREATE FUNCTION refuse_{name}() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF nextval('refused_{name}') <= {times} THEN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END IF;
+                 RETURN NEW;
+             END $$;
          CREATE TRIGGER refuse_{name} BEFORE UPDATE ON chats FOR EACH ROW
              WHEN (NEW.name = '{name}' AND NEW.snapshot_id IS NOT NULL) EXECUTE FUNCTION refuse_{name}()"
     );
@@ -48,6 +57,13 @@ async fn due(world: &World) -> Result<Batch, StoreError> {
 
 async fn lap(world: &World) -> Batch {
     world.reconciler.fan_out(NAMESPACE, Uuid::nil()).await.expect("the agents' lane").expect("an agent that is due").batch
+}
+
+/// Whether the agent has been set aside once.
+async fn waits(world: &World) -> bool {
+    let progress = world.look_at_agent("ws-1").await.expect("the agent").agent.progress;
+    let waits = world.reconciler.fan_out(NAMESPACE, Uuid::nil()).await.expect("the agents' lane").is_none();
+    progress.attempts == 1 && progress.retry_at.is_some() && waits
 }
 
 #[tokio::test]
@@ -119,6 +135,15 @@ async fn chats_that_nobody_can_write_just_now_stay_due_and_keep_nobody_waiting()
 }
 
 #[tokio::test]
+async fn a_chat_that_others_are_at_is_tried_again_until_it_can_be_written() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let _agent = chats(&world, &["busy"]).await;
+    refuse_times(&db, "busy", "40001", 5).await;
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (1, 1, 0, 1, 0));
+}
+
+#[tokio::test]
 async fn a_database_that_goes_away_in_the_middle_of_a_batch_is_no_fault_of_a_chat() {
     let db = database().await;
     let world = World::new(db.pool.clone());
@@ -129,6 +154,54 @@ async fn a_database_that_goes_away_in_the_middle_of_a_batch_is_no_fault_of_a_cha
     let cut = world.look("cut").await.chat;
     assert_eq!((cut.progress.attempts, cut.progress.retry_at), (0, None), "it is not set aside");
     assert_eq!(world.look("bad").await.chat.progress.attempts, 1, "the first one is");
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_in_the_middle_of_a_lap_makes_no_chat_due() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = chats(&world, &["cut"]).await;
+    world.settle().await;
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    refuse_times(&db, "cut", "57014", 1).await;
+    let error = world.reconciler.fan_out(NAMESPACE, Uuid::nil()).await.expect_err("the page");
+    assert_eq!(error.error.retry(), Retry::Later);
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (0, 0, 0, 0, 0), "it is the lap's to tell, when it comes again");
+    assert_eq!(counts(&lap(&world).await), (2, 1, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn chats_that_cannot_even_be_made_due_count_as_set_aside_and_their_agent_waits() {
+    let db = database().await;
+    let world = standing_still(&db).await;
+    let mut agent = chats(&world, &["a", "bad", "worse"]).await;
+    world.settle().await;
+    refuse(&db, "bad", "23514").await;
+    refuse(&db, "worse", "22012").await;
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    assert_eq!(counts(&lap(&world).await), (4, 0, 2, 0, 0));
+    assert!(waits(&world).await);
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (1, 1, 0, 0, 0), "the other one");
+}
+
+#[tokio::test]
+async fn an_agent_whose_lap_is_refused_as_a_whole_is_set_aside_and_counts_once() {
+    let db = database().await;
+    let world = standing_still(&db).await;
+    let mut agent = chats(&world, &["a"]).await;
+    world.settle().await;
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '23514'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON agents FOR EACH ROW
+             WHEN (NEW.converged_revision <> OLD.converged_revision) EXECUTE FUNCTION refuse()",
+    )
+    .execute(&db.pool)
+    .await
+    .expect("a trigger");
+    assert_eq!(counts(&lap(&world).await), (1, 0, 1, 0, 0));
+    assert!(waits(&world).await);
 }
 
 #[tokio::test]

@@ -151,6 +151,41 @@ async fn two_agents_of_a_workspace_do_not_tell_its_chats_at_once() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_workspace_is_in_hand_is_passed_over_once_and_the_others_get_their_turn() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut free = world.agent("free").running().await;
+    let mut old = world.agent("ws-1").of_workspace("ws", 1).running().await;
+    old.push(vec![file("AGENTS.md", "old")]).await;
+    let mut new = world.agent("ws-2").of_workspace("ws", 2).running().await;
+    new.push(vec![file("AGENTS.md", "one")]).await;
+    world.chat("fix").of_workspace("ws").create().await;
+    world.settle().await;
+    let mut slow = Slow::new(&db).await;
+    new.push(vec![file("AGENTS.md", "two")]).await;
+    let first = tokio::spawn({
+        let reconciler = slow.reconciler.clone();
+        async move { reconciler.fan_out("team-a", Uuid::nil()).await }
+    });
+    until_waiting(&db.pool, 1).await; // the lap of the new agent has the workspace's chats in hand
+    old.push(vec![file("AGENTS.md", "older")]).await;
+    let mut ids = Vec::new();
+    for name in ["free", "ws-1"] {
+        ids.push(world.look_at_agent(name).await.expect("the agent").agent.meta.id);
+    }
+    let after = async |id| world.reconciler.fan_out("team-a", id).await.expect("telling").map(|told| told.agent);
+    for last in [ids[1], ids[0], Uuid::nil()] {
+        assert_eq!(after(last).await, None, "it has to wait, whoever had the last turn: {last}");
+    }
+    free.push(vec![file("AGENTS.md", "one")]).await;
+    assert_eq!(after(ids[0]).await, Some(ids[0]), "the one after it waits, and it is all the way around");
+    slow.let_go().await;
+    first.await.expect("the task").expect("telling");
+    world.settle().await;
+    assert!(world.look("fix").await.chat.dirty_since.is_some());
+}
+
+#[tokio::test]
 async fn agents_take_turns_page_by_page() {
     let db = database().await;
     let world = World::new(db.pool.clone()).with_batch(1);

@@ -94,6 +94,7 @@ mod tables;
 mod tls;
 #[cfg(feature = "otlp")]
 mod traces;
+mod transitions;
 mod uninstall;
 mod upgrades;
 mod upgrades_sql;

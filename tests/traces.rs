@@ -2,6 +2,7 @@
 //! request belongs to the trace that its client names.
 
 use crate::{
+    batches::{chats, refuse},
     metrics::worked,
     support::{
         cluster::Front,
@@ -10,6 +11,7 @@ use crate::{
         postgres::database,
         serve::{Client, Replica, push_of},
         until::until,
+        world::World,
     },
 };
 use moorline::trace::Story;
@@ -70,6 +72,22 @@ async fn one_push_is_followed_to_its_chats_converge_and_to_the_patch_of_the_clus
     let stories: std::collections::BTreeSet<&str> =
         spans.iter().filter(|span| span.name == "push").map(|span| span.trace.as_str()).collect();
     assert_eq!(stories.len(), 2);
+}
+
+#[tokio::test]
+async fn chats_of_a_batch_in_which_one_is_refused_are_told_together_all_the_same() {
+    let (db, collector) = (database().await, Collector::start().await);
+    let world = World::new(db.pool.clone());
+    let _agent = chats(&world, &["a", "bad", "c"]).await;
+    refuse(&db, "bad", "23514").await;
+    let told = [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url.as_str()), PROMPTLY];
+    let _replica = Replica::start_in(&db, &[], &told).await;
+    let hydrated = until("the chats have been told of", || async {
+        let spans = collector.spans();
+        spans.into_iter().find(|span| span.name == "converge" && span.attributes["moorline.lane"] == "chats")
+    })
+    .await;
+    assert_eq!(hydrated.attributes["moorline.chats"], "2", "{hydrated:?}");
 }
 
 #[tokio::test]

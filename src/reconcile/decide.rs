@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{
-        condition::{ConditionPatch, Conditions},
+        condition::Conditions,
         drift::Drift,
         push::Phase,
         target::{Pin, Target},
@@ -77,7 +77,6 @@ impl<'a> Decider<'a> {
                 let pair = (pin.hash, latest.hash);
                 match self.drifts.get(&pair) {
                     Some(drift) => drop(self.learned.insert(pair, drift)),
-                    None if self.learned.contains_key(&pair) => {}
                     None => drop(wanted.insert(pair, (pin.snapshot, latest.snapshot))),
                 }
             }
@@ -224,14 +223,8 @@ fn health_of(facts: &SnapshotFacts) -> Health<'_> {
 }
 
 impl Class {
-    /// Whether anything would be written.
+    /// Whether anything would be written. All that a chat shows anew is an event, so besides that there is only a token to be copied.
     fn is_something(&self) -> bool {
-        let Self { pin, dirty, refresh_handled, refresh_token, conditions, event } = self;
-        *pin != PinChange::Keep
-            || *dirty != DirtyChange::Keep
-            || *refresh_handled
-            || refresh_token.is_some()
-            || *conditions != ConditionPatch::default()
-            || event.is_some()
+        self.event.is_some() || self.refresh_token.is_some()
     }
 }

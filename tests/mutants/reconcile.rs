@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests may fail as a test does")]
 
 mod batches;
+mod idle;
 mod laps;
 mod lifecycle;
 mod log_order;
@@ -13,6 +14,7 @@ mod poison;
 mod pushed_again;
 mod races;
 mod round_trips;
+mod transitions;
 mod support {
     pub mod api;
     pub mod counted;
