@@ -59,6 +59,17 @@ async fn lap(world: &World) -> Batch {
     world.reconciler.fan_out(NAMESPACE, Uuid::nil()).await.expect("the agents' lane").expect("an agent that is due").batch
 }
 
+/// From now on the end of a lap is refused with this SQLSTATE.
+async fn refuse_end_of_lap(db: &TestDb, code: &str) {
+    let sql = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$;
+         CREATE TRIGGER refuse BEFORE UPDATE ON agents FOR EACH ROW
+             WHEN (NEW.converged_revision <> OLD.converged_revision) EXECUTE FUNCTION refuse()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&db.pool).await.expect("a trigger");
+}
+
 /// Whether the agent has been set aside once.
 async fn waits(world: &World) -> bool {
     let progress = world.look_at_agent("ws-1").await.expect("the agent").agent.progress;
@@ -98,6 +109,9 @@ async fn of_a_batch_with_chats_that_are_refused_the_others_are_done_and_each_cou
     refuse(&db, "bad", "23514").await;
     refuse(&db, "worse", "22012").await;
     assert_eq!(counts(&due(&world).await.expect("a batch")), (4, 2, 2, 2, 0));
+    assert_eq!(world.story("bad").await, ["ChatCreated", "ChatUpdated"], "what it shows of that is told");
+    let bad = world.look("bad").await.chat;
+    assert_eq!((bad.progress.observed_generation, bad.meta.generation), (0, 1), "it is tried again: nothing is settled yet");
     // Both wait now. A drift that ends in such a batch counts, too.
     world.settle().await;
     agent.push(vec![file("AGENTS.md", "two")]).await;
@@ -191,17 +205,24 @@ async fn an_agent_whose_lap_is_refused_as_a_whole_is_set_aside_and_counts_once()
     let mut agent = chats(&world, &["a"]).await;
     world.settle().await;
     agent.push(vec![file("AGENTS.md", "two")]).await;
-    sqlx::raw_sql(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-             $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '23514'; END $$;
-         CREATE TRIGGER refuse BEFORE UPDATE ON agents FOR EACH ROW
-             WHEN (NEW.converged_revision <> OLD.converged_revision) EXECUTE FUNCTION refuse()",
-    )
-    .execute(&db.pool)
-    .await
-    .expect("a trigger");
+    refuse_end_of_lap(&db, "23514").await;
     assert_eq!(counts(&lap(&world).await), (1, 0, 1, 0, 0));
     assert!(waits(&world).await);
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_while_a_page_is_tried_again_is_no_fault_of_the_agent() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = chats(&world, &["a"]).await;
+    world.settle().await;
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    db.pool.execute("ALTER TABLE chats ADD CONSTRAINT moored CHECK (dirty_since IS NULL)").await.expect("a constraint");
+    refuse_end_of_lap(&db, "57014").await; // which the page comes to when it makes its chat due, and not before
+    let error = world.reconciler.fan_out(NAMESPACE, Uuid::nil()).await.expect_err("the page");
+    assert_eq!(error.error.retry(), Retry::Later);
+    let progress = world.look_at_agent("ws-1").await.expect("the agent").agent.progress;
+    assert_eq!((progress.attempts, progress.retry_at), (0, None));
 }
 
 #[tokio::test]

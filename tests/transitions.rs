@@ -135,6 +135,24 @@ async fn what_a_converge_shows_anew_is_an_event_and_what_it_finds_as_it_was_is_n
 }
 
 #[tokio::test]
+async fn an_agent_that_shows_anew_that_it_was_looked_at_has_an_event() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = world.agent("ws-1").running().await;
+    push(&mut agent, "one").await;
+    world.settle().await;
+    let updates = async || -> i64 {
+        let count = sqlx::query_scalar("SELECT count(*) FROM events WHERE kind = 'AgentUpdated'");
+        count.fetch_one(&db.pool).await.expect("counting events")
+    };
+    let before = updates().await;
+    world.update_agent("ws-1", |_, annotations| drop(annotations.insert(RECONCILE_ANNOTATION.into(), "now".into()))).await;
+    assert_eq!(updates().await, before + 1, "that it was asked for");
+    world.settle().await;
+    assert_eq!(updates().await, before + 2, "that it was done");
+}
+
+#[tokio::test]
 async fn an_agents_refresh_token_is_for_chats_that_it_has_and_that_have_not_had_it() {
     let db = database().await;
     let world = World::new(db.pool.clone());
