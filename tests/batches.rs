@@ -8,10 +8,12 @@ use crate::{
     },
 };
 use moorline::{
+    model::condition::{ConditionType, reason},
     reconcile::Batch,
     store::{Retry, StoreError},
 };
 use sqlx::Executor as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 use uuid::Uuid;
 
 const NAMESPACE: &str = "team-a";
@@ -26,24 +28,35 @@ pub async fn chats<'a>(world: &'a World, names: &[&str]) -> crate::support::worl
     agent
 }
 
-/// From now on a chat of this name, once it is pinned, is refused with this SQLSTATE.
+/// From now on a write of such a row is refused with this SQLSTATE so many times; whether it is committed or not, a time has been had.
+async fn refuse_when(db: &TestDb, table: &str, when: &str, code: &str, times: i64) {
+    static TRIGGERS: AtomicU32 = AtomicU32::new(0);
+    let refuse = format!("refuse_{}", TRIGGERS.fetch_add(1, Ordering::Relaxed));
+    let sql = format!(
+        "CREATE SEQUENCE {refuse};
+         CREATE FUNCTION {refuse}() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN
+                 IF nextval('{refuse}') <= {times} THEN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END IF;
+                 RETURN NEW;
+             END $$;
+         CREATE TRIGGER {refuse} BEFORE UPDATE ON {table} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {refuse}()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&db.pool).await.expect("a trigger");
+}
+
+/// The same of a chat of this name, once it is pinned.
+async fn refuse_times(db: &TestDb, name: &str, code: &str, times: i64) {
+    refuse_when(db, "chats", &format!("NEW.name = '{name}' AND NEW.snapshot_id IS NOT NULL"), code, times).await;
+}
+
+/// The same every time.
 pub async fn refuse(db: &TestDb, name: &str, code: &str) {
     refuse_times(db, name, code, i64::MAX).await;
 }
 
-/// The same so many times; whether it is committed or not, a time has been had.
-async fn refuse_times(db: &TestDb, name: &str, code: &str, times: i64) {
-    let sql = format!(
-        "CREATE SEQUENCE refused_{name};
-         CREATE FUNCTION refuse_{name}() RETURNS trigger LANGUAGE plpgsql AS $$
-             BEGIN
-                 IF nextval('refused_{name}') <= {times} THEN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END IF;
-                 RETURN NEW;
-             END $$;
-         CREATE TRIGGER refuse_{name} BEFORE UPDATE ON chats FOR EACH ROW
-             WHEN (NEW.name = '{name}' AND NEW.snapshot_id IS NOT NULL) EXECUTE FUNCTION refuse_{name}()"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&db.pool).await.expect("a trigger");
+/// From now on the end of a lap is refused with this SQLSTATE.
+async fn refuse_end_of_lap(db: &TestDb, code: &str) {
+    refuse_when(db, "agents", "NEW.converged_revision <> OLD.converged_revision", code, i64::MAX).await;
 }
 
 /// What it did, and how many chats got their first pin and drift no more.
@@ -57,17 +70,6 @@ async fn due(world: &World) -> Result<Batch, StoreError> {
 
 async fn lap(world: &World) -> Batch {
     world.reconciler.fan_out(NAMESPACE, Uuid::nil()).await.expect("the agents' lane").expect("an agent that is due").batch
-}
-
-/// From now on the end of a lap is refused with this SQLSTATE.
-async fn refuse_end_of_lap(db: &TestDb, code: &str) {
-    let sql = format!(
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-             $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$;
-         CREATE TRIGGER refuse BEFORE UPDATE ON agents FOR EACH ROW
-             WHEN (NEW.converged_revision <> OLD.converged_revision) EXECUTE FUNCTION refuse()"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&db.pool).await.expect("a trigger");
 }
 
 /// Whether the agent has been set aside once.
@@ -158,6 +160,34 @@ async fn a_chat_that_others_are_at_is_tried_again_until_it_can_be_written() {
 }
 
 #[tokio::test]
+async fn setting_a_chat_aside_is_tried_again_when_others_are_at_it() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let _agent = chats(&world, &["bad"]).await;
+    refuse(&db, "bad", "23514").await;
+    refuse_when(&db, "chats", "NEW.attempts > OLD.attempts", "40001", 5).await;
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (1, 0, 1, 0, 0));
+    assert_eq!(world.look("bad").await.chat.progress.attempts, 1);
+}
+
+#[tokio::test]
+async fn a_chat_that_is_to_be_tried_again_says_so_while_it_is_told_its_agents_news() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut agent = chats(&world, &["bad"]).await;
+    world.settle().await;
+    world.update_chat("bad", |spec, _| spec.title = "another".into()).await.expect("an update");
+    refuse_times(&db, "bad", "23514", 2).await;
+    assert_eq!(counts(&due(&world).await.expect("a batch")), (1, 0, 1, 0, 0));
+    agent.push(vec![file("AGENTS.md", "two")]).await;
+    assert_eq!(counts(&lap(&world).await), (2, 1, 0, 0, 0));
+    let bad = world.look("bad").await.chat;
+    let reconciling = bad.conditions.get(ConditionType::Reconciling).expect("Reconciling");
+    assert_eq!(reconciling.verdict.reason, reason::PROGRESSING_WITH_RETRY);
+    assert!(bad.dirty_since.is_some());
+}
+
+#[tokio::test]
 async fn a_database_that_goes_away_in_the_middle_of_a_batch_is_no_fault_of_a_chat() {
     let db = database().await;
     let world = World::new(db.pool.clone());
@@ -205,9 +235,18 @@ async fn an_agent_whose_lap_is_refused_as_a_whole_is_set_aside_and_counts_once()
     let mut agent = chats(&world, &["a"]).await;
     world.settle().await;
     agent.push(vec![file("AGENTS.md", "two")]).await;
+    world.update_agent("ws-1", |spec, _| spec.revision_history_limit = 7).await;
     refuse_end_of_lap(&db, "23514").await;
     assert_eq!(counts(&lap(&world).await), (1, 0, 1, 0, 0));
     assert!(waits(&world).await);
+    let agent = world.look_at_agent("ws-1").await.expect("the agent").agent;
+    assert_eq!((agent.progress.observed_generation, agent.meta.generation), (1, 2), "it is tried again: nothing is settled yet");
+    for _ in 0..2 {
+        world.retry_in(-1.0).await;
+        assert_eq!(counts(&lap(&world).await), (1, 0, 1, 0, 0));
+    }
+    let agent = world.look_at_agent("ws-1").await.expect("the agent").agent;
+    assert_eq!((agent.progress.observed_generation, agent.meta.generation), (2, 2), "it has been looked at, and is stalled");
 }
 
 #[tokio::test]
