@@ -6,11 +6,14 @@ use crate::support::{
     world::{RunningAgent, World, file},
 };
 use moorline::{
+    clock::{Source, SystemClock},
     model::condition::{ConditionType, Truth},
+    reconcile::Reconciler,
     store,
 };
 use sqlx::{Executor as _, postgres::PgPoolOptions};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use uuid::Uuid;
 
 /// A world whose database's clock stands still until a test moves it: what waits half a second is not tried again by a slow machine.
 pub async fn standing_still(db: &TestDb) -> World {
@@ -22,6 +25,24 @@ pub async fn standing_still(db: &TestDb) -> World {
     let options = store::session(db.options.clone()).options([("search_path", "clock,pg_catalog,public")]);
     let pool = PgPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_mins(1));
     World::new(pool.connect_with(options).await.expect("a pool"))
+}
+
+/// The machine's clock, with a jitter that is known.
+#[derive(Debug)]
+struct Jitter(f64);
+
+impl Source for Jitter {
+    fn now(&self) -> jiff::Timestamp {
+        SystemClock.now()
+    }
+
+    fn new_id(&self) -> Uuid {
+        SystemClock.new_id()
+    }
+
+    fn random(&self) -> f64 {
+        self.0
+    }
 }
 
 /// The wait of whatever is set aside is over.
@@ -302,4 +323,26 @@ async fn mending_a_record_that_was_set_aside_does_not_wait_for_its_retry() {
         let chat = world.look(chat).await.chat;
         assert_eq!(chat.progress.converged_revision, chat.progress.revision, "{}", chat.meta.name);
     }
+}
+
+#[tokio::test]
+async fn what_is_set_aside_waits_half_of_its_time_at_least_and_twice_as_long_after_each_failure() {
+    let db = database().await;
+    let world = standing_still(&db).await;
+    let mut agent = world.agent("ws-1").running().await;
+    agent.push(vec![file("AGENTS.md", "one")]).await;
+    world.chat("bad").of_agent("ws-1").create().await;
+    db.pool
+        .execute("ALTER TABLE chats ADD CONSTRAINT refused CHECK (name <> 'bad' OR snapshot_id IS NULL)")
+        .await
+        .expect("a constraint");
+    let mut waits = Vec::new();
+    for jitter in [0.0, 0.5, 0.0] {
+        let reconciler = Reconciler::new(world.pool.clone(), Arc::new(Jitter(jitter)));
+        reconciler.converge_due("team-a").await.expect("a batch");
+        let wait = "SELECT extract(epoch FROM retry_at - at)::float8 FROM chats, clock.hands WHERE name = 'bad'";
+        waits.push(sqlx::query_scalar::<_, f64>(wait).fetch_one(&world.pool).await.expect("its retry"));
+        its_time_comes(&world).await;
+    }
+    assert_eq!(waits, [0.5, 1.5, 2.0], "of 1, 2 and 4 seconds");
 }
