@@ -15,6 +15,7 @@
 mod support {
     pub mod envtest;
     pub mod kubectl;
+    pub mod ports;
     pub mod supervised;
     pub mod until;
 }

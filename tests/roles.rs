@@ -5,6 +5,7 @@ use crate::support::{
     api::{Api, BASE, Caller, file, settings},
     cluster::Front,
     envtest::ControlPlane,
+    ports,
     postgres::database,
     serve::Replica,
     stream::Watch,
@@ -16,10 +17,6 @@ use moorline::{
 };
 use serde_json::json;
 use std::net::{SocketAddr, TcpListener};
-
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_replica_and_a_controller_replica_converge_together() {
@@ -82,7 +79,7 @@ async fn a_replica_without_the_loop_measures_no_front_even_if_it_is_told_of_a_cl
 #[tokio::test]
 async fn what_listens_for_probes_answers_nothing_else() {
     let db = database().await;
-    let health = free();
+    let health = ports::address();
     let serving = Serving { health_listen: Some(health), ..Serving::default() };
     let api = Api::run(config::Server { serving, ..settings() }, db.options.clone(), None).await;
     let probes = Caller::new(&format!("http://{health}"));
@@ -100,7 +97,7 @@ async fn what_listens_for_probes_answers_nothing_else() {
 #[tokio::test]
 async fn a_controller_without_an_api_may_be_probed_from_anywhere() {
     let db = database().await;
-    let (health, unused) = (free(), free());
+    let (health, unused) = (ports::address(), ports::address());
     // `--auth none` would open an API to others; there is none.
     let listen = SocketAddr::new([0, 0, 0, 0].into(), unused.port());
     let serving = Serving { role: Role::Controller, health_listen: Some(health), ..Serving::default() };

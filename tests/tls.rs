@@ -4,6 +4,7 @@ use crate::support::{
     api::{Api, Caller, settings},
     certificates::{Authority, Pair},
     moorline::Shell,
+    ports,
     postgres::database,
     serve::Replica,
     stream::Watch,
@@ -12,7 +13,7 @@ use crate::support::{
 use moorline::config::{self, Serving};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::json;
-use std::{fs, net::TcpListener, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::TlsConnector;
@@ -73,7 +74,7 @@ async fn a_certificate_is_replaced_while_watches_go_on_and_a_broken_one_is_not_t
     let authority = Authority::new("an authority for servers");
     let (first, second) = (authority.server(&["localhost", "127.0.0.1"]), authority.server(&["localhost", "127.0.0.1"]));
     let mounted = Mounted::new(&first);
-    let health = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+    let health = ports::address();
     let serving = Serving { health_listen: Some(health), ..mounted.serving() };
     let server = Api::run(config::Server { serving, ..settings() }, db.options.clone(), None).await;
     let probes = Caller::new(&format!("http://{health}"));
@@ -121,7 +122,7 @@ async fn when_the_certificate_expires_is_measured_and_that_it_has_is_an_error_in
     let until_2035 = authority.server_until(&["localhost"], 2035);
     let mounted = Mounted::new(&until_2035);
     let (crt, key) = (mounted.0.path().join("tls.crt"), mounted.0.path().join("tls.key"));
-    let health = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap().to_string();
+    let health = ports::address().to_string();
     let log = tempfile::NamedTempFile::new().unwrap();
     let flags = [
         "--log-format=json",

@@ -77,6 +77,8 @@ impl<'a> Decider<'a> {
                 let pair = (pin.hash, latest.hash);
                 match self.drifts.get(&pair) {
                     Some(drift) => drop(self.learned.insert(pair, drift)),
+                    // What was learned before the locks is not read again under them, whatever others made the process forget.
+                    None if self.learned.contains_key(&pair) => {}
                     None => drop(wanted.insert(pair, (pin.snapshot, latest.snapshot))),
                 }
             }

@@ -115,7 +115,7 @@ pub enum Habit {
 pub struct Shared {
     /// Counts what they have been told that was new to them.
     told: Arc<AtomicU64>,
-    /// The last chat is gone. While it is made and deleted nobody lists: nobody is to wait for what he has missed.
+    /// The last chat is gone. While it is made and deleted nobody lists the chats: nobody is to wait for what he has missed.
     over: Arc<RwLock<bool>>,
     /// It has been waited for long enough.
     give_up: CancellationToken,

@@ -2,7 +2,7 @@
 
 use moorline::clock;
 use std::{
-    net::TcpListener,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{
         LazyLock,
         atomic::{AtomicU16, Ordering},
@@ -21,8 +21,13 @@ static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new((clock::syste
 pub fn free() -> u16 {
     loop {
         let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
     }
+}
+
+/// The same with the address.
+pub fn address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, free()).into()
 }

@@ -1,9 +1,13 @@
 //! Lists the chats, and follows them by version.
 
-use super::{Habit, LAST, Seen, Shared, Shown, Stretch, Told, Word, lines::Lines};
+use super::{
+    Habit, LAST, Seen, Shared, Shown, Stretch, Told, Word,
+    lines::{Lines, SILENCE},
+};
 use crate::{histories::servers::Servers, support::proxy::Seeded};
 use serde_json::Value;
 use std::{collections::HashMap, time::Duration};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// A rest before it comes back to servers of which none answers.
@@ -42,7 +46,7 @@ pub async fn watch(watcher: String, number: u64, habit: Habit, servers: Servers,
             if known.is_none() {
                 // Whoever lists before the last chat is made will be told of its end; whoever lists after it knows everything.
                 let over = shared.over.read().await;
-                known = list(&http, &base, habit == Habit::Selects).await;
+                known = timeout(SILENCE, list(&http, &base, habit == Habit::Selects)).await.ok().flatten();
                 if *over && known.is_some() {
                     seen.complete = true;
                     return;
