@@ -4,12 +4,12 @@
 use crate::support::{
     postgres::{TestDb, database},
     until::until,
-    world::{World, file},
+    world::{RunningAgent, World, file},
 };
 use moorline::{
     clock::{self, Clock, Source, SystemClock},
     model::object::{Progress, REFRESH_ANNOTATION},
-    reconcile::Reconciler,
+    reconcile::{NotTold, Reconciler, Told},
     store::log,
     wake::Wake,
     worker::{LaneFailed, Worker},
@@ -51,9 +51,28 @@ impl Slow {
         Self { reconciler: Reconciler::new(pool, clock::system()), gate }
     }
 
+    /// Begins a lap, and waits until it is about to write.
+    async fn lap(&self, db: &TestDb) -> JoinHandle<Result<Option<Told>, NotTold>> {
+        let reconciler = self.reconciler.clone();
+        let lap = tokio::spawn(async move { reconciler.fan_out("team-a", Uuid::nil()).await });
+        until_waiting(&db.pool, 1).await;
+        lap
+    }
+
     async fn let_go(&mut self) {
         self.gate.execute("SELECT pg_advisory_unlock(42)").await.expect("opening the gate");
     }
+}
+
+/// Two agents of a workspace, of which the second took over, and its chat.
+async fn rebuilt_workspace(world: &World) -> (RunningAgent<'_>, RunningAgent<'_>) {
+    let mut old = world.agent("ws-1").of_workspace("ws", 1).running().await;
+    old.push(vec![file("AGENTS.md", "old")]).await;
+    let mut new = world.agent("ws-2").of_workspace("ws", 2).running().await;
+    new.push(vec![file("AGENTS.md", "one")]).await;
+    world.chat("fix").of_workspace("ws").create().await;
+    world.settle().await;
+    (old, new)
 }
 
 /// The lanes of a process.
@@ -126,21 +145,12 @@ async fn a_session_that_read_a_chat_before_the_news_does_not_undo_them() {
 async fn two_agents_of_a_workspace_do_not_tell_its_chats_at_once() {
     let db = database().await;
     let world = World::new(db.pool.clone());
-    let mut old = world.agent("ws-1").of_workspace("ws", 1).running().await;
-    old.push(vec![file("AGENTS.md", "old")]).await;
-    let mut new = world.agent("ws-2").of_workspace("ws", 2).running().await;
-    new.push(vec![file("AGENTS.md", "one")]).await;
-    world.chat("fix").of_workspace("ws").create().await;
-    world.settle().await;
+    let (mut old, mut new) = rebuilt_workspace(&world).await;
     let mut slow = Slow::new(&db).await;
     old.push(vec![file("AGENTS.md", "older")]).await;
     new.push(vec![file("AGENTS.md", "two")]).await;
     // The lap of the old agent finds that the chat has drifted from the new one, and is about to say so.
-    let first = tokio::spawn({
-        let reconciler = slow.reconciler.clone();
-        async move { reconciler.fan_out("team-a", Uuid::nil()).await }
-    });
-    until_waiting(&db.pool, 1).await;
+    let first = slow.lap(&db).await;
     new.push(vec![file("AGENTS.md", "one")]).await;
     let second = world.reconciler.fan_out("team-a", Uuid::nil()).await.expect("telling");
     slow.let_go().await;
@@ -155,19 +165,10 @@ async fn an_agent_whose_workspace_is_in_hand_is_passed_over_once_and_the_others_
     let db = database().await;
     let world = World::new(db.pool.clone());
     let mut free = world.agent("free").running().await;
-    let mut old = world.agent("ws-1").of_workspace("ws", 1).running().await;
-    old.push(vec![file("AGENTS.md", "old")]).await;
-    let mut new = world.agent("ws-2").of_workspace("ws", 2).running().await;
-    new.push(vec![file("AGENTS.md", "one")]).await;
-    world.chat("fix").of_workspace("ws").create().await;
-    world.settle().await;
+    let (mut old, mut new) = rebuilt_workspace(&world).await;
     let mut slow = Slow::new(&db).await;
     new.push(vec![file("AGENTS.md", "two")]).await;
-    let first = tokio::spawn({
-        let reconciler = slow.reconciler.clone();
-        async move { reconciler.fan_out("team-a", Uuid::nil()).await }
-    });
-    until_waiting(&db.pool, 1).await; // the lap of the new agent has the workspace's chats in hand
+    let first = slow.lap(&db).await; // the lap of the new agent has the workspace's chats in hand
     old.push(vec![file("AGENTS.md", "older")]).await;
     let mut ids = Vec::new();
     for name in ["free", "ws-1"] {
@@ -350,14 +351,6 @@ async fn what_others_held_when_a_lane_looked_is_taken_soon_after_they_let_it_go_
 struct Looks(AtomicUsize);
 
 impl Source for Looks {
-    fn now(&self) -> jiff::Timestamp {
-        SystemClock.now()
-    }
-
-    fn new_id(&self) -> Uuid {
-        SystemClock.new_id()
-    }
-
     fn random(&self) -> f64 {
         self.0.fetch_add(1, Ordering::SeqCst);
         SystemClock.random()

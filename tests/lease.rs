@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 #[derive(Parser)]
 struct Line {
@@ -259,14 +258,6 @@ struct Wrong(SignedDuration);
 impl Source for Wrong {
     fn now(&self) -> Timestamp {
         SystemClock.now() + self.0
-    }
-
-    fn new_id(&self) -> Uuid {
-        SystemClock.new_id()
-    }
-
-    fn random(&self) -> f64 {
-        SystemClock.random()
     }
 }
 

@@ -6,14 +6,13 @@ use crate::support::{
     world::{RunningAgent, World, file},
 };
 use moorline::{
-    clock::{Source, SystemClock},
+    clock::Source,
     model::condition::{ConditionType, Truth},
     reconcile::Reconciler,
     store,
 };
 use sqlx::{Executor as _, postgres::PgPoolOptions};
 use std::{sync::Arc, time::Duration};
-use uuid::Uuid;
 
 /// A world whose database's clock stands still until a test moves it: what waits half a second is not tried again by a slow machine.
 pub async fn standing_still(db: &TestDb) -> World {
@@ -32,14 +31,6 @@ pub async fn standing_still(db: &TestDb) -> World {
 struct Jitter(f64);
 
 impl Source for Jitter {
-    fn now(&self) -> jiff::Timestamp {
-        SystemClock.now()
-    }
-
-    fn new_id(&self) -> Uuid {
-        SystemClock.new_id()
-    }
-
     fn random(&self) -> f64 {
         self.0
     }

@@ -46,10 +46,6 @@ impl Source for Jumping {
         let now = u64::try_from(self.now().as_millisecond()).unwrap();
         uuid::Builder::from_unix_timestamp_millis(now, &random).into_uuid()
     }
-
-    fn random(&self) -> f64 {
-        clock::system().random()
-    }
 }
 
 /// A server of ours in this process whose clock jumps. It stops with this.
