@@ -196,15 +196,16 @@ impl Write for DueChats<'_> {
     async fn run(&self, tx: &mut PgConnection) -> Result<Done, BatchFailure> {
         let Self { reconciler, namespace, claim } = self;
         let now = reconciler.clock.now();
-        let ids = match claim {
+        let claimed = match claim {
             Claim::Next(limit) => converge::claim(tx, namespace, *limit).await?, // locks
             Claim::One(id) => converge::claim_one(tx, namespace, *id).await?,    // locks
         };
-        if ids.is_empty() {
+        if claimed.is_empty() {
             return Ok(Done::default());
         }
+        let ids: Vec<Uuid> = claimed.iter().map(|chat| chat.id).collect();
         let fail = || BatchFailure::of(&ids);
-        let rows = converge::load(tx, namespace, &ids).await.map_err(fail())?; // reads, after the locks
+        let rows = converge::load_locked(tx, namespace, &claimed).await.map_err(fail())?; // reads, after the locks
         let (chats, bad) = sort_out(rows);
         let mut decider = Decider::new(&reconciler.drifts, Lane::Due, None);
         decider.learn_drifts(tx, namespace, &chats).await.map_err(fail())?; // reads

@@ -8,7 +8,7 @@ use crate::support::{
 };
 use moorline::{
     model::{chat::ChatState, object::Key, push::Phase},
-    store::{self, Retry, StoreError, Write, converge, log::TxLog, transact},
+    store::{self, Retry, StoreError, Write, chats, converge, log::TxLog, transact},
     writes::{WriteError, chats::Propagation, push::AcceptPush},
 };
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
@@ -48,9 +48,9 @@ async fn two_sessions_claim_different_chats_and_neither_waits() {
     let first = converge::claim(&mut one, "team-a", 4).await.expect("a claim");
     let second = converge::claim(&mut two, "team-a", 4).await.expect("a claim");
     assert_eq!((first.len(), second.len()), (4, 2));
-    assert!(first.iter().all(|id| !second.contains(id)));
+    assert!(first.iter().all(|one| second.iter().all(|two| one.id != two.id)));
     let elsewhere = converge::claim(&mut two, "team-b", 4).await.expect("a claim");
-    assert_eq!(elsewhere, Vec::<Uuid>::new(), "a claim stays within its namespace");
+    assert_eq!(elsewhere, [], "a claim stays within its namespace");
 }
 
 #[tokio::test]
@@ -75,6 +75,32 @@ async fn news_that_waited_for_a_chat_are_decided_from_what_the_chat_is_afterward
     world.settle().await;
     assert_eq!(world.look("shelved").await.chat.dirty_since, None, "it was archived before it could be marked");
     assert!(world.look("open").await.chat.dirty_since.is_some());
+}
+
+#[tokio::test]
+async fn a_chat_that_was_written_while_its_lock_was_waited_for_is_found_where_it_stands_then() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    world.chat("fix").create().await;
+    let id = world.look("fix").await.chat.meta.id;
+    let writing = holding(&world, "UPDATE chats SET title = 'as it is now', state = 'Running' WHERE id = $1", "fix").await;
+    let locking = tokio::spawn({
+        let pool = db.pool.clone();
+        async move {
+            let mut tx = pool.begin().await?;
+            let locked = chats::lock_all(&mut tx, "team-a", &[id]).await?;
+            // As it would be found by whoever looks only now.
+            let stands: String =
+                sqlx::query_scalar("SELECT ctid::text FROM chats WHERE id = $1").bind(id).fetch_one(&mut *tx).await?;
+            Ok::<_, anyhow::Error>((locked, stands, converge::load_locked(&mut tx, "team-a", &locked).await?))
+        }
+    });
+    somebody_waits(&db.pool).await;
+    writing.commit().await.expect("writing");
+    let (locked, stands, rows) = locking.await.expect("the task").expect("locking");
+    assert_eq!(locked, [chats::Locked { id, place: stands }]);
+    let [converge::Row::Chat(chat)] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((chat.id, chat.facts.state), (id, ChatState::Running));
 }
 
 #[tokio::test]

@@ -191,7 +191,7 @@ impl Write for FanOut<'_> {
         match how {
             HowToTell::Write if !wanted.is_empty() => {
                 let locked = chats::lock_all(tx, namespace, &wanted).await.map_err(fail())?; // locks
-                let rows = converge::load(tx, namespace, &locked).await.map_err(fail())?; // reads again, after the locks
+                let rows = converge::load_locked(tx, namespace, &locked).await.map_err(fail())?; // reads again, after the locks
                 let (mut chats, bad) = sort_out(rows);
                 due.extend(bad.into_iter().map(|(id, _)| id));
                 // One that names somebody else by now is not this lap's to decide; whoever changed that made it due.
@@ -213,7 +213,8 @@ impl Write for FanOut<'_> {
         if made_due {
             due.sort_unstable();
             due.dedup();
-            let due = chats::lock_all(tx, namespace, &due).await.map_err(fail())?; // locks
+            let locked = chats::lock_all(tx, namespace, &due).await.map_err(fail())?; // locks
+            let due: Vec<Uuid> = locked.into_iter().map(|chat| chat.id).collect();
             let token = agent.refresh_pending().map(|token| (id, token));
             match how {
                 HowToTell::Write => converge::make_due(tx, namespace, &due, token).await.map_err(fail())?, // writes

@@ -42,11 +42,22 @@ pub async fn lock(tx: &mut PgConnection, key: &Key) -> Result<Option<Uuid>, Stor
         .await
 }
 
-/// Locks chats in the order of their ids. Returns those that are still there.
-pub async fn lock_all(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> Result<Vec<Uuid>, StoreError> {
+/// A chat that is locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Locked {
+    /// Its id.
+    pub id: Uuid,
+    /// Where its row stands (`ctid`): there for as long as it is locked and not written. Looked up there a chat costs one page,
+    /// while an index leads to every version of it that is not cleaned up yet.
+    pub place: String,
+}
+
+/// Locks chats in the order of their ids, and waits for whoever holds one. Returns those that are still there.
+pub async fn lock_all(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> Result<Vec<Locked>, StoreError> {
     const NAME: &str = "db.chats.lock_all";
-    sqlx::query_scalar!(
-        "SELECT id FROM chats WHERE namespace = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE",
+    sqlx::query_as!(
+        Locked,
+        r#"SELECT id, ctid::text AS "place!" FROM chats WHERE namespace = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE"#,
         namespace,
         ids
     )
@@ -79,7 +90,7 @@ pub async fn subtree(connection: &mut PgConnection, namespace: &str, id: Uuid) -
 /// tree grew meanwhile.
 pub async fn lock_subtree(tx: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Vec<Uuid>, StoreError> {
     let found = subtree(tx, namespace, id).await?;
-    let locked = lock_all(tx, namespace, &found).await?;
+    let locked: Vec<Uuid> = lock_all(tx, namespace, &found).await?.into_iter().map(|chat| chat.id).collect();
     let again = subtree(tx, namespace, id).await?;
     if again.iter().all(|id| locked.binary_search(id).is_ok()) {
         return Ok(locked.into_iter().filter(|id| again.contains(id)).collect());

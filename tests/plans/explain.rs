@@ -28,7 +28,7 @@ pub struct Catalog {
 pub struct Access {
     /// The table.
     pub table: String,
-    /// The index; none means that all of the table is read.
+    /// The index, or `ctid of` the table: the places of rows that are known. None means that all of the table is read.
     pub index: Option<String>,
     /// Whether that reads as many rows as the table, the index or a namespace has.
     pub is_whole: bool,
@@ -96,10 +96,16 @@ impl Catalog {
                 let is_whole = !narrow && !FEW.contains(&index.as_str());
                 found.insert(Access { table: self.named(table), index: Some(index), is_whole });
             }
-        } else if text("Node Type") == Some("Seq Scan")
-            && let Some(table) = text("Relation Name").filter(|table| self.large.contains(*table))
-        {
-            found.insert(Access { table: self.named(table), index: None, is_whole: true });
+        } else if let Some(table) = text("Relation Name").filter(|table| self.large.contains(*table)) {
+            let table = self.named(table);
+            match text("Node Type") {
+                Some("Seq Scan") => drop(found.insert(Access { table, index: None, is_whole: true })),
+                Some("Tid Scan") => {
+                    let index = Some(format!("ctid of {table}"));
+                    found.insert(Access { table, index, is_whole: false });
+                }
+                _ => {}
+            }
         }
         for child in node["Plans"].as_array().into_iter().flatten() {
             self.walk(child, found);

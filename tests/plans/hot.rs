@@ -25,17 +25,13 @@ pub(super) const MAY_READ_A_TABLE: &[(&str, &str, &str)] = &[
     ("AND e.name = $6", "events", "a chat's name, of any namespace: with values it is planned for a part of the log"),
 ];
 
-/// Hot statements: name, words that no other statement has all of, and the indexes by which it gets at large tables. Of `a|b` either
+/// Hot statements: name, words that no other statement has all of, and the indexes by which it gets at large tables, or the rows' places. Of `a|b` either
 /// is as good: it finds the few snapshots of an agent.
 pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     // The loop: peek, claim, lock, read, write.
     ("db.chats.peek", &["SELECT DISTINCT namespace FROM chats"], &["chats_due"]),
     ("db.agents.peek", &["SELECT DISTINCT namespace FROM agents"], &["agents_due"]),
-    (
-        "db.chats.claim",
-        &["SELECT id FROM chats WHERE namespace = $1 AND converged_revision < revision", "LIMIT $2"],
-        &["chats_due"],
-    ),
+    ("db.chats.claim", &["FROM chats WHERE namespace = $1 AND converged_revision < revision", "LIMIT $2"], &["chats_due"]),
     (
         "db.agents.claim",
         &["SELECT id FROM agents WHERE namespace = $1 AND id > $2 AND converged_revision < revision"],
@@ -43,7 +39,7 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "db.chats.lock_all",
-        &["SELECT id FROM chats WHERE namespace = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE"],
+        &["AS \"place!\" FROM chats WHERE namespace = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE"],
         &["chats_pkey"],
     ),
     (
@@ -52,11 +48,23 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
         &["chats_pkey", "agents_name_key", "agents_workspace_name", "snapshots_pkey"],
     ),
     (
+        "db.chats.load_locked",
+        &["WITH page AS MATERIALIZED", "c.ctid = ANY($2"],
+        &["ctid of chats", "agents_name_key", "agents_workspace_name", "snapshots_pkey"],
+    ),
+    (
         "db.chats.concerned",
         &["WITH page AS MATERIALIZED", "n.agent = $2"],
-        &["chats_agent_live", "chats_workspace_live", "chats_pkey", "agents_name_key", "agents_workspace_name", "snapshots_pkey"],
+        &[
+            "chats_agent_live",
+            "chats_workspace_live",
+            "ctid of chats",
+            "agents_name_key",
+            "agents_workspace_name",
+            "snapshots_pkey",
+        ],
     ),
-    ("db.chats.record", &["UPDATE chats AS c SET snapshot_id = CASE k.pin"], &["chats_pkey"]),
+    ("db.chats.record", &["UPDATE chats AS c SET snapshot_id = CASE k.pin"], &["ctid of chats"]),
     ("db.events.append_batch", &["INSERT INTO events", "k.kind"], &["chats_pkey"]),
     ("db.agents.load", &["SELECT a.name, a.workspace, a.former_workspaces"], &["agents_pkey", "snapshots_pkey"]),
     ("db.agents.advance", &["UPDATE agents SET fanout_revision = $3, fanout_cursor = $4"], &["agents_pkey"]),

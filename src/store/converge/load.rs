@@ -11,7 +11,8 @@ use crate::{
     },
     plan::ChatFacts,
     store::{
-        error::{Named, StoreError},
+        chats::Locked,
+        error::{Named, StoreError, expect_rows},
         rows::At,
     },
 };
@@ -39,6 +40,8 @@ pub struct SnapshotFacts {
 pub struct Loaded {
     /// Its id.
     pub id: Uuid,
+    /// Where its row stood when it was read.
+    pub place: String,
     /// Its name.
     pub name: String,
     /// The number of its last event.
@@ -94,6 +97,7 @@ pub enum Row {
 #[expect(clippy::struct_excessive_bools, reason = "a row: one field a column")]
 struct LoadedRow {
     id: Uuid,
+    place: String,
     name: String,
     event_seq: i64,
     archived: bool,
@@ -137,7 +141,7 @@ macro_rules! load_query {
             LoadedRow,
             r#"
             WITH page AS MATERIALIZED (
-                SELECT c.id, c.name, c.event_seq, c.archived OR c.inherited_archived AS archived, c.suspend OR c.paused AS suspended, c.state,
+                SELECT c.id, c.ctid::text AS place, c.name, c.event_seq, c.archived OR c.inherited_archived AS archived, c.suspend OR c.paused AS suspended, c.state,
                        c.refresh_policy, c.refresh_requested, c.refresh_handled,
                        c.reconcile_requested IS DISTINCT FROM c.reconcile_handled AS reconcile_pending,
                        c.observed_generation < c.generation AS generation_behind,
@@ -160,7 +164,7 @@ macro_rules! load_query {
                 ) t
                 LEFT JOIN snapshots l ON l.namespace = $1 AND l.id = t.latest_snapshot_id
             )
-            SELECT page.id AS "id!", page.name AS "name!", page.event_seq AS "event_seq!", page.archived AS "archived!", page.suspended AS "suspended!",
+            SELECT page.id AS "id!", page.place AS "place!", page.name AS "name!", page.event_seq AS "event_seq!", page.archived AS "archived!", page.suspended AS "suspended!",
                    page.state AS "state!", page.refresh_policy AS "refresh_policy!", page.refresh_requested, page.refresh_handled,
                    page.reconcile_pending AS "reconcile_pending!", page.generation_behind AS "generation_behind!",
                    page.due AS "due!", page.dirty_since AS "dirty_since?: _", page.conditions::text AS "conditions!", page.target IS NULL AS "unbound!",
@@ -189,6 +193,15 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> Resul
     Ok(parse(namespace, rows))
 }
 
+/// Reads chats that this transaction has locked: all of them, for nobody else can write or remove one.
+pub async fn load_locked(tx: &mut PgConnection, namespace: &str, locked: &[Locked]) -> Result<Vec<Row>, StoreError> {
+    const NAME: &str = "db.chats.load_locked";
+    let places: Vec<&str> = locked.iter().map(|chat| chat.place.as_str()).collect();
+    let rows = load_query!("c.ctid = ANY($2::text[]::tid[])", namespace, &places as _).fetch_all(tx).named(NAME).await?;
+    expect_rows(NAME, locked.len(), rows.len() as u64)?;
+    Ok(parse(namespace, rows))
+}
+
 /// The chats that an agent's news may concern: those that name it, its workspace, or a workspace it has left, and are not archived.
 /// An archived one keeps what it has, and when it comes back it is due by itself.
 #[derive(Clone, Copy, Debug)]
@@ -211,15 +224,15 @@ pub async fn load_concerned(tx: &mut PgConnection, namespace: &str, page: &Conce
     let Concerned { agent, workspace, former, after, limit } = page;
     // One branch an index, each in key order: an OR over both would sort all of a large workspace for every page.
     let rows = load_query!(
-        "c.id = ANY (ARRAY(
-            SELECT u.id FROM (
-                (SELECT n.id FROM chats n WHERE n.namespace = $1 AND n.agent = $2 AND n.id > $5
+        "c.ctid = ANY (ARRAY(
+            SELECT u.place FROM (
+                (SELECT n.id, n.ctid AS place FROM chats n WHERE n.namespace = $1 AND n.agent = $2 AND n.id > $5
                    AND NOT n.archived AND NOT n.inherited_archived ORDER BY n.id LIMIT $6)
                 UNION
-                (SELECT n.id FROM chats n WHERE n.namespace = $1 AND n.workspace = $3 AND n.id > $5
+                (SELECT n.id, n.ctid FROM chats n WHERE n.namespace = $1 AND n.workspace = $3 AND n.id > $5
                    AND NOT n.archived AND NOT n.inherited_archived ORDER BY n.id LIMIT $6)
                 UNION
-                (SELECT n.id FROM chats n WHERE n.namespace = $1 AND n.workspace = ANY($4) AND n.id > $5
+                (SELECT n.id, n.ctid FROM chats n WHERE n.namespace = $1 AND n.workspace = ANY($4) AND n.id > $5
                    AND NOT n.archived AND NOT n.inherited_archived ORDER BY n.id LIMIT $6)
             ) u ORDER BY u.id LIMIT $6))",
         namespace,
@@ -284,6 +297,7 @@ fn loaded(namespace: &str, row: LoadedRow, seen: &mut HashMap<String, Arc<Condit
     let refresh_pending = row.refresh_requested.is_some() && row.refresh_requested != row.refresh_handled;
     Ok(Loaded {
         id: row.id,
+        place: row.place,
         event_seq: row.event_seq,
         facts: ChatFacts {
             archived: row.archived,

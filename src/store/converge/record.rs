@@ -100,6 +100,11 @@ fn find(chats: &[Loaded], id: Uuid) -> Option<&Loaded> {
     chats.binary_search_by_key(&id, |chat| chat.id).ok().map(|at| &chats[at])
 }
 
+/// What was read of a chat that has an outcome.
+fn read(chats: &[Loaded], id: Uuid) -> &Loaded {
+    find(chats, id).expect("an outcome is that of a chat of the batch")
+}
+
 /// Whether the chats have been converged as due, or were reached by their agent's news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -110,7 +115,7 @@ pub enum Lane {
 }
 
 /// Writes the outcomes of a batch in one statement, and appends their events. All the chats are locked, and `chats` is what was read of
-/// them since.
+/// them since. Their rows are found where they were read; that each has the right id is looked at, in a form for which there is no index.
 pub async fn record(
     tx: &mut PgConnection,
     namespace: &str,
@@ -122,6 +127,7 @@ pub async fn record(
 ) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.record";
     let (ids, numbers) = columns(&outcomes.chats);
+    let places: Vec<&str> = ids.iter().map(|id| read(chats, *id).place.as_str()).collect();
     let classes = &outcomes.classes;
     let each = |f: fn(&Class) -> i16| classes.iter().map(f).collect::<Vec<i16>>();
     let pins = each(|class| match class.pin {
@@ -163,12 +169,12 @@ pub async fn record(
              converged_revision = CASE WHEN $15 THEN c.revision ELSE c.converged_revision END,
              attempts = CASE WHEN $15 THEN 0 ELSE c.attempts END,
              retry_at = CASE WHEN $15 THEN NULL ELSE c.retry_at END
-         FROM unnest($3::uuid[], $4::integer[]) AS u (id, class)
+         FROM unnest($3::uuid[], $4::integer[], $16::text[]::tid[]) AS u (id, class, place)
          JOIN unnest($5::smallint[], $6::bigint[], $7::text[], $8::smallint[], $9::boolean[], $10::text[], $11::jsonb[],
                      $12::text[], $13::boolean[])
               WITH ORDINALITY AS k (pin, snapshot, cause, dirty, handled, token, set, dropped, shown, class)
               ON k.class = u.class
-         WHERE c.namespace = $1 AND c.id = u.id AND c.rv <= $2",
+         WHERE c.namespace = $1 AND c.ctid = u.place AND (c.id = u.id) IS TRUE AND c.rv <= $2",
         namespace,
         log.rv,
         &ids,
@@ -184,6 +190,7 @@ pub async fn record(
         &shown,
         now.to_sqlx() as _,
         lane == Lane::Due,
+        &places as _,
     )
     .execute(&mut *tx)
     .named(NAME)
@@ -206,8 +213,8 @@ async fn append(
         outcomes.chats.iter().filter(|(_, class)| outcomes.classes[*class].event.is_some()).copied().collect();
     let Some((first, _)) = shown.first() else { return Ok(()) };
     let (ids, numbers) = columns(&shown);
-    let read = |id: &Uuid| find(chats, *id).expect("an outcome is that of a chat of the batch");
-    let (names, seqs): (Vec<&str>, Vec<i64>) = ids.iter().map(read).map(|chat| (chat.name.as_str(), chat.event_seq + 1)).unzip();
+    let read = ids.iter().map(|id| read(chats, *id));
+    let (names, seqs): (Vec<&str>, Vec<i64>) = read.map(|chat| (chat.name.as_str(), chat.event_seq + 1)).unzip();
     let events = || outcomes.classes.iter().map(|class| class.event.as_ref());
     let kinds: Vec<Option<&str>> = events().map(|event| event.map(|event| event.kind.as_str())).collect();
     let agents: Vec<Option<Uuid>> = events().map(|event| event.and_then(|event| event.agent)).collect();
