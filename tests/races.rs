@@ -92,7 +92,8 @@ async fn a_chat_that_was_written_while_its_lock_was_waited_for_is_found_where_it
             // As it would be found by whoever looks only now.
             let stands: String =
                 sqlx::query_scalar("SELECT ctid::text FROM chats WHERE id = $1").bind(id).fetch_one(&mut *tx).await?;
-            Ok::<_, anyhow::Error>((locked, stands, converge::load_locked(&mut tx, "team-a", &locked).await?))
+            let rows = converge::load_locked(&mut tx, "team-a", &locked).await?;
+            Ok::<_, anyhow::Error>((locked, stands, rows))
         }
     });
     somebody_waits(&db.pool).await;

@@ -383,6 +383,43 @@ async fn a_page_of_events_has_nothing_that_is_newer_than_its_version() {
     }
 }
 
+/// After a restart all who had watched may come back to one place long ago, which each would have to read of the database.
+#[tokio::test]
+async fn what_one_watch_has_read_of_a_namespaces_past_is_told_to_all_who_begin_there_and_to_no_others() {
+    let db = database().await;
+    let api = roomy(&db).await;
+    api.create_chat("first", json!({})).await;
+    let long = "INSERT INTO events (namespace, rv, seq, kind, name, payload)
+         SELECT n.namespace, r.rv, row_number() OVER (), 'AgentUpdated', n.namespace || '-' || s, '{}'
+         FROM (SELECT log_rv() AS rv) r, (VALUES ('team-a', 1200), ('team-b', 1)) n (namespace, number), generate_series(1, n.number) s";
+    sqlx::query(long).execute(&db.pool).await.expect("a long log");
+    api.create_chat("last", json!({})).await;
+    all_readable(&db).await;
+    let is_last = |event: &Value| event["object"]["chat"]["name"] == "last";
+    let to_the_end = async |watch: &mut Watch, mut told: Vec<Value>| loop {
+        told.push(watch.next().await.expect("an event"));
+        if told.last().is_some_and(is_last) {
+            return told;
+        }
+    };
+    let mut watch = Watch::open(&api, &events(), "").await; // to the end: when nobody watches, nothing is kept
+    let first = to_the_end(&mut watch, Vec::new()).await;
+    assert!(first.len() > 1_200 && first.iter().all(|event| event["object"]["metadata"]["namespace"] == NAMESPACE));
+
+    let chats = held(&db, "chats").await; // nobody reads events now
+    let mut second = Watch::open(&api, &events(), "").await;
+    let mut told = Vec::new();
+    while told.len() < 1_000 {
+        told.push(second.next().await.expect("an event"));
+    }
+    waiting(&db, READING, 1).await; // where the log came to its end, it reads for itself
+    let mut all = Watch::open(&api, &format!("{BASE}/contextevents"), "").await;
+    waiting(&db, READING, 2).await; // and so does who wants other events
+    chats.rollback().await.expect("the table is free");
+    assert_eq!(to_the_end(&mut second, told).await, first);
+    assert_eq!(to_the_end(&mut all, Vec::new()).await.len(), first.len() + 1);
+}
+
 /// Nothing lies between, so nothing has to be read of the database: after a restart all who had watched come back like this at once.
 #[tokio::test]
 async fn whoever_comes_back_after_the_newest_event_is_let_in_by_a_tail_that_has_just_begun() {

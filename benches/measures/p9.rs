@@ -3,10 +3,12 @@
 //!
 //! Both databases take the same load at the same time: ten agents of 100 chats each that take turns, five pushes a second, each of
 //! which makes 100 chats drift or ends that. Such a transaction holds back its own database's rows only, so that both can be
-//! measured turn about. What is told are the laps of the last seventh of the time.
+//! measured turn about. What is told are the laps of the last seventh of the time. What is told besides is the same ratio of the
+//! least statements, by hand (`hand.rs`), on chats that are written as often and by nobody else: what PostgreSQL itself takes.
 
 use super::{
     agent::{Agent, timed},
+    hand::Outcome,
     plot::Bars,
     report::Report,
     setting::Setting,
@@ -18,6 +20,8 @@ use sqlx::{Connection as _, Executor as _, PgPool};
 use std::time::{Duration, Instant};
 
 const AGENTS: usize = 10;
+/// The agent of the chats that are written by hand.
+const BY_HAND: &str = "by-hand";
 const CHATS: i64 = 100;
 /// The time is told in so many parts; the last begins when the other transaction has been open for three minutes.
 const PARTS: u32 = 7;
@@ -36,6 +40,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     // It has a snapshot, and a number of its own.
     holder.execute("SELECT pg_current_xact_id(), count(*) FROM chats").await?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut held_by_hand, mut free_by_hand) = (Vec::new(), Vec::new());
     let (began, mut ticks) = (Instant::now(), tokio::time::interval(EVERY));
     let mut lap = 0;
     while began.elapsed() < time {
@@ -50,6 +55,18 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         for (side, times) in order {
             let took = Box::pin(timed(side.agents[0].settle_with(&side.reconciler))).await?;
             times.push((began.elapsed(), took * 1e3));
+        }
+        if lap.is_multiple_of(AGENTS) {
+            // As the loop has just written it of the first agent's chats.
+            let (kind, set) = match version(lap) {
+                1 => ("ContextDrifted", "dirty_since = now()"),
+                _ => ("ContextConverged", "dirty_since = NULL"),
+            };
+            for (side, times) in [(&held, &mut held_by_hand), (&free, &mut free_by_hand)] {
+                let outcome = Outcome::of(&side.pool, "agent-0", kind, CHATS).await?;
+                let took = timed(outcome.by_hand(&side.pool, BY_HAND, set)).await?;
+                times.push((began.elapsed(), took * 1e3));
+            }
         }
         lap += 1;
     }
@@ -66,11 +83,15 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         let (ours, theirs) = (median(&last(&ours, part, part + 1)), median(&last(&theirs, part, part + 1)));
         report.fact(&format!("part {} of {PARTS}: median ms held back, cleaned up", part + 1), format!("{ours:.2}, {theirs:.2}"));
     }
-    let (ours, theirs) = (last(&ours, PARTS - 1, PARTS + 1), last(&theirs, PARTS - 1, PARTS + 1));
+    let [ours, theirs, held_by_hand, free_by_hand] =
+        [ours, theirs, held_by_hand, free_by_hand].map(|times| last(&times, PARTS - 1, PARTS + 1));
     let pairs = super::stats::ratios(&ours, &theirs);
     report.figure("held back", "ms", &ours);
     report.figure("cleaned up", "ms", &theirs);
     report.at_most("held-back", "ratio", &pairs, 2.0);
+    report.figure("held back, by hand", "ms", &held_by_hand);
+    report.figure("cleaned up, by hand", "ms", &free_by_hand);
+    report.told("held-back-by-hand", "ratio", &super::stats::ratios(&held_by_hand, &free_by_hand));
     let p99 = |times: &[f64]| {
         let mut sorted = times.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -88,6 +109,11 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     setting.drop_database("p9_held").await?;
     setting.drop_database("p9_free").await?;
     Ok(report)
+}
+
+/// What is pushed in a lap: the chats are moored to the second.
+fn version(lap: usize) -> u8 {
+    if (lap / AGENTS).is_multiple_of(2) { 1 } else { 2 }
 }
 
 struct Side {
@@ -108,13 +134,13 @@ impl Side {
             agents.push(agent);
         }
         let reconciler = Reconciler::new(pool.clone(), agents[0].clock.clone());
+        Agent::new(pool.clone(), BY_HAND).await?.chats(CHATS).await?;
         agents[0].settle_with(&reconciler).await?;
         Ok(Self { pool, agents, reconciler })
     }
 
     async fn push(&mut self, lap: usize) -> anyhow::Result<()> {
-        let version = if (lap / AGENTS).is_multiple_of(2) { 1 } else { 2 };
-        self.agents.get_mut(lap % AGENTS).context("an agent")?.push(version, 10, 256).await
+        self.agents.get_mut(lap % AGENTS).context("an agent")?.push(version(lap), 10, 256).await
     }
 
     async fn dead(&self) -> anyhow::Result<i64> {

@@ -156,10 +156,10 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// Nothing is left out.
+    /// Nothing of its namespace, or of all, is left out.
     fn is_everything(&self) -> bool {
-        let Self { namespace, chat, agent, about } = self;
-        namespace.is_none() && chat.is_none() && agent.is_none() && about.as_ref().is_none_or(core_v1::Involved::is_anything)
+        let Self { namespace: _, chat, agent, about } = self;
+        chat.is_none() && agent.is_none() && about.as_ref().is_none_or(core_v1::Involved::is_anything)
     }
 
     fn filter(&self) -> Filter<'_> {

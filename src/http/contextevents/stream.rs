@@ -9,7 +9,7 @@ use super::{
         status::ApiError,
         tail::{
             Watching,
-            pieces::Writing,
+            pieces::{Piece, Sharing, Writing},
             ring::{Entry, Place, Progress, Taken},
         },
         watch::{Asked, Leave, Start, Watched, turn},
@@ -66,7 +66,7 @@ struct Watcher {
     wanted: Wanted,
     agents: HashSet<Uuid>,
     frames: Frames,
-    /// It is sent what all others are who see everything, written so.
+    /// It is sent what all others are who see every event of its namespace, or of all, written so.
     shares: Option<Writing>,
     bookmarks: bool,
     phase: Phase,
@@ -193,10 +193,17 @@ impl Watcher {
             self.phase = Phase::Live(place);
             return None;
         }
+        if let Some(piece) = self.read_lately() {
+            return Some(piece);
+        }
         let Some(turn) = turn(&state, self.deadline).await else {
             self.phase = Phase::Over;
             return None;
         };
+        // While it waited, others may have read what it would.
+        if let Some(piece) = self.read_lately() {
+            return Some(piece);
+        }
         // Boxed, and only now: many wait, each with the memory of what it may come to do while it does.
         let (piece, exhausted) = Box::pin(self.read()).await;
         drop(turn);
@@ -209,6 +216,25 @@ impl Watcher {
             }
         }
         (!piece.is_empty()).then_some(piece)
+    }
+
+    /// Who shares what it is sent, if anybody does. Who waits to be told the end of what there is reads for itself.
+    fn sharing(&self) -> Option<Sharing<'_>> {
+        self.shares.map(|writing| Sharing { namespace: self.wanted.namespace.as_deref(), writing })
+    }
+
+    /// What it would read next, if another has read it lately and there is something to be sent of it.
+    fn read_lately(&mut self) -> Option<Bytes> {
+        if !matches!(self.phase, Phase::Reading) || self.end.is_some() {
+            return None;
+        }
+        loop {
+            let Piece { bytes, through } = self.state.tail().ring().read_lately(self.cursor, self.sharing()?)?;
+            self.cursor = through;
+            if !bytes.is_empty() {
+                return Some(bytes);
+            }
+        }
     }
 
     /// What is to be sent, if anything, and whether there is no more for now.
@@ -244,6 +270,12 @@ impl Watcher {
                 self.frames.event(&mut piece, event, state.clock().now());
             }
         }
+        if let (None, Some(sharing)) = (exhausted, self.sharing()) {
+            let piece: Bytes = piece.into();
+            state.tail().ring().keep_read(self.cursor, sharing, Piece { bytes: piece.clone(), through });
+            (self.phase, self.cursor) = (Phase::Reading, through);
+            return (piece, false);
+        }
         (self.phase, self.cursor) = (Phase::Reading, through);
         if let (Some(version), Some(since)) = (exhausted, self.end)
             && version >= since
@@ -278,11 +310,12 @@ impl Watcher {
 
     async fn live(&mut self, mut place: Place) -> Option<Bytes> {
         let progress = *self.progress.borrow_and_update(); // before it looks
-        if let Some(writing) = self.shares {
+        if let Some(sharing) = self.sharing() {
             let write = |entries: &[Arc<Entry>]| self.frames.piece(entries, self.state.clock().now());
-            if let Some((piece, through)) = self.state.tail().ring().take_written(&mut place, TAKE, self.cursor, writing, write) {
+            let piece = self.state.tail().ring().take_written(&mut place, TAKE, self.cursor, sharing, write);
+            if let Some(Piece { bytes, through }) = piece {
                 (self.phase, self.cursor) = (Phase::Live(place), through);
-                return Some(piece);
+                return (!bytes.is_empty()).then_some(bytes);
             }
         }
         let entries = match self.state.tail().ring().take(&mut place, TAKE) {

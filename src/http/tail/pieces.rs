@@ -1,17 +1,19 @@
-//! What many watchers are sent alike, put together once: all who see everything and stand at one place take the same entries, and a
-//! thousand of them would each copy the same lines.
+//! What many watchers are sent alike, put together once: all who see every event, of a namespace or of all, and stand at one place take
+//! the same ones, and a thousand of them would each copy the same lines, or read the same rows.
 
 use super::ring::Place;
+use crate::store::events::Cursor;
 use axum::body::Bytes;
 use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// How many bytes of pieces are kept: watchers who are told of the same stand at the same place, or some pieces behind.
-const KEPT: usize = 2 << 20;
+/// How many bytes of pieces are kept. Watchers who are told of the same stand at the same place, or some pieces behind; but when very many
+/// come back to one place at once, the last begin when the first are done, and what is between them is all that the ring has.
+const KEPT: usize = 12 << 20;
 
-/// How entries are written in a piece.
+/// How events are written in a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writing {
     /// ContextEvents, a line each.
@@ -24,34 +26,107 @@ pub enum Writing {
     CoreEvents,
 }
 
-/// Which piece: so many entries from a place on, written so.
-pub type Which = (Place, usize, Writing);
+/// What those who share a piece have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Sharing<'a> {
+    /// Every event of this namespace, or of all.
+    pub namespace: Option<&'a str>,
+    /// Written so.
+    pub writing: Writing,
+}
 
-/// The newest pieces.
+/// Where a piece begins, and how far it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// So many entries of the ring from a place on.
+    Ring(Place, usize),
+    /// What the log has after this, as far as one read of the database goes that does not come to its end: that is the same whenever it
+    /// is read.
+    Log(Cursor),
+}
+
+/// A piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// As it is sent; nothing, when there is nothing of the namespace in it.
+    pub bytes: Bytes,
+    /// What has been told with it.
+    pub through: Cursor,
+}
+
+/// The pieces that were asked for last.
 #[derive(Debug, Default)]
 pub struct Pieces(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    pieces: VecDeque<(Which, Bytes)>,
+    /// Those that were asked for last come first.
+    pieces: VecDeque<KeptPiece>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct KeptPiece {
+    part: Part,
+    namespace: Option<String>,
+    writing: Writing,
+    piece: Piece,
+    /// Somebody has asked for it since [`Pieces::forget`].
+    fresh: bool,
+}
+
+impl KeptPiece {
+    /// About how many bytes it takes.
+    fn size(&self) -> usize {
+        self.piece.bytes.len() + 256
+    }
+}
+
+impl Kept {
+    /// A piece, which is the last to go now: those that one slow reader after another asks for stay, however many others are made.
+    fn find(&mut self, part: Part, sharing: Sharing<'_>) -> Option<Piece> {
+        let Sharing { namespace, writing } = sharing;
+        let is_it = |kept: &KeptPiece| kept.part == part && kept.writing == writing && kept.namespace.as_deref() == namespace;
+        let at = self.pieces.iter().position(is_it)?;
+        let found = self.pieces.remove(at)?;
+        let piece = found.piece.clone();
+        self.pieces.push_front(KeptPiece { fresh: true, ..found });
+        Some(piece)
+    }
+
+    fn keep(&mut self, part: Part, sharing: Sharing<'_>, piece: Piece) {
+        let Sharing { namespace, writing } = sharing;
+        let kept = KeptPiece { part, namespace: namespace.map(str::to_owned), writing, piece, fresh: true };
+        self.bytes += kept.size();
+        self.pieces.push_front(kept);
+        while self.bytes > KEPT {
+            let Some(last) = self.pieces.pop_back() else { break };
+            self.bytes -= last.size();
+        }
+    }
 }
 
 impl Pieces {
     /// A piece; made if nobody has asked for it lately. Whoever asks for any meanwhile waits.
-    pub fn of(&self, which: Which, make: impl FnOnce() -> Bytes) -> Bytes {
+    pub fn of(&self, part: Part, sharing: Sharing<'_>, make: impl FnOnce() -> Piece) -> Piece {
         let mut kept = self.kept();
-        if let Some((_, piece)) = kept.pieces.iter().find(|(known, _)| *known == which) {
-            return piece.clone();
-        }
-        let piece = make();
-        kept.bytes += piece.len();
-        kept.pieces.push_front((which, piece.clone()));
-        while kept.bytes > KEPT {
-            let Some((_, oldest)) = kept.pieces.pop_back() else { break };
-            kept.bytes -= oldest.len();
-        }
-        piece
+        kept.find(part, sharing).unwrap_or_else(|| {
+            let piece = make();
+            kept.keep(part, sharing, piece.clone());
+            piece
+        })
+    }
+
+    /// A piece, if somebody has made it lately.
+    pub fn find(&self, part: Part, sharing: Sharing<'_>) -> Option<Piece> {
+        self.kept().find(part, sharing)
+    }
+
+    /// Forgets what nobody has asked for since this was called last.
+    pub fn forget(&self) {
+        let mut kept = self.kept();
+        kept.pieces.retain_mut(|kept| std::mem::take(&mut kept.fresh));
+        kept.bytes = kept.pieces.iter().map(KeptPiece::size).sum();
     }
 
     /// Keeps none.
@@ -76,28 +151,39 @@ mod tests {
         ring.begin(Cursor::through(5), false);
         let place = ring.join(Cursor::through(5)).unwrap();
         let (pieces, made) = (Pieces::default(), Cell::new(0));
-        let of = |entries, writing| {
-            pieces.of((place, entries, writing), || {
+        let of_namespace = |entries, namespace, writing| {
+            pieces.of(Part::Ring(place, entries), Sharing { namespace, writing }, || {
                 made.set(made.get() + 1);
-                Bytes::from(vec![b'x'; KEPT / 4])
+                Piece { bytes: Bytes::from(vec![b'x'; KEPT / 5]), through: Cursor::through(6) }
             })
         };
+        let of = |entries, writing| of_namespace(entries, None, writing);
         for _ in 0..3 {
             of(2, Writing::ContextLines);
         }
         assert_eq!(made.get(), 1, "once for three");
         of(3, Writing::ContextLines);
         of(2, Writing::CoreEvents);
-        assert_eq!(made.get(), 3, "another length, another writing");
+        of_namespace(2, Some("team-a"), Writing::ContextLines);
+        assert_eq!(made.get(), 4, "another length, another writing, other events");
         of(2, Writing::ContextLines);
-        assert_eq!(made.get(), 3, "it is there still");
-        for entries in 4..6 {
+        assert_eq!(made.get(), 4, "it is there still");
+        for entries in 4..8 {
             of(entries, Writing::ContextLines);
+            of(2, Writing::ContextLines);
         }
+        assert_eq!(made.get(), 8, "what is asked for stays, whatever is made");
+        of(3, Writing::ContextLines);
+        assert_eq!(made.get(), 9, "and what was not asked for had to go");
+        pieces.forget();
         of(2, Writing::ContextLines);
-        assert_eq!(made.get(), 6, "the oldest had to go");
+        pieces.forget();
+        of(2, Writing::ContextLines);
+        assert_eq!(made.get(), 9, "somebody asks for it");
+        of(3, Writing::ContextLines);
+        assert_eq!(made.get(), 10, "nobody had asked for that one");
         pieces.clear();
         of(2, Writing::ContextLines);
-        assert_eq!(made.get(), 7);
+        assert_eq!(made.get(), 11);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     change::Change,
-    pieces::{Pieces, Writing},
+    pieces::{Part, Piece, Pieces, Sharing},
 };
 use crate::{
     metrics::METRICS,
@@ -158,6 +158,9 @@ impl Ring {
         inner.start = Some(start);
         let progress = Progress { generation: inner.generation, through: Some(start) };
         drop(inner);
+        if anew {
+            self.pieces.clear();
+        }
         self.progress.send_replace(progress);
     }
 
@@ -208,6 +211,8 @@ impl Ring {
         }
         inner.fresh = inner.first + inner.entries.len() as u64;
         METRICS.cache("events", inner.bytes);
+        drop(inner);
+        self.pieces.forget();
     }
 
     /// How far it has come, to wait on.
@@ -236,30 +241,42 @@ impl Ring {
         Taken::Entries(entries)
     }
 
-    /// The same for whoever sees everything and has been told of what is up to `after`: as it is written, put together once for all who
-    /// stand there, and how far that is. None when it is to be taken entry by entry, if there is anything.
+    /// The same for whoever sees every event, of a namespace or of all, and has been told of what is up to `after`: as it is written, put
+    /// together once for all who stand there. None when it is to be taken entry by entry, if there is anything.
     pub fn take_written(
         &self,
         place: &mut Place,
         max: usize,
         after: Cursor,
-        writing: Writing,
+        sharing: Sharing<'_>,
         write: impl FnOnce(&[Arc<Entry>]) -> Bytes,
-    ) -> Option<(Bytes, Cursor)> {
+    ) -> Option<Piece> {
         let inner = self.inner.read().expect("no holder of this lock panics");
         if place.generation != inner.generation {
             return None;
         }
         let skip = usize::try_from(place.next.checked_sub(inner.first)?).ok()?;
         let count = inner.entries.len().saturating_sub(skip).min(max);
-        let last = inner.entries.get(skip + count.checked_sub(1)?)?.event.cursor;
+        let through = inner.entries.get(skip + count.checked_sub(1)?)?.event.cursor;
         if inner.entries.get(skip)?.event.cursor <= after {
             return None;
         }
-        let entries = || inner.entries.range(skip..skip + count).cloned().collect::<Vec<_>>();
-        let piece = self.pieces.of((*place, count, writing), || write(&entries()));
+        let is_wanted = |entry: &&Arc<Entry>| sharing.namespace.is_none_or(|namespace| namespace == entry.event.namespace);
+        let entries = || inner.entries.range(skip..skip + count).filter(is_wanted).cloned().collect::<Vec<_>>();
+        let make = || Piece { bytes: write(&entries()), through };
+        let piece = self.pieces.of(Part::Ring(*place, count), sharing, make);
         place.next += count as u64;
-        Some((piece, last))
+        Some(piece)
+    }
+
+    /// What somebody has read of the database lately after this place, for whoever would read the same.
+    pub fn read_lately(&self, after: Cursor, sharing: Sharing<'_>) -> Option<Piece> {
+        self.pieces.find(Part::Log(after), sharing)
+    }
+
+    /// Keeps what has been read of the database after this place, and did not come to the end of the log.
+    pub fn keep_read(&self, after: Cursor, sharing: Sharing<'_>, piece: Piece) {
+        self.pieces.of(Part::Log(after), sharing, || piece);
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
@@ -270,7 +287,9 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::event::EventKind;
+    use crate::{http::tail::pieces::Writing, model::event::EventKind};
+
+    const ALL: Sharing<'_> = Sharing { namespace: None, writing: Writing::ContextLines };
 
     fn entry(rv: i64) -> Entry {
         let event = Logged {
@@ -317,8 +336,7 @@ mod tests {
             Bytes::from(format!("{:?}", entries.iter().map(|entry| entry.event.cursor.rv).collect::<Vec<_>>()))
         };
         let written = |place: &mut Place, after: i64| {
-            ring.take_written(place, 3, Cursor::through(after), Writing::ContextLines, write)
-                .map(|(piece, through)| (piece, through.rv))
+            ring.take_written(place, 3, Cursor::through(after), ALL, write).map(|piece| (piece.bytes, piece.through.rv))
         };
         let mut place = ring.join(Cursor::through(5)).expect("a place");
         let start = place;
@@ -329,12 +347,30 @@ mod tests {
         assert_eq!(taken(&ring, &mut place), Some(vec![]));
         let mut other = start;
         assert_eq!(
-            ring.take_written(&mut other, 3, Cursor::through(5), Writing::ContextLines, |_| Bytes::new()).unwrap().0,
+            ring.take_written(&mut other, 3, Cursor::through(5), ALL, |_| Bytes::new()).unwrap().bytes,
             "[6, 7, 8]",
             "it is kept"
         );
+        let mut other = start;
+        let elsewhere = Sharing { namespace: Some("team-b"), ..ALL };
+        let piece = ring.take_written(&mut other, 3, Cursor::through(5), elsewhere, write).unwrap();
+        assert_eq!((piece.bytes, piece.through.rv), ("[]".into(), 8), "those of its own namespace, as far as the others");
         ring.pause();
         assert!(written(&mut place, 9).is_none(), "nobody reads");
+    }
+
+    #[test]
+    fn what_one_has_read_of_the_log_is_for_all_who_would_read_the_same_until_the_log_begins_anew() {
+        let ring = Ring::with_room_for(10);
+        ring.begin(Cursor::through(5), false);
+        let piece = Piece { bytes: "1 to 3".into(), through: Cursor::through(3) };
+        ring.keep_read(Cursor::START, ALL, piece.clone());
+        assert_eq!(ring.read_lately(Cursor::START, ALL), Some(piece));
+        assert_eq!(ring.read_lately(Cursor::through(1), ALL), None);
+        assert_eq!(ring.read_lately(Cursor::START, Sharing { namespace: Some("team-a"), ..ALL }), None);
+        assert_eq!(ring.read_lately(Cursor::START, Sharing { writing: Writing::CoreLines, ..ALL }), None);
+        ring.begin(Cursor::through(9), true);
+        assert_eq!(ring.read_lately(Cursor::START, ALL), None, "it may not have happened");
     }
 
     #[test]
