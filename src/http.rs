@@ -13,6 +13,7 @@ pub mod contextevents;
 pub mod diff;
 pub mod discovery;
 pub mod health;
+mod kept;
 pub mod limit;
 pub mod lists;
 pub mod negotiate;

@@ -83,7 +83,7 @@ struct Place {
 struct Swept {
     /// How many records were claimed.
     claimed: usize,
-    /// Whether records were due.
+    /// Whether records were due when it looked, which is after the batches for news.
     found: bool,
 }
 
@@ -127,13 +127,14 @@ impl Worker {
         while !shutdown.is_cancelled() {
             hints.mark_unchanged(); // registered before it looks
             match self.sweep(lane, &mut place, &shutdown).await {
-                Ok(Swept { claimed: 0, found }) => {
+                Ok(Swept { claimed, found: true }) if claimed > 0 => (failures, again) = (0, HELD),
+                // What was claimed was all there was, or others hold it.
+                Ok(Swept { claimed: _, found }) => {
                     failures = 0;
                     let time = if found { again.min(self.poll) } else { self.poll };
                     let hinted = self.rest(time.mul_f64(0.5 + self.clock.random()), Some(&mut hints), &shutdown).await;
                     again = if found && !hinted { time * 2 } else { HELD };
                 }
-                Ok(_) => (failures, again) = (0, HELD),
                 Err(error) => {
                     METRICS.reconcile_failed(lane.controller(), error.label());
                     let pause = full_jitter(PAUSE, PAUSE_CAP, failures, self.clock.random());
@@ -166,7 +167,7 @@ impl Worker {
         if lane == Lane::Agents {
             for namespace in self.wake.take_news() {
                 if shutdown.is_cancelled() {
-                    return Ok(Swept { claimed, found: false });
+                    return Ok(Swept { claimed, found: true });
                 }
                 // When this fails the database may be away, and then the look below says so, once. It finds what is not taken here.
                 let Some(seen) = self.turn(lane, namespace.clone(), place).await else { break };
@@ -181,6 +182,10 @@ impl Worker {
         let whole = i64::try_from(namespaces.len()).is_ok_and(|found| found < across::NAMESPACES_MAX);
         place.after = if whole { String::new() } else { namespaces.last().cloned().unwrap_or_default() };
         let found = !namespaces.is_empty();
+        if !found {
+            // Whose turn was last says nothing once nobody is waiting.
+            place.namespaces.retain(|_, standing| standing.not_before.is_some());
+        }
         for namespace in namespaces {
             if shutdown.is_cancelled() {
                 break;

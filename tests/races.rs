@@ -7,8 +7,14 @@ use crate::support::{
     world::{World, file},
 };
 use moorline::{
-    model::{chat::ChatState, object::Key, push::Phase},
-    store::{self, Retry, StoreError, Write, chats, converge, log::TxLog, transact},
+    model::{chat::ChatState, condition::ConditionPatch, object::Key, push::Phase},
+    plan::{DirtyChange, PinChange},
+    store::{
+        self, Retry, StoreError, Write, chats,
+        converge::{self, Class, Lane, Outcomes},
+        log::TxLog,
+        transact,
+    },
     writes::{WriteError, chats::Propagation, push::AcceptPush},
 };
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Postgres, Transaction};
@@ -102,6 +108,53 @@ async fn a_chat_that_was_written_while_its_lock_was_waited_for_is_found_where_it
     assert_eq!(locked, [chats::Locked { id, place: stands }]);
     let [converge::Row::Chat(chat)] = &rows[..] else { panic!("{rows:?}") };
     assert_eq!((chat.id, chat.facts.state), (id, ChatState::Running));
+}
+
+#[tokio::test]
+async fn a_locked_chat_is_read_and_written_where_it_stands_or_not_at_all() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut ids = Vec::new();
+    for name in ["one", "two"] {
+        world.chat(name).create().await;
+        ids.push(world.look(name).await.chat.meta.id);
+    }
+    ids.sort_unstable();
+    let mut tx = db.pool.begin().await.expect("a session");
+    let locked = chats::lock_all(&mut tx, "team-a", &ids).await.expect("the locks");
+    let is_a_race = |error: StoreError| error.retry() == Retry::Transaction;
+    let rows = converge::load_locked(&mut tx, "team-a", &locked).await.expect("both");
+    let mut loaded: Vec<_> = rows
+        .into_iter()
+        .map(|row| match row {
+            converge::Row::Chat(chat) => *chat,
+            converge::Row::Bad { id, error } => panic!("{id}: {error}"),
+        })
+        .collect();
+
+    let another = chats::Locked { id: ids[0], place: locked[1].place.clone() };
+    let read = converge::load_locked(&mut tx, "team-a", &[another]).await;
+    assert!(read.is_err_and(is_a_race), "what was locked is what is read");
+
+    let class = Class {
+        pin: PinChange::Keep,
+        dirty: DirtyChange::Keep,
+        refresh_handled: false,
+        refresh_token: None,
+        conditions: ConditionPatch::default(),
+        event: None,
+    };
+    let outcomes = Outcomes { classes: vec![class], chats: vec![(loaded[0].id, 0)] };
+    let mut log = TxLog::open(&mut tx).await.expect("a version");
+    let place = loaded[0].place.clone();
+    loaded[0].place = loaded[1].place.clone();
+    let now = world.clock.now();
+    let elsewhere = converge::record(&mut tx, "team-a", &outcomes, &loaded, Lane::Due, now, &mut log).await;
+    assert!(elsewhere.is_err_and(is_a_race), "another chat stands there");
+    loaded[0].place = place;
+    converge::record(&mut tx, "team-a", &outcomes, &loaded, Lane::Due, now, &mut log).await.expect("it stands there");
+    let again = converge::record(&mut tx, "team-a", &outcomes, &loaded, Lane::Due, now, &mut log).await;
+    assert!(again.is_err_and(is_a_race), "it has been written since, and stands elsewhere");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! when every statement is known to the server already.
 
 use crate::support::{
-    api::{BASE, settings},
+    api::{BASE, settings, settled},
     counted::Counted,
     postgres::{TestDb, database},
     world::{RunningAgent, World, file},
@@ -13,9 +13,13 @@ use axum::{
 };
 use moorline::{
     http::{self, AppState, auth::Authentication},
+    reconcile::Reconciler,
     wake::Wake,
+    worker::Worker,
 };
 use serde_json::json;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 /// A world behind a proxy that counts.
@@ -122,6 +126,33 @@ async fn a_lap_that_shows_nothing_costs_6_round_trips_and_another_claim_when_its
         costs.push(counted.round_trips() - before);
     }
     assert_eq!(costs[2..], [6, 7], "BEGIN, claim, agent, chats, end, COMMIT");
+}
+
+#[tokio::test]
+async fn the_loop_takes_each_of_many_pushes_by_one_lap_and_one_look() {
+    const PUSHES: usize = 20;
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let counted = Counted::before(&db.options);
+    let (pool, wake, stop) = (counted.pool(), Wake::default(), CancellationToken::new());
+    let (clock, poll) = (world.clock.clone(), Duration::from_hours(1));
+    let worker = Worker { reconciler: Reconciler::new(pool.clone(), clock.clone()), pool, clock, wake: wake.clone(), poll };
+    let running = tokio::spawn(worker.run(stop.clone()));
+    let mut agent = world.agent("builder").running().await;
+    let mut before = 0;
+    for push in 0..=PUSHES {
+        agent.push(vec![file("AGENTS.md", &push.to_string())]).await;
+        wake.news(&world.namespace);
+        settled(&db).await;
+        if push == 0 {
+            before = counted.round_trips(); // the first look, and the statements, are known
+        }
+    }
+    let trips = counted.round_trips() - before;
+    stop.cancel();
+    running.await.expect("the task").expect("the lanes end well");
+    // The look after the first or the last lap may be on either side, and so may what is looked after now and then.
+    assert!(trips <= PUSHES * 7 + 12, "BEGIN, claim, agent, chats, end, COMMIT, and a look: {trips} for {PUSHES}");
 }
 
 #[tokio::test]

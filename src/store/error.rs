@@ -30,7 +30,7 @@ pub enum StoreError {
         /// What is wrong with it.
         message: String,
     },
-    /// A write reached fewer rows than it locked: another transaction with a later version came first, or a row is gone.
+    /// A write, or a read of what is locked, reached other rows than were locked: another transaction with a later version came first, or a row is gone.
     #[error("{query}: expected {expected} rows, got {got}")]
     Guard {
         /// Which statement.

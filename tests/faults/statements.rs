@@ -120,6 +120,11 @@ impl Statements {
         *self.shared.place.lock().unwrap() = None;
     }
 
+    /// Whether one has come by where it was told to stop: it has stopped, or does as soon as its statement is done.
+    pub fn is_reached(&self) -> bool {
+        self.shared.place.lock().unwrap().is_none()
+    }
+
     /// Waits for one that has stopped.
     pub async fn stopped(&self) -> Stopped {
         self.stops.lock().await.recv().await.unwrap()

@@ -99,7 +99,7 @@ impl Catalog {
         } else if let Some(table) = text("Relation Name").filter(|table| self.large.contains(*table)) {
             let table = self.named(table);
             match text("Node Type") {
-                Some("Seq Scan") => drop(found.insert(Access { table, index: None, is_whole: true })),
+                Some("Seq Scan" | "Tid Range Scan") => drop(found.insert(Access { table, index: None, is_whole: true })),
                 Some("Tid Scan") => {
                     let index = Some(format!("ctid of {table}"));
                     found.insert(Access { table, index, is_whole: false });

@@ -81,7 +81,7 @@ impl Frames {
         for entry in entries {
             self.entry(&mut piece, entry, now);
         }
-        piece.into()
+        piece.into_boxed_slice().into() // it is kept: no more than it takes
     }
 
     /// How all who see everything are sent the same, if they are: a table's rows are not shared.

@@ -193,6 +193,10 @@ impl Watcher {
             self.phase = Phase::Live(place);
             return None;
         }
+        if state.stopping().is_cancelled() {
+            self.phase = Phase::Over;
+            return None;
+        }
         if let Some(piece) = self.read_lately() {
             return Some(piece);
         }
@@ -218,12 +222,13 @@ impl Watcher {
         (!piece.is_empty()).then_some(piece)
     }
 
-    /// Who shares what it is sent, if anybody does. Who waits to be told the end of what there is reads for itself.
+    /// With whom it shares what it is sent, if with anybody.
     fn sharing(&self) -> Option<Sharing<'_>> {
         self.shares.map(|writing| Sharing { namespace: self.wanted.namespace.as_deref(), writing })
     }
 
-    /// What it would read next, if another has read it lately and there is something to be sent of it.
+    /// What it would read next, if another has read it lately and there is something to be sent of it. Who waits to be told the end of
+    /// what there is reads for itself.
     fn read_lately(&mut self) -> Option<Bytes> {
         if !matches!(self.phase, Phase::Reading) || self.end.is_some() {
             return None;
@@ -240,6 +245,7 @@ impl Watcher {
     /// What is to be sent, if anything, and whether there is no more for now.
     async fn read(&mut self) -> (Bytes, bool) {
         let state = self.state.clone();
+        let generation = self.progress.borrow().generation; // before it reads
         let read = match store::acquire(state.pool()).await {
             Ok(mut connection) => {
                 let read = store::patiently(store::PATIENCE, self.look(&mut connection)).await;
@@ -271,10 +277,10 @@ impl Watcher {
             }
         }
         if let (None, Some(sharing)) = (exhausted, self.sharing()) {
-            let piece: Bytes = piece.into();
-            state.tail().ring().keep_read(self.cursor, sharing, Piece { bytes: piece.clone(), through });
+            let piece = Piece { bytes: piece.into_boxed_slice().into(), through };
+            state.tail().ring().keep_read(generation, self.cursor, sharing, &piece);
             (self.phase, self.cursor) = (Phase::Reading, through);
-            return (piece, false);
+            return (piece.bytes, false);
         }
         (self.phase, self.cursor) = (Phase::Reading, through);
         if let (Some(version), Some(since)) = (exhausted, self.end)

@@ -70,7 +70,7 @@ pub struct Progress {
 }
 
 /// A watcher's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     generation: u64,
     next: u64,
@@ -261,11 +261,19 @@ impl Ring {
         if inner.entries.get(skip)?.event.cursor <= after {
             return None;
         }
-        let is_wanted = |entry: &&Arc<Entry>| sharing.namespace.is_none_or(|namespace| namespace == entry.event.namespace);
-        let entries = || inner.entries.range(skip..skip + count).filter(is_wanted).cloned().collect::<Vec<_>>();
-        let make = || Piece { bytes: write(&entries()), through };
-        let piece = self.pieces.of(Part::Ring(*place, count), sharing, make);
+        let part = Part::Ring(*place, count);
         place.next += count as u64;
+        if let Some(piece) = self.pieces.find(part, sharing) {
+            return Some(piece);
+        }
+        let is_wanted = |entry: &&Arc<Entry>| sharing.namespace.is_none_or(|namespace| namespace == entry.event.namespace);
+        let entries: Vec<_> = inner.entries.range(skip..skip + count).filter(is_wanted).cloned().collect();
+        drop(inner); // writing takes a while
+        if entries.is_empty() {
+            return Some(Piece { bytes: Bytes::new(), through }); // not worth being kept
+        }
+        let piece = Piece { bytes: write(&entries), through };
+        self.pieces.keep(part, sharing, &piece);
         Some(piece)
     }
 
@@ -274,9 +282,13 @@ impl Ring {
         self.pieces.find(Part::Log(after), sharing)
     }
 
-    /// Keeps what has been read of the database after this place, and did not come to the end of the log.
-    pub fn keep_read(&self, after: Cursor, sharing: Sharing<'_>, piece: Piece) {
-        self.pieces.of(Part::Log(after), sharing, || piece);
+    /// Keeps what has been read of the database after this place and did not come to the end of the log, unless the tail has begun again
+    /// since it was this generation's: then it may not have happened.
+    pub fn keep_read(&self, generation: u64, after: Cursor, sharing: Sharing<'_>, piece: &Piece) {
+        let inner = self.inner.read().expect("no holder of this lock panics");
+        if inner.generation == generation {
+            self.pieces.keep(Part::Log(after), sharing, piece);
+        }
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
@@ -351,12 +363,23 @@ mod tests {
             "[6, 7, 8]",
             "it is kept"
         );
-        let mut other = start;
+        let (later, mut other) = (other, start);
         let elsewhere = Sharing { namespace: Some("team-b"), ..ALL };
         let piece = ring.take_written(&mut other, 3, Cursor::through(5), elsewhere, write).unwrap();
-        assert_eq!((piece.bytes, piece.through.rv), ("[]".into(), 8), "those of its own namespace, as far as the others");
+        assert_eq!(
+            (piece.bytes, piece.through.rv, other),
+            (Bytes::new(), 8, later),
+            "those of its own namespace, as far as the others"
+        );
+        let written =
+            ring.take_written(&mut start.clone(), 3, Cursor::through(5), Sharing { writing: Writing::CoreLines, ..ALL }, |_| {
+                "core".into()
+            });
+        assert_eq!(written.unwrap().bytes, "core", "written another way it is another piece");
         ring.pause();
-        assert!(written(&mut place, 9).is_none(), "nobody reads");
+        assert!(ring.pieces.find(Part::Ring(start, 3), ALL).is_none(), "nobody asks for it any more");
+        let mut gone = start;
+        assert!(ring.take_written(&mut gone, 3, Cursor::through(5), ALL, write).is_none(), "nobody reads");
     }
 
     #[test]
@@ -364,13 +387,16 @@ mod tests {
         let ring = Ring::with_room_for(10);
         ring.begin(Cursor::through(5), false);
         let piece = Piece { bytes: "1 to 3".into(), through: Cursor::through(3) };
-        ring.keep_read(Cursor::START, ALL, piece.clone());
-        assert_eq!(ring.read_lately(Cursor::START, ALL), Some(piece));
+        let generation = ring.progress().borrow().generation;
+        ring.keep_read(generation, Cursor::START, ALL, &piece);
+        assert_eq!(ring.read_lately(Cursor::START, ALL), Some(piece.clone()));
         assert_eq!(ring.read_lately(Cursor::through(1), ALL), None);
         assert_eq!(ring.read_lately(Cursor::START, Sharing { namespace: Some("team-a"), ..ALL }), None);
         assert_eq!(ring.read_lately(Cursor::START, Sharing { writing: Writing::CoreLines, ..ALL }), None);
         ring.begin(Cursor::through(9), true);
         assert_eq!(ring.read_lately(Cursor::START, ALL), None, "it may not have happened");
+        ring.keep_read(generation, Cursor::START, ALL, &piece);
+        assert_eq!(ring.read_lately(Cursor::START, ALL), None, "it was read before");
     }
 
     #[test]
