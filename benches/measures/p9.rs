@@ -134,7 +134,9 @@ impl Side {
             agents.push(agent);
         }
         let reconciler = Reconciler::new(pool.clone(), agents[0].clock.clone());
-        Agent::new(pool.clone(), BY_HAND).await?.chats(CHATS).await?;
+        let mut by_hand = Agent::new(pool.clone(), BY_HAND).await?;
+        by_hand.push(2, 10, 256).await?; // only who is pinned can have drifted
+        by_hand.chats(CHATS).await?;
         agents[0].settle_with(&reconciler).await?;
         Ok(Self { pool, agents, reconciler })
     }
