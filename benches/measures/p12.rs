@@ -31,7 +31,7 @@ pub const FOLLOW: usize = 2;
 /// Connections at once, of either side.
 const AT_ONCE: usize = 4;
 /// After so long no further group is begun.
-const PATIENCE: Duration = Duration::from_mins(6);
+const PATIENCE: Duration = Duration::from_mins(12);
 
 /// Measures.
 pub async fn run(setting: &Setting) -> anyhow::Result<Report> {

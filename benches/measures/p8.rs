@@ -43,7 +43,7 @@ const fn by_change(name: &'static str, namespace: Option<&'static str>, selector
     List { name, namespace, labels: "", selector, order: "-updated", sql }
 }
 
-const LISTS: [List; 13] = [
+const LISTS: [List; 14] = [
     by_name("everything", None, "", "true"),
     by_name("one namespace", Some("team-07"), "", "namespace = 'team-07'"),
     by_name("one owner", None, "spec.owner=user-42", "owner = 'user-42'"),
@@ -59,6 +59,7 @@ const LISTS: [List; 13] = [
     by_name("archived", None, "spec.archived=true", "archived"),
     by_name("dirty", None, "status.dirty=true", "dirty_since IS NOT NULL"),
     List { labels: "tier=gold", ..by_name("one label", None, "", "labels @> '{\"tier\": \"gold\"}'") },
+    List { labels: "tier=trial", ..by_name("one rare label", None, "", "labels @> '{\"tier\": \"trial\"}'") },
     by_change("everything, last changed first", None, "", "true"),
     by_change("one namespace, last changed first", Some("team-07"), "", "namespace = 'team-07'"),
     by_change("one owner, last changed first", None, "spec.owner=user-42", "owner = 'user-42'"),

@@ -2,7 +2,8 @@
 //!
 //! 20 namespaces `team-00` to `team-19` of ten agents `agent-0` to `agent-9` each, every one with one snapshot. The chats are spread
 //! over them in an order that has nothing to do with their names: three of four name an agent, the others one of `ws-0` to `ws-9`,
-//! which no agent reports for; 100 owners; a seventh archived, one of 50 in error, one of 30 dirty, a tenth with the label `tier=gold`.
+//! which no agent reports for; 100 owners; a seventh archived, one of 50 in error, one of 30 dirty, a tenth with the label `tier=gold`,
+//! one of 401 with `tier=trial`.
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 use std::time::Instant;
@@ -47,7 +48,7 @@ pub async fn chats(pool: &PgPool, chats: i64) -> anyhow::Result<()> {
                 x.id, 'bench', now(), now() - make_interval(secs => x.mixed % 1000000), x.mixed % 7 = 0,
                 CASE WHEN x.mixed % 50 = 1 THEN 'Error' ELSE 'Waiting' END, s.id, 'Hydrated', now(),
                 CASE WHEN x.mixed % 30 = 2 THEN now() END, 1, 1,
-                CASE WHEN x.mixed % 10 = 4 THEN '{\"tier\": \"gold\"}'::jsonb ELSE '{}' END,
+                CASE WHEN x.mixed % 401 = 5 THEN '{\"tier\": \"trial\"}'::jsonb WHEN x.mixed % 10 = 4 THEN '{\"tier\": \"gold\"}' ELSE '{}' END,
                 '{\"Ready\": {\"status\": \"True\", \"reason\": \"Pinned\", \"message\": \"pinned to its agent''s latest snapshot\"},
                   \"Ready@\": \"2026-11-21T00:00:00.000000Z\"}'
          FROM (SELECT n, n * 7919 % 1000003 AS mixed, ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid AS id
