@@ -19,14 +19,19 @@ use moorline::{
     http::{page::selectable, status::Resource},
     model::{
         access::Reach,
+        condition::ConditionPatch,
+        event::EventKind,
         object::Key,
         selector::{FieldSelector, LabelSelector},
     },
+    plan::{DirtyChange, PinChange},
     reconcile::Reconciler,
     store::{
-        converge::{self, Concerned},
+        self,
+        converge::{self, Class, ClassEvent, Concerned, Lane, Loaded, Outcomes, Row},
         events::{Cursor, Read, read_after},
         lists::{self, Slice},
+        log::TxLog,
     },
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
@@ -241,4 +246,62 @@ async fn news_of_an_agent_with_many_archived_chats_is_told_to_those_that_are_not
     world.update_chat(&shelved, |spec, _| spec.archived = false).await.unwrap();
     world.settle().await;
     assert!(world.look(&shelved).await.chat.dirty_since.is_some(), "{shelved}");
+}
+
+/// Of a namespace that is new since the statistics were made PostgreSQL thinks that it has one chat, or none.
+#[tokio::test]
+async fn chats_of_a_namespace_that_statistics_do_not_know_are_read_and_written_where_they_stand() {
+    const CHATS: i64 = 2_000;
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let mut connection = PgConnection::connect_with(&db.options).await.unwrap();
+    let chats = |namespace: &str, count: i64| {
+        AssertSqlSafe(format!(
+            "INSERT INTO chats (namespace, id, name, rv, owner, agent, root_id, created_by, created_at, updated_at)
+             SELECT {namespace}, x.id, 'chat-' || x.n, log_rv(), 'o', 'ws-1', x.id, 'x', now(), now()
+             FROM (SELECT n, gen_random_uuid() AS id FROM generate_series(1, {count}) n) x"
+        ))
+    };
+    connection.execute("ALTER TABLE chats SET (autovacuum_enabled = off)").await.unwrap();
+    connection.execute(chats("'other-' || n % 10", 10 * CHATS)).await.unwrap();
+    connection.execute("ANALYZE chats").await.unwrap();
+    connection.execute(chats(&format!("'{}'", world.namespace), CHATS)).await.unwrap();
+
+    let mut tx = connection.begin().await.unwrap();
+    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM chats WHERE namespace = $1 ORDER BY id LIMIT 100")
+        .bind(&world.namespace)
+        .fetch_all(&mut *tx)
+        .await
+        .unwrap();
+    let locked = store::chats::lock_all(&mut tx, &world.namespace, &ids).await.unwrap();
+    let read = async |tx: &mut PgConnection| -> i64 {
+        let sql = "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = 'chats'";
+        sqlx::query_scalar(sql).fetch_one(tx).await.unwrap()
+    };
+    let before = read(&mut tx).await;
+    let rows = converge::load_locked(&mut tx, &world.namespace, &locked).await.unwrap();
+    assert_eq!(read(&mut tx).await - before, 0, "by an index or one by one, reading");
+    let loaded: Vec<Loaded> =
+        rows.into_iter().map(|row| if let Row::Chat(chat) = row { *chat } else { panic!("{row:?}") }).collect();
+    let event = ClassEvent { kind: EventKind::ChatUpdated, agent: None, payload: serde_json::json!({}) };
+    let class = Class {
+        pin: PinChange::Keep,
+        dirty: DirtyChange::Keep,
+        refresh_handled: false,
+        refresh_token: None,
+        conditions: ConditionPatch::default(),
+        event: Some(event),
+    };
+    let outcomes = Outcomes { classes: vec![class], chats: ids.iter().map(|id| (*id, 0)).collect() };
+    let mut log = TxLog::open(&mut tx).await.unwrap();
+    let now = jiff::Timestamp::now();
+    let before = read(&mut tx).await;
+    converge::record(&mut tx, &world.namespace, &outcomes, &loaded, Lane::Fanout, now, &mut log).await.unwrap();
+    assert_eq!(read(&mut tx).await - before, 0, "by an index or one by one, writing");
+    let told: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM chats c JOIN events e ON e.chat_id = c.id AND e.chat_seq = c.event_seq")
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+    assert_eq!(told, 100, "each of them, with its event");
 }

@@ -605,6 +605,13 @@ async fn an_agent_created_again_and_again_never_runs_out_of_names_for_the_same_c
     }
     let names = names(&db).await;
     assert_eq!(names.len(), 66);
+    for chat in ["chat-0", "chat-1", "chat-65"] {
+        assert_eq!(
+            world.bodies(chat).await,
+            [("AGENTS.md".to_owned(), b"one".to_vec())],
+            "{chat}: each agent has its own bodies"
+        );
+    }
     assert!(names.iter().any(|name| name.ends_with("-64")) && !names.iter().any(|name| name.ends_with("-65")));
     assert!(names.iter().all(|name| moorline::model::name::dns_subdomain("metadata.name", name).is_none()));
 }

@@ -42,7 +42,7 @@ async fn costs(counted: &Counted, agent: &mut RunningAgent<'_>, body: &str) -> u
 }
 
 #[tokio::test]
-async fn a_push_costs_5_round_trips_when_nothing_changed_7_back_to_a_known_context_and_9_to_a_new_one() {
+async fn a_push_costs_5_round_trips_when_nothing_changed_6_back_to_a_known_context_and_7_to_a_new_one() {
     let db = database().await;
     let (world, counted) = counted(&db);
     let mut agent = world.agent("builder").running().await;
@@ -50,11 +50,11 @@ async fn a_push_costs_5_round_trips_when_nothing_changed_7_back_to_a_known_conte
         costs(&counted, &mut agent, body).await;
     }
     assert_eq!(costs(&counted, &mut agent, "three").await, 5, "unchanged");
-    assert_eq!(costs(&counted, &mut agent, "one").await, 7, "a context that it had before");
-    assert_eq!(costs(&counted, &mut agent, "four").await, 9, "a new context with a new body");
+    assert_eq!(costs(&counted, &mut agent, "one").await, 6, "a context that it had before");
+    assert_eq!(costs(&counted, &mut agent, "four").await, 7, "a new context with a new body");
     let before = waited(&world, &counted).await;
     agent.push(vec![file("AGENTS.md", "four")]).await;
-    assert_eq!(counted.round_trips() - before, 8, "a new context of bodies that are there");
+    assert_eq!(counted.round_trips() - before, 7, "a new context of bodies that are there");
 }
 
 /// So many chats of the agent that have been converged once.
@@ -105,9 +105,9 @@ async fn a_batch_of_the_loop_costs_the_same_round_trips_whatever_its_size() {
         world.settle().await;
     }
     let constant = |of: &[usize]| of[1..].iter().all(|trips| *trips == of[1]);
-    assert!(constant(&hydrations) && hydrations[1] == 7, "BEGIN, claim, load, version, write, events, COMMIT: {hydrations:?}");
-    assert!(constant(&refreshes) && refreshes[1] == 7, "the same: {refreshes:?}");
-    assert!(constant(&pages) && pages[1] == 12, "a page of a lap, and its end: {pages:?}");
+    assert!(constant(&hydrations) && hydrations[1] == 6, "BEGIN, claim, load, version, write, COMMIT: {hydrations:?}");
+    assert!(constant(&refreshes) && refreshes[1] == 6, "the same: {refreshes:?}");
+    assert!(constant(&pages) && pages[1] == 11, "a page of a lap, and its end: {pages:?}");
 }
 
 #[tokio::test]
@@ -175,5 +175,5 @@ async fn over_http_a_push_costs_one_more_for_reading_the_agent_that_it_is_of() {
         assert_eq!(answer.status(), StatusCode::OK);
         costs.push(counted.round_trips() - before);
     }
-    assert_eq!(costs[4..], [8, 2, 10], "a context that it had before, what it said before, and a new context with a new body");
+    assert_eq!(costs[4..], [7, 2, 8], "a context that it had before, what it said before, and a new context with a new body");
 }

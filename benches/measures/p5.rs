@@ -74,8 +74,7 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
         unit: "ms",
         rows: vec![("in 10,000 chats".to_owned(), smalls), (format!("in {} chats", setting.million_chats()), larges)],
     });
-    sqlx::query("DELETE FROM chats WHERE namespace = $1").bind(super::agent::NAMESPACE).execute(&large).await?;
-    sqlx::query("DELETE FROM agents WHERE namespace = $1").bind(super::agent::NAMESPACE).execute(&large).await?;
+    seed::forget(&large).await?;
     large.close().await;
     small.close().await;
     setting.drop_database("p5").await?;

@@ -12,6 +12,7 @@ use super::{
     agent::noise,
     place::{BASE, Place},
     report::Report,
+    seed,
     setting::{MILLION, Setting},
     sql::settled,
     stream::Stream,
@@ -19,7 +20,7 @@ use super::{
 use anyhow::Context as _;
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::{Executor as _, PgPool};
+use sqlx::PgPool;
 use std::time::Duration;
 
 const MOST: f64 = 60.0;
@@ -86,10 +87,11 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
     let peak = std::fs::read_to_string(format!("/proc/{}/status", place.process.id()))?;
     let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
     report.fact("peak", peak.trim());
+    report.fact("what it says that it keeps", kept(&place).await?);
     report.at_most("rss", "MB", &[rss(&place)?], MOST);
     drop(watches);
     drop(place);
-    forget(&pool).await?;
+    seed::forget(&pool).await?;
     pool.close().await;
     Ok(report)
 }
@@ -97,6 +99,12 @@ pub async fn run(setting: &Setting) -> anyhow::Result<Report> {
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn rss(place: &Place) -> anyhow::Result<f64> {
     Ok(place.process.cost()?.rss as f64 / 1e6)
+}
+
+/// Its caches, as its metrics tell.
+async fn kept(place: &Place) -> anyhow::Result<Vec<String>> {
+    let text = reqwest::get(format!("http://{}/metrics", place.process.address)).await?.error_for_status()?.text().await?;
+    Ok(text.lines().filter(|line| line.starts_with("moorline_cache_bytes{")).map(str::to_owned).collect())
 }
 
 /// So many more chats of the agent `many`, moored as its first.
@@ -159,20 +167,4 @@ fn resource(n: usize, what: &str) -> Value {
     let body = noise(2048, seed).iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
     json!({"kind": "Skill", "source": format!("skills/skill-{n:02}"), "sourcePath": format!("skills/skill-{n:02}/SKILL.md"),
            "body": body, "status": "Ok"})
-}
-
-/// Removes what was added to the database that all share.
-async fn forget(pool: &PgPool) -> anyhow::Result<()> {
-    let mut connection = pool.acquire().await?.detach();
-    connection
-        .execute(
-            "SET statement_timeout = 0;
-             DELETE FROM chats WHERE namespace = 'bench';
-             UPDATE agents SET latest_snapshot_id = NULL WHERE namespace = 'bench';
-             DELETE FROM snapshots WHERE namespace = 'bench'; DELETE FROM agents WHERE namespace = 'bench';
-             DELETE FROM blobs WHERE namespace = 'bench'",
-        )
-        .await?;
-    connection.execute("VACUUM ANALYZE").await?;
-    Ok(())
 }

@@ -119,8 +119,10 @@ impl<'a> Results<'a> {
         Ok(())
     }
 
+    /// What is asked for; and, folded, what is told besides.
     fn table(&self) -> anyhow::Result<String> {
         let mut table = String::from("| | measured | median | quartiles | asked | |\n|---|---|---:|---|---|---|\n");
+        let mut told = String::from("| | measured | median | quartiles |\n|---|---|---:|---|\n");
         for Found { id, report, .. } in &self.found {
             let Ok(report) = report else {
                 writeln!(table, "| {id} | failed | | | | **error** |")?;
@@ -128,20 +130,24 @@ impl<'a> Results<'a> {
             };
             for line in &report.lines {
                 let Spread { low, median, high, .. } = Spread::of(&line.figures);
-                let (asked, verdict) = match line.goal {
-                    Goal::AtLeast(goal) => (format!("≥ {}", short(goal)), if line.passed() { "kept" } else { "**missed**" }),
-                    Goal::AtMost(goal) => (format!("≤ {}", short(goal)), if line.passed() { "kept" } else { "**missed**" }),
-                    Goal::Told => (String::new(), ""),
-                };
                 let unit = if line.unit == "ratio" { String::new() } else { format!(" {}", line.unit) };
                 let spread = match line.figures.len() {
                     1 => "once".to_owned(),
                     count => format!("{} to {}, of {count}", short(low), short(high)),
                 };
-                writeln!(table, "| {id} | {} | {}{unit} | {spread} | {asked} | {verdict} |", line.name, short(median))?;
+                let row = format!("| {id} | {} | {}{unit} | {spread} |", line.name, short(median));
+                let asked = match line.goal {
+                    Goal::AtLeast(goal) => format!("≥ {}", short(goal)),
+                    Goal::AtMost(goal) => format!("≤ {}", short(goal)),
+                    Goal::Told => {
+                        writeln!(told, "{row}")?;
+                        continue;
+                    }
+                };
+                writeln!(table, "{row} {asked} | {} |", if line.passed() { "kept" } else { "**missed**" })?;
             }
         }
-        table.push('\n');
+        write!(table, "\n<details><summary>What is told besides</summary>\n\n{told}\n</details>\n\n")?;
         for (id, plot) in self
             .found
             .iter()

@@ -5,6 +5,7 @@
 //! which no agent reports for; 100 owners; a seventh archived, one of 50 in error, one of 30 dirty, a tenth with the label `tier=gold`,
 //! one of 401 with `tier=trial`.
 
+use super::agent::NAMESPACE;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool};
 use std::time::Instant;
 
@@ -111,6 +112,22 @@ pub async fn events(pool: &PgPool, events: i64) -> anyhow::Result<()> {
     settle(connection).await?;
     println!("    ({events} events made in {:.0?})", began.elapsed());
     Ok(())
+}
+
+/// Removes what a measure has added to the database that all share, in the namespace that is for that: nothing is left that a server would
+/// find something to do about.
+pub async fn forget(pool: &PgPool) -> anyhow::Result<()> {
+    let mut connection = bulk(pool).await?;
+    for statement in [
+        "DELETE FROM chats WHERE namespace = $1",
+        "UPDATE agents SET latest_snapshot_id = NULL WHERE namespace = $1",
+        "DELETE FROM snapshots WHERE namespace = $1",
+        "DELETE FROM agents WHERE namespace = $1",
+        "DELETE FROM blobs WHERE namespace = $1",
+    ] {
+        sqlx::query(statement).bind(NAMESPACE).execute(&mut connection).await?;
+    }
+    settle(connection).await
 }
 
 /// A connection that makes very much.

@@ -48,7 +48,8 @@ pub struct Locked {
     /// Its id.
     pub id: Uuid,
     /// Where its row stands (`ctid`): there for as long as it is locked and not written. Looked up there a chat costs one page,
-    /// while an index leads to every version of it that is not cleaned up yet.
+    /// while an index leads to every version of it that is not cleaned up yet. The namespace beside it is compared as POSIX, for which there
+    /// is no index: of a namespace that statistics do not know yet PostgreSQL thinks that it has one chat, and would rather read all it has.
     pub place: String,
 }
 

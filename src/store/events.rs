@@ -9,7 +9,7 @@ use super::{
     rows::{EventRow, event_query},
 };
 use crate::model::{access::Reach, event::EventKind};
-pub use append::{AgentEvent, NewEvent, append, append_of_agent, deleted_later};
+pub use append::{NewEvent, append, deleted_later};
 pub use filtered::{Filter, WINDOW, read_kinds_after, read_some_after};
 use futures::{Stream, TryStreamExt as _};
 use jiff_sqlx::Timestamp as SqlTs;

@@ -2,6 +2,7 @@
 
 use super::{
     error::{Named, StoreError, expect_rows},
+    log::TxLog,
     rows::At,
 };
 use crate::model::{
@@ -139,19 +140,59 @@ pub struct Accepted<'a> {
     pub snapshot_revision: i64,
     /// The live class, when it changed.
     pub live: Option<&'a Value>,
-    /// The version of the transaction, when the push changes what the agent shows: then the agent becomes due too.
-    pub shown: Option<i64>,
     /// The name of the snapshot that was made in this transaction.
     pub made: Option<&'a str>,
 }
 
-/// Records an accepted push of an agent that is locked. The guard fires, too, when a snapshot of the name that was made has been deleted
-/// with a later version: retention has freed the name since this transaction took its own, and with a fresh one we come after it.
-pub async fn accept(tx: &mut PgConnection, namespace: &str, id: Uuid, push: &Accepted<'_>) -> Result<(), StoreError> {
+/// An event of an agent's.
+#[derive(Clone, Debug)]
+pub struct AgentEvent<'a> {
+    /// What.
+    pub kind: EventKind,
+    /// The object's uid; none for snapshots.
+    pub subject: Option<Uuid>,
+    /// The object's name.
+    pub name: &'a str,
+    /// What the transaction saw. Never a body.
+    pub payload: Value,
+}
+
+/// What of an accepted push the agent shows: then it becomes due, too.
+#[derive(Debug)]
+pub struct Shown<'a> {
+    /// With the version of the transaction.
+    pub log: &'a mut TxLog,
+    /// What happened.
+    pub events: &'a [AgentEvent<'a>],
+}
+
+/// Records an accepted push of an agent that is locked, with its events, in one statement. The guard fires, too, when a snapshot of the name
+/// that was made has been deleted with a later version: retention has freed the name since this transaction took its own, and with a fresh one we
+/// come after it. The events are then written all the same, and rolled back with all else; when the agent is written, they all are.
+pub async fn accept(
+    tx: &mut PgConnection,
+    namespace: &str,
+    id: Uuid,
+    push: &Accepted<'_>,
+    shown: Option<Shown<'_>>,
+) -> Result<(), StoreError> {
     const NAME: &str = "db.agents.accept";
-    let Accepted { seq, digest, changed, now, phase, error, latest, snapshot_revision, live, shown, made } = push;
+    let Accepted { seq, digest, changed, now, phase, error, latest, snapshot_revision, live, made } = push;
+    let (rv, written) = shown.as_ref().map(|shown| (shown.log.rv, shown.log.written)).unzip();
+    let events = shown.as_ref().map_or(&[][..], |shown| shown.events);
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    let subjects: Vec<Option<Uuid>> = events.iter().map(|event| event.subject).collect();
+    let names: Vec<&str> = events.iter().map(|event| event.name).collect();
+    let payloads: Vec<&Value> = events.iter().map(|event| &event.payload).collect();
     let done = sqlx::query!(
-        "UPDATE agents SET seq = $3, push_digest = $4, push_changed = $5, received_at = $6, phase = $7, latest_error = $8,
+        "WITH told AS (
+             INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
+             SELECT a.namespace, $12::bigint, $19 + u.o::integer, u.kind, u.subject, u.name, a.id, u.payload
+             FROM agents a
+             JOIN unnest($15::text[], $16::uuid[], $17::text[], $18::jsonb[]) WITH ORDINALITY AS u (kind, subject, name, payload, o) ON true
+             WHERE a.namespace = $1 AND a.id = $2
+         )
+         UPDATE agents SET seq = $3, push_digest = $4, push_changed = $5, received_at = $6, phase = $7, latest_error = $8,
                            latest_snapshot_id = $9, snapshot_revision = $10,
                            live_resources = coalesce($11, live_resources),
                            live_revision = live_revision + CASE WHEN $11::jsonb IS NULL THEN 0 ELSE 1 END,
@@ -170,13 +211,21 @@ pub async fn accept(tx: &mut PgConnection, namespace: &str, id: Uuid, push: &Acc
         latest.map(|latest| latest.0),
         snapshot_revision,
         *live,
-        *shown,
+        rv,
         *made,
         EventKind::SnapshotDeleted.as_str(),
+        &kinds as _,
+        &subjects as _,
+        &names as _,
+        &payloads as _,
+        written
     )
     .execute(tx)
     .named(NAME)
     .await?;
+    if let Some(Shown { log, events }) = shown {
+        log.written += i32::try_from(events.len()).unwrap_or(i32::MAX);
+    }
     expect_rows(NAME, 1, done.rows_affected())
 }
 

@@ -1,7 +1,7 @@
 //! Snapshots and the bodies they name.
 
 use super::{
-    error::{Named, StoreError, expect_rows},
+    error::{Named, StoreError},
     rows::snapshot_query,
 };
 use crate::model::{
@@ -53,7 +53,7 @@ pub async fn service_account(connection: &mut PgConnection, namespace: &str, age
 }
 
 /// A snapshot to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct NewSnapshot<'a> {
     /// Where.
     pub namespace: &'a str,
@@ -61,8 +61,6 @@ pub struct NewSnapshot<'a> {
     pub agent_id: Uuid,
     /// Its name.
     pub agent_name: &'a str,
-    /// `metadata.name` to try.
-    pub name: &'a str,
     /// The agent's next revision.
     pub revision: i64,
     /// The hash of the resources.
@@ -71,20 +69,31 @@ pub struct NewSnapshot<'a> {
     pub error: &'a str,
     /// The resources, in (kind, source) order.
     pub manifest: &'a [ResourceMeta],
+    /// Those of their bodies that the agent did not have.
+    pub bodies: &'a [(ContentHash, &'a [u8])],
     /// When.
     pub now: Timestamp,
     /// The version of the transaction.
     pub rv: i64,
 }
 
-/// Makes a snapshot; the agent is locked. None when the name is taken.
-pub async fn insert(tx: &mut PgConnection, new: &NewSnapshot<'_>) -> Result<Option<SnapshotId>, StoreError> {
+/// Makes a snapshot of this name, and keeps its bodies, in one statement; the agent is locked. None when the name is taken: then the bodies are
+/// kept all the same. That the agent's row is there, without which they would not be, is seen when the push is recorded in it.
+pub async fn insert(tx: &mut PgConnection, name: &str, new: &NewSnapshot<'_>) -> Result<Option<SnapshotId>, StoreError> {
     const NAME: &str = "db.snapshots.insert";
-    let NewSnapshot { namespace, agent_id, agent_name, name, revision, hash, error, manifest, now, rv } = new;
+    let NewSnapshot { namespace, agent_id, agent_name, revision, hash, error, manifest, bodies, now, rv } = new;
     let degraded = crate::model::resource::count_degraded(*manifest);
     let size: u64 = manifest.iter().map(|resource| resource.size_bytes).sum();
+    let hashes: Vec<&[u8]> = bodies.iter().map(|(hash, _)| &hash.as_bytes()[..]).collect();
+    let bytes: Vec<&[u8]> = bodies.iter().map(|(_, body)| *body).collect();
     let id = sqlx::query_scalar!(
-        "INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, error, resource_count,
+        "WITH kept AS (
+             INSERT INTO blobs (namespace, agent_id, hash, bytes)
+             SELECT a.namespace, a.id, u.hash, u.bytes
+             FROM agents a JOIN unnest($14::bytea[], $15::bytea[]) AS u (hash, bytes) ON true
+             WHERE a.namespace = $1 AND a.id = $2
+         )
+         INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, error, resource_count,
                                 degraded_count, size_bytes, created_at, rv)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
          ON CONFLICT (namespace, name) DO NOTHING
@@ -101,38 +110,14 @@ pub async fn insert(tx: &mut PgConnection, new: &NewSnapshot<'_>) -> Result<Opti
         i32::try_from(degraded).unwrap_or(i32::MAX),
         i64::try_from(size).unwrap_or(i64::MAX),
         now.to_sqlx() as _,
-        rv
+        rv,
+        &hashes as _,
+        &bytes as _
     )
     .fetch_optional(tx)
     .named(NAME)
     .await?;
     Ok(id.map(SnapshotId))
-}
-
-/// Keeps bodies that the agent did not have; the agent is locked.
-pub async fn insert_blobs(
-    tx: &mut PgConnection,
-    namespace: &str,
-    agent: Uuid,
-    bodies: &[(ContentHash, &[u8])],
-) -> Result<(), StoreError> {
-    const NAME: &str = "db.blobs.insert";
-    let hashes: Vec<Vec<u8>> = bodies.iter().map(|(hash, _)| hash.as_bytes().to_vec()).collect();
-    let bytes: Vec<&[u8]> = bodies.iter().map(|(_, body)| *body).collect();
-    let done = sqlx::query!(
-        "INSERT INTO blobs (namespace, agent_id, hash, bytes)
-         SELECT a.namespace, a.id, u.hash, u.bytes
-         FROM agents a JOIN unnest($3::bytea[], $4::bytea[]) AS u (hash, bytes) ON true
-         WHERE a.namespace = $1 AND a.id = $2",
-        namespace,
-        agent,
-        &hashes as _,
-        &bytes as _
-    )
-    .execute(tx)
-    .named(NAME)
-    .await?;
-    expect_rows(NAME, bodies.len(), done.rows_affected())
 }
 
 /// Bodies of an agent, by the hash of their content.

@@ -9,14 +9,13 @@ use crate::{
         hash::{ContentHash, ContextHash},
         object::Key,
         push::{Phase, Push},
-        resource::{Resource, ResourceMeta},
+        resource::Resource,
         snapshot::{name, name_with_uid},
     },
     store::{
         self, StoreError, Write, agents,
-        events::{self, AgentEvent},
         log::TxLog,
-        push::{Accepted, Known, PushState, Repeated, accept, accept_repeated, push_state},
+        push::{Accepted, AgentEvent, Known, PushState, Repeated, Shown, accept, accept_repeated, push_state},
         snapshots::{self, NewSnapshot},
     },
 };
@@ -24,7 +23,6 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use std::collections::BTreeMap;
-use uuid::Uuid;
 
 /// How many snapshots may share an agent's name and the first twelve digits of a hash before the agent's uid is put behind
 /// them: agents of one name, created again and again, report the same.
@@ -102,16 +100,39 @@ impl Write for AcceptPush<'_> {
         let mut log = if shown { Some(TxLog::open(tx).await?) } else { None }; // takes the version
         let made = match (target, &log) {
             (Some(hash), Some(log)) if changed && old.found.is_none() => {
+                let manifest: Vec<_> = push.pinned.iter().map(|resource| resource.meta.clone()).collect();
                 let missing: Vec<_> = old.missing.iter().map(|hash| (*hash, bodies[hash])).collect();
-                if !missing.is_empty() {
-                    snapshots::insert_blobs(tx, &key.namespace, id, &missing).await?; // writes
-                }
-                Some(self.make(tx, id, hash, old.snapshot_revision + 1, now, log.rv).await?) // writes
+                let new = NewSnapshot {
+                    namespace: &key.namespace,
+                    agent_id: id,
+                    agent_name: &key.name,
+                    revision: old.snapshot_revision + 1,
+                    hash: &hash,
+                    error: &push.error,
+                    manifest: &manifest,
+                    bodies: &missing,
+                    now,
+                    rv: log.rv,
+                };
+                Some(make(tx, new).await?) // writes
             }
             _ => None,
         };
         let latest = made.as_ref().or(if changed { old.found.as_ref() } else { old.latest.as_ref() });
         let live = Value::Array(push.live.iter().map(live_json).collect());
+        let taken = made.as_ref().map(|made| AgentEvent {
+            kind: EventKind::SnapshotAccepted,
+            subject: None,
+            name: &made.name,
+            payload: json!({"agent": key.name, "hash": made.hash, "revision": made.revision, "resources": push.pinned.len()}),
+        });
+        let updated = AgentEvent {
+            kind: EventKind::AgentUpdated,
+            subject: Some(id),
+            name: &key.name,
+            payload: json!({"from": before, "to": target, "phase": push.phase}),
+        };
+        let events: Vec<_> = taken.into_iter().chain([updated]).collect();
         let accepted = Accepted {
             seq: push.seq,
             digest: &digest,
@@ -122,26 +143,10 @@ impl Write for AcceptPush<'_> {
             latest: latest.map(|latest| latest.id),
             snapshot_revision: made.as_ref().map_or(old.snapshot_revision, |made| made.revision),
             live: (live != old.live).then_some(&live),
-            shown: log.as_ref().map(|log| log.rv),
             made: made.as_ref().map(|made| made.name.as_str()),
         };
-        accept(tx, &key.namespace, id, &accepted).await?; // writes
-        if let Some(log) = log.as_mut() {
-            let taken = made.as_ref().map(|made| AgentEvent {
-                kind: EventKind::SnapshotAccepted,
-                subject: None,
-                name: &made.name,
-                payload: json!({"agent": key.name, "hash": made.hash, "revision": made.revision, "resources": push.pinned.len()}),
-            });
-            let updated = AgentEvent {
-                kind: EventKind::AgentUpdated,
-                subject: Some(id),
-                name: &key.name,
-                payload: json!({"from": before, "to": target, "phase": push.phase}),
-            };
-            let events: Vec<_> = taken.into_iter().chain([updated]).collect();
-            events::append_of_agent(tx, log, &key.namespace, id, &events).await?; // the events
-        }
+        let log = log.as_mut().map(|log| Shown { log, events: &events });
+        accept(tx, &key.namespace, id, &accepted, log).await?; // writes, and the events
         Ok(PushAnswer { changed, snapshot: latest.map(PushedSnapshot::from), replayed: false, shown })
     }
 
@@ -202,40 +207,18 @@ fn judge(state: &PushState, push: &Push, digest: &[u8; 32]) -> Result<Judged, Re
     }
 }
 
-impl AcceptPush<'_> {
-    /// Makes the snapshot of the push.
-    async fn make(
-        &self,
-        tx: &mut PgConnection,
-        agent: Uuid,
-        hash: ContextHash,
-        revision: i64,
-        now: jiff::Timestamp,
-        rv: i64,
-    ) -> Result<Known, StoreError> {
-        let Self { key, push, clock: _ } = self;
-        let manifest: Vec<ResourceMeta> = push.pinned.iter().map(|resource| resource.meta.clone()).collect();
-        let names = (1..=NAMES_MAX).map(|n| name(&key.name, &hash, n));
-        for name in names.chain([name_with_uid(&key.name, &hash, agent)]) {
-            let new = NewSnapshot {
-                namespace: &key.namespace,
-                agent_id: agent,
-                agent_name: &key.name,
-                name: &name,
-                revision,
-                hash: &hash,
-                error: &push.error,
-                manifest: &manifest,
-                now,
-                rv,
-            };
-            if let Some(id) = snapshots::insert(tx, &new).await? {
-                return Ok(Known { id, name, hash, revision });
-            }
+/// Makes a snapshot, under the first of its names that is free.
+async fn make(tx: &mut PgConnection, mut new: NewSnapshot<'_>) -> Result<Known, StoreError> {
+    let NewSnapshot { agent_id, agent_name, revision, hash, .. } = new;
+    let names = (1..=NAMES_MAX).map(|n| name(agent_name, hash, n));
+    for name in names.chain([name_with_uid(agent_name, hash, agent_id)]) {
+        if let Some(id) = snapshots::insert(tx, &name, &new).await? {
+            return Ok(Known { id, name, hash: *hash, revision });
         }
-        let message = format!("{} snapshots share the digits {}", NAMES_MAX + 1, hash.short());
-        Err(StoreError::Inconsistent { table: "snapshots", column: "name", id: key.name.clone(), message })
+        new.bodies = &[]; // the first attempt has kept them
     }
+    let message = format!("{} snapshots share the digits {}", NAMES_MAX + 1, hash.short());
+    Err(StoreError::Inconsistent { table: "snapshots", column: "name", id: agent_name.to_owned(), message })
 }
 
 /// Each body once.

@@ -27,7 +27,6 @@ const CONVERGE: &[Step] = &[
     ("c.ctid = ANY($2", "Chats::Load"),
     VERSION,
     ("UPDATE chats AS c SET snapshot_id", "Chats::Record"),
-    ("INSERT INTO events", "Chats::Record"),
     COMMIT,
 ];
 /// `Lap`: a page of an agent's lap that changes a chat, and ends the lap.
@@ -42,7 +41,6 @@ const LAP: &[Step] = &[
     ("c.ctid = ANY($2", "Lap::Load"),
     VERSION,
     ("UPDATE chats AS c SET snapshot_id", "Lap::Record"),
-    ("INSERT INTO events", "Lap::Record"),
     ("UPDATE agents SET converged_revision = $3, fanout_revision = NULL", "Lap::End"),
     COMMIT,
 ];
@@ -52,10 +50,8 @@ const PUSH: &[Step] = &[
     ("SELECT id FROM agents WHERE namespace = $1 AND name = $2 FOR NO KEY UPDATE", "Client::Lock"),
     ("AND b.hash = u.hash) IS NULL", "Client::Get"),
     VERSION,
-    ("INSERT INTO blobs", "Client::Write"),
     ("INSERT INTO snapshots", "Client::Write"),
     ("UPDATE agents SET seq = $3, push_digest = $4", "Client::Write"),
-    ("INSERT INTO events", "Client::Write"),
     COMMIT,
 ];
 /// `Ask::Repeat`.

@@ -65,7 +65,6 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
         ],
     ),
     ("db.chats.record", &["UPDATE chats AS c SET snapshot_id = CASE k.pin"], &["ctid of chats"]),
-    ("db.events.append_batch", &["INSERT INTO events", "k.kind"], &["chats_pkey"]),
     ("db.agents.load", &["SELECT a.name, a.workspace, a.former_workspaces"], &["agents_pkey", "snapshots_pkey"]),
     ("db.agents.advance", &["UPDATE agents SET fanout_revision = $3, fanout_cursor = $4"], &["agents_pkey"]),
     ("db.agents.end_lap", &["UPDATE agents SET converged_revision = $3, fanout_revision = NULL"], &["agents_pkey"]),
@@ -101,9 +100,8 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
         &["AND b.hash = u.hash) IS NULL"],
         &["agents_pkey", "snapshots_pkey", "snapshots_hash_key|snapshots_revision_key", "blobs_pkey"],
     ),
-    ("db.blobs.insert", &["INSERT INTO blobs"], &["agents_pkey"]),
+    ("db.snapshots.insert", &["INSERT INTO blobs", "INSERT INTO snapshots"], &["agents_pkey"]),
     ("db.agents.accept", &["UPDATE agents SET seq = $3, push_digest = $4"], &["agents_pkey", "events_name"]),
-    ("db.events.append_of_agent", &["INSERT INTO events", "u.kind"], &["agents_pkey"]),
     // Reading a context.
     ("db.context.moorings", &["c.name = ANY($2)"], &["chats_name_key", "snapshots_pkey", "agents_pkey"]),
     ("db.chats.context", &["array_agg(b.bytes) AS bodies"], &["chats_name_key", "snapshots_pkey", "agents_pkey", "blobs_pkey"]),

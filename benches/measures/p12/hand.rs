@@ -134,8 +134,16 @@ impl One<'_> {
             None => self.make(&mut tx, now, rv).await?,
         };
         snapshots.insert(now.hash, snapshot);
+        // With the one or two events of a push.
+        let payload = json!({"from": now.hash, "to": now.hash, "phase": "Complete"});
+        let events = if known.is_some() { 1 } else { 2 };
         sqlx::query(
-            "UPDATE agents SET seq = seq + 1, push_digest = $4, push_changed = true, received_at = now(), latest_snapshot_id = $3, rv = $5
+            "WITH told AS (
+                 INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
+                 SELECT $1, $5, n, CASE n WHEN 1 THEN 'AgentUpdated' ELSE 'SnapshotAccepted' END, CASE n WHEN 1 THEN $2 END, $6, $2, $7
+                 FROM generate_series(1, $8) n
+             )
+             UPDATE agents SET seq = seq + 1, push_digest = $4, push_changed = true, received_at = now(), latest_snapshot_id = $3, rv = $5
              WHERE namespace = $1 AND id = $2",
         )
         .bind(NAMESPACE)
@@ -143,17 +151,11 @@ impl One<'_> {
         .bind(snapshot)
         .bind(&now.hash.as_bytes()[..])
         .bind(rv)
+        .bind(self.name)
+        .bind(&payload)
+        .bind(events)
         .execute(&mut *tx)
         .await?;
-        // One statement for the one or two events of a push.
-        let insert = sqlx::query(
-            "INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
-             SELECT $1, $2, n, CASE n WHEN 1 THEN 'AgentUpdated' ELSE 'SnapshotAccepted' END, CASE n WHEN 1 THEN $3 END, $4, $3, $5
-             FROM generate_series(1, $6) n",
-        );
-        let payload = json!({"from": now.hash, "to": now.hash, "phase": "Complete"});
-        let events = if known.is_some() { 1 } else { 2 };
-        insert.bind(NAMESPACE).bind(rv).bind(self.id).bind(self.name).bind(&payload).bind(events).execute(&mut *tx).await?;
         tx.commit().await?;
         if now.first { Ok(()) } else { self.converge(now, snapshot).await }
     }
@@ -169,64 +171,64 @@ impl One<'_> {
 
     /// The bodies that are new, and the snapshot.
     async fn make(&self, tx: &mut PgConnection, now: &Now<'_>, rv: i64) -> anyhow::Result<i64> {
-        if !now.new.is_empty() {
-            let (hashes, bytes): (Vec<Vec<u8>>, Vec<&[u8]>) =
-                now.new.iter().map(|(hash, body)| (hash.as_bytes().to_vec(), *body)).unzip();
-            sqlx::query(
-                "INSERT INTO blobs (namespace, agent_id, hash, bytes) SELECT $1, $2, * FROM unnest($3::bytea[], $4::bytea[])",
-            )
-            .bind(NAMESPACE)
-            .bind(self.id)
-            .bind(hashes)
-            .bind(bytes)
-            .execute(&mut *tx)
-            .await?;
-        }
+        let (hashes, bytes): (Vec<Vec<u8>>, Vec<&[u8]>) =
+            now.new.iter().map(|(hash, body)| (hash.as_bytes().to_vec(), *body)).unzip();
         let insert = sqlx::query_scalar(
-            "INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, error, resource_count,
+            "WITH kept AS (
+                 INSERT INTO blobs (namespace, agent_id, hash, bytes) SELECT $1, $2, * FROM unnest($9::bytea[], $10::bytea[])
+             )
+             INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, error, resource_count,
                                     degraded_count, size_bytes, created_at, rv)
              VALUES ($1, $2, $3, $4, $5, $6, $7, '', 0, 0, 0, now(), $8) RETURNING id",
         );
         let name = format!("{}-{}", self.name, now.hash.short());
         let insert = insert.bind(NAMESPACE).bind(self.id).bind(self.name).bind(name).bind(now.number + 1);
-        Ok(insert.bind(&now.hash.as_bytes()[..]).bind(&now.manifest).bind(rv).fetch_one(&mut *tx).await?)
+        let insert = insert.bind(&now.hash.as_bytes()[..]).bind(&now.manifest).bind(rv).bind(hashes).bind(bytes);
+        Ok(insert.fetch_one(&mut *tx).await?)
     }
 
     /// The chats that change, and their events.
     async fn converge(&self, now: &Now<'_>, snapshot: i64) -> anyhow::Result<()> {
         let mut tx = self.pool.begin().await?;
         let rv: i64 = sqlx::query_scalar("SELECT log_rv()").fetch_one(&mut *tx).await?;
-        let mut expected = FOLLOW;
-        let sets = "conditions = $4, rv = $3, event_seq = event_seq + 1";
-        let follow = format!(
-            "UPDATE chats SET snapshot_id = $5, pin_cause = 'AutoRefreshed', pinned_at = now(), {sets}
-             WHERE namespace = $1 AND agent = $2 AND refresh_policy = 'OnDrift'"
-        );
-        let bind =
-            |sql: String| sqlx::query(sqlx::AssertSqlSafe(sql)).bind(NAMESPACE).bind(self.name).bind(rv).bind(self.conditions);
-        bind(follow).bind(snapshot).execute(&mut *tx).await?;
-        if let Some(dirty) = now.moored {
-            let since = if dirty { "now()" } else { "NULL" };
-            let moored = format!(
-                "UPDATE chats SET dirty_since = {since}, {sets} WHERE namespace = $1 AND agent = $2 AND refresh_policy = 'Manual'"
-            );
-            bind(moored).execute(&mut *tx).await?;
-            expected = CHATS;
-        }
-        let insert = sqlx::query(
-            "INSERT INTO events (namespace, rv, seq, kind, subject, name, chat_id, agent_id, chat_seq, payload)
-             SELECT c.namespace, c.rv, row_number() OVER (),
+        // They all move in one statement: those that follow to the snapshot, and the others to whether they are dirty, if that changes.
+        let (dirty, which, expected) = match now.moored {
+            Some(true) => ("now()", "", CHATS),
+            Some(false) => ("NULL", "", CHATS),
+            None => ("dirty_since", "AND refresh_policy = 'OnDrift'", FOLLOW),
+        };
+        let sql = format!(
+            "WITH moved AS (
+                 UPDATE chats SET snapshot_id = CASE WHEN refresh_policy = 'OnDrift' THEN $5 ELSE snapshot_id END,
+                        pin_cause = CASE WHEN refresh_policy = 'OnDrift' THEN 'AutoRefreshed' ELSE pin_cause END,
+                        pinned_at = CASE WHEN refresh_policy = 'OnDrift' THEN now() ELSE pinned_at END,
+                        dirty_since = CASE WHEN refresh_policy = 'OnDrift' THEN dirty_since ELSE {dirty} END,
+                        conditions = $4, rv = $3, event_seq = event_seq + 1
+                 WHERE namespace = $1 AND agent = $2 {which}
+                 RETURNING id, name, event_seq, refresh_policy, dirty_since
+             )
+             INSERT INTO events (namespace, rv, seq, kind, subject, name, chat_id, agent_id, chat_seq, payload)
+             SELECT $1, $3, row_number() OVER (),
                     CASE WHEN c.refresh_policy = 'OnDrift' THEN 'ContextRefreshed' WHEN c.dirty_since IS NULL THEN 'ContextConverged'
                          ELSE 'ContextDrifted' END,
-                    c.id, c.name, c.id, $4, c.event_seq, $5
-             FROM chats c WHERE c.namespace = $1 AND c.agent = $2 AND c.rv = $3",
+                    c.id, c.name, c.id, $6, c.event_seq, $7
+             FROM moved c"
         );
         let drift = json!({"added": 0, "changed": 1, "removed": 0, "truncated": false,
                            "resources": [{"kind": "Skill", "source": "skills/getting-started", "change": "Changed"}]});
         let payload = json!({"from": now.hash, "to": now.hash, "fromSnapshot": self.name, "toSnapshot": self.name, "agent": self.name,
                              "drift": drift, "cause": "AutoRefreshed"});
-        let told =
-            insert.bind(NAMESPACE).bind(self.name).bind(rv).bind(self.id).bind(payload).execute(&mut *tx).await?.rows_affected();
+        let told = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(NAMESPACE)
+            .bind(self.name)
+            .bind(rv)
+            .bind(self.conditions)
+            .bind(snapshot)
+            .bind(self.id)
+            .bind(payload)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
         ensure!(told == expected as u64, "{told} chats changed, not {expected}");
         tx.commit().await?;
         Ok(())

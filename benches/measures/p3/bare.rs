@@ -60,15 +60,10 @@ async fn record(connections: &[Mutex<PgConnection>], client: usize, body: &[u8])
     let rv: i64 = sqlx::query_scalar("SELECT log_rv()").fetch_one(&mut *tx).await?;
     // What changes is one of them, by content; which one, it knows.
     let new = push.pinned.iter().find(|resource| resource.meta.source.ends_with("-00")).context("the one that changes")?;
-    sqlx::query("INSERT INTO blobs (namespace, agent_id, hash, bytes) VALUES ('bare', $1, $2, $3)")
-        .bind(agent)
-        .bind(new.meta.content_hash.context("its hash")?.as_bytes().as_slice())
-        .bind(new.body.as_deref())
-        .execute(&mut *tx)
-        .await?;
     let manifest: Vec<_> = push.pinned.iter().map(|resource| &resource.meta).collect();
     let snapshot: i64 = sqlx::query_scalar(
-        "INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, error, resource_count,
+        "WITH kept AS (INSERT INTO blobs (namespace, agent_id, hash, bytes) VALUES ('bare', $1, $9, $10))
+         INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, error, resource_count,
                                 degraded_count, size_bytes, created_at, rv)
          VALUES ('bare', $1, $2, $3, $4, $5, $6, '', $7, 0, 204800, now(), $8) RETURNING id",
     )
@@ -80,25 +75,23 @@ async fn record(connections: &[Mutex<PgConnection>], client: usize, body: &[u8])
     .bind(serde_json::to_value(&manifest)?)
     .bind(i32::try_from(manifest.len())?)
     .bind(rv)
+    .bind(new.meta.content_hash.context("its hash")?.as_bytes().as_slice())
+    .bind(new.body.as_deref())
     .fetch_one(&mut *tx)
     .await?;
     sqlx::query(
-        "UPDATE agents SET seq = seq + 1, push_digest = $2, push_changed = true, received_at = now(), phase = 'Complete',
+        "WITH told AS (
+             INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
+             VALUES ('bare', $4, 1, 'SnapshotAccepted', NULL, $5, $1, $6), ('bare', $4, 2, 'AgentUpdated', $1, $5, $1, $7)
+         )
+         UPDATE agents SET seq = seq + 1, push_digest = $2, push_changed = true, received_at = now(), phase = 'Complete',
                 latest_snapshot_id = $3, snapshot_revision = snapshot_revision + 1, rv = $4 WHERE namespace = 'bare' AND id = $1",
     )
     .bind(agent)
     .bind(digest.as_slice())
     .bind(snapshot)
     .bind(rv)
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query(
-        "INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
-         VALUES ('bare', $1, 1, 'SnapshotAccepted', NULL, $2, $3, $4), ('bare', $1, 2, 'AgentUpdated', $3, $2, $3, $5)",
-    )
-    .bind(rv)
     .bind(&name)
-    .bind(agent)
     .bind(json!({"agent": name, "hash": hash, "revision": revision, "resources": manifest.len()}))
     .bind(json!({"from": hash, "to": hash, "phase": push.phase}))
     .execute(&mut *tx)

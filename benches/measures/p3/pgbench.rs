@@ -66,26 +66,23 @@ fn statements(manifest: &str, body: &str) -> String {
             .to_owned(),
         "SELECT log_rv() AS rv \\gset".to_owned(),
         format!(
-            "INSERT INTO blobs (namespace, agent_id, hash, bytes) VALUES ('pgbench', :agent::text::uuid, \
-             decode(:digits::text || :digits::text, 'hex'), decode('{body}', 'hex'));"
-        ),
-        format!(
-            "INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, error, resource_count, \
+            "WITH kept AS (INSERT INTO blobs (namespace, agent_id, hash, bytes) VALUES ('pgbench', :agent::text::uuid, \
+             decode(:digits::text || :digits::text, 'hex'), decode('{body}', 'hex'))) \
+             INSERT INTO snapshots (namespace, agent_id, agent_name, name, revision, context_hash, manifest, error, resource_count, \
              degraded_count, size_bytes, created_at, rv) VALUES ('pgbench', :agent::text::uuid, 'agent-' || :client_id, 'agent-' || \
              :client_id || '-' || :digits::text, :revision::bigint, decode(:digits::text || :digits::text, 'hex'), '{manifest}', '', {RESOURCES}, 0, \
              204800, now(), :rv::bigint) RETURNING id AS snapshot \\gset"
         ),
-        "UPDATE agents SET seq = seq + 1, push_digest = decode(:digits::text || :digits::text, 'hex'), push_changed = true, \
-         received_at = now(), phase = 'Complete', latest_snapshot_id = :snapshot::bigint, snapshot_revision = snapshot_revision + 1, rv = :rv::bigint \
-         WHERE namespace = 'pgbench' AND id = :agent::text::uuid;"
-            .to_owned(),
-        "INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload) VALUES \
+        "WITH told AS (INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload) VALUES \
          ('pgbench', :rv::bigint, 1, 'SnapshotAccepted', NULL, 'agent-' || :client_id || '-' || :digits::text, :agent::text::uuid, \
          '{\"agent\": \"agent-0\", \"hash\": \"sha256:abababababababababababababababababababababababababababababababab\", \
          \"revision\": 1, \"resources\": 50}'), \
          ('pgbench', :rv::bigint, 2, 'AgentUpdated', :agent::text::uuid, 'agent-' || :client_id, :agent::text::uuid, \
          '{\"from\": \"sha256:abababababababababababababababababababababababababababababababab\", \
-         \"to\": \"sha256:cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd\", \"phase\": \"Complete\"}');"
+         \"to\": \"sha256:cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd\", \"phase\": \"Complete\"}')) \
+         UPDATE agents SET seq = seq + 1, push_digest = decode(:digits::text || :digits::text, 'hex'), push_changed = true, \
+         received_at = now(), phase = 'Complete', latest_snapshot_id = :snapshot::bigint, snapshot_revision = snapshot_revision + 1, rv = :rv::bigint \
+         WHERE namespace = 'pgbench' AND id = :agent::text::uuid;"
             .to_owned(),
         "COMMIT;".to_owned(),
     ];

@@ -147,7 +147,7 @@ macro_rules! load_query {
                        c.observed_generation < c.generation AS generation_behind,
                        c.converged_revision < c.revision AS due, c.dirty_since, c.conditions, c.snapshot_id, c.updated_at, c.agent, c.workspace,
                        coalesce('a/' || c.agent, 'w/' || c.workspace) AS target
-                FROM chats c WHERE c.namespace = $1 AND "# + $source + r#"
+                FROM chats c WHERE "# + $source + r#"
             ), named AS (
                 SELECT DISTINCT target, agent, workspace FROM page WHERE target IS NOT NULL
             ), targets AS MATERIALIZED (
@@ -189,7 +189,7 @@ macro_rules! load_query {
 /// Reads chats by id.
 pub async fn load(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> Result<Vec<Row>, StoreError> {
     const NAME: &str = "db.chats.load";
-    let rows = load_query!("c.id = ANY($2)", namespace, ids).fetch_all(tx).named(NAME).await?;
+    let rows = load_query!("c.namespace = $1 AND c.id = ANY($2)", namespace, ids).fetch_all(tx).named(NAME).await?;
     Ok(parse(namespace, rows))
 }
 
@@ -198,7 +198,8 @@ pub async fn load(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> Resul
 pub async fn load_locked(tx: &mut PgConnection, namespace: &str, locked: &[Locked]) -> Result<Vec<Row>, StoreError> {
     const NAME: &str = "db.chats.load_locked";
     let places: Vec<&str> = locked.iter().map(|chat| chat.place.as_str()).collect();
-    let rows = load_query!("c.ctid = ANY($2::text[]::tid[])", namespace, &places as _).fetch_all(tx).named(NAME).await?;
+    let rows = load_query!(r#"c.namespace = $1 COLLATE "POSIX" AND c.ctid = ANY($2::text[]::tid[])"#, namespace, &places as _);
+    let rows = rows.fetch_all(tx).named(NAME).await?;
     let as_locked = rows.iter().zip(locked).filter(|(row, chat)| row.id == chat.id).count();
     expect_rows(NAME, locked.len().max(rows.len()), as_locked as u64)?;
     Ok(parse(namespace, rows))
@@ -226,7 +227,7 @@ pub async fn load_concerned(tx: &mut PgConnection, namespace: &str, page: &Conce
     let Concerned { agent, workspace, former, after, limit } = page;
     // One branch an index, each in key order: an OR over both would sort all of a large workspace for every page.
     let rows = load_query!(
-        "c.ctid = ANY (ARRAY(
+        r#"c.namespace = $1 COLLATE "POSIX" AND c.ctid = ANY (ARRAY(
             SELECT u.place FROM (
                 (SELECT n.id, n.ctid AS place FROM chats n WHERE n.namespace = $1 AND n.agent = $2 AND n.id > $5
                    AND NOT n.archived AND NOT n.inherited_archived ORDER BY n.id LIMIT $6)
@@ -236,7 +237,7 @@ pub async fn load_concerned(tx: &mut PgConnection, namespace: &str, page: &Conce
                 UNION
                 (SELECT n.id, n.ctid FROM chats n WHERE n.namespace = $1 AND n.workspace = ANY($4) AND n.id > $5
                    AND NOT n.archived AND NOT n.inherited_archived ORDER BY n.id LIMIT $6)
-            ) u ORDER BY u.id LIMIT $6))",
+            ) u ORDER BY u.id LIMIT $6))"#,
         namespace,
         agent,
         *workspace,

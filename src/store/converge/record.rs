@@ -1,6 +1,6 @@
 //! Writing the outcomes of a whole batch in one statement, with their events.
 //!
-//! The statement of the outcomes sends each distinct outcome once (a *class*) and per chat only its id and the number of its
+//! It sends each distinct outcome once (a *class*) and per chat only its id and the number of its
 //! class: a batch in which a thousand chats become dirty sends one set of conditions and one payload. That is speed;
 //! correctness is `rv <= $rv` and the count of rows.
 
@@ -114,8 +114,11 @@ pub enum Lane {
     Fanout,
 }
 
-/// Writes the outcomes of a batch in one statement, and appends their events. All the chats are locked, and `chats` is what was read of
+/// Writes the outcomes of a batch and their events, in one statement. All the chats are locked, and `chats` is what was read of
 /// them since. Their rows are found where they were read; that each has the right id is looked at, in a form for which there is no index.
+/// The events are of what was read under the locks, and nothing is looked up again for them; one chat stands in their part for the namespace,
+/// as from the arrays alone a sharded server would make a COPY and two phases (there the two parts are two statements). When the guard fires they
+/// are written all the same, and rolled back with all else; when every chat is written, they all are.
 pub async fn record(
     tx: &mut PgConnection,
     namespace: &str,
@@ -126,9 +129,21 @@ pub async fn record(
     log: &mut TxLog,
 ) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.record";
-    let (ids, numbers) = columns(&outcomes.chats);
-    let places: Vec<&str> = ids.iter().map(|id| read(chats, *id).place.as_str()).collect();
     let classes = &outcomes.classes;
+    // WITH ORDINALITY counts from 1.
+    let (ids, numbers): (Vec<Uuid>, Vec<i32>) =
+        outcomes.chats.iter().map(|(id, class)| (*id, i32::try_from(class + 1).unwrap_or(i32::MAX))).unzip();
+    let read: Vec<&Loaded> = ids.iter().map(|id| read(chats, *id)).collect();
+    let places: Vec<&str> = read.iter().map(|chat| chat.place.as_str()).collect();
+    let names: Vec<&str> = read.iter().map(|chat| chat.name.as_str()).collect();
+    let chat_seqs: Vec<i64> = read.iter().map(|chat| chat.event_seq + 1).collect();
+    let seqs: Vec<Option<i32>> = (outcomes.chats.iter())
+        .map(|(_, class)| {
+            classes[*class].event.as_ref()?;
+            log.written += 1;
+            Some(log.written)
+        })
+        .collect();
     let each = |f: fn(&Class) -> i16| classes.iter().map(f).collect::<Vec<i16>>();
     let pins = each(|class| match class.pin {
         PinChange::Keep => 0,
@@ -151,9 +166,20 @@ pub async fn record(
     let tokens: Vec<Option<&str>> = classes.iter().map(|class| class.refresh_token.as_deref()).collect();
     let set: Vec<Value> = classes.iter().map(|class| Value::Object(class.conditions.set.clone())).collect();
     let drop: Vec<String> = classes.iter().map(|class| class.conditions.drop.join(",")).collect();
-    let shown: Vec<bool> = classes.iter().map(|class| class.event.is_some()).collect();
+    let events = || classes.iter().map(|class| class.event.as_ref());
+    let kinds: Vec<Option<&str>> = events().map(|event| event.map(|event| event.kind.as_str())).collect();
+    let agents: Vec<Option<Uuid>> = events().map(|event| event.and_then(|event| event.agent)).collect();
+    let payloads: Vec<Option<&Value>> = events().map(|event| event.map(|event| &event.payload)).collect();
     let done = sqlx::query!(
-        "UPDATE chats AS c SET
+        r#"WITH told AS (
+             INSERT INTO events (namespace, rv, seq, kind, subject, name, chat_id, agent_id, chat_seq, payload)
+             SELECT c.namespace, $2, u.seq, k.kind, u.id, u.name, u.id, k.agent_id, u.chat_seq, k.payload
+             FROM chats c
+             JOIN unnest($3::uuid[], $4::integer[], $18::text[], $19::bigint[], $20::integer[]) AS u (id, class, name, chat_seq, seq) ON true
+             JOIN unnest($13::text[], $21::uuid[], $22::jsonb[]) WITH ORDINALITY AS k (kind, agent_id, payload, class) ON k.class = u.class
+             WHERE c.namespace = $1 COLLATE "POSIX" AND c.ctid = $17::text::tid AND u.seq IS NOT NULL
+         )
+         UPDATE chats AS c SET
              snapshot_id = CASE k.pin WHEN 1 THEN k.snapshot WHEN 2 THEN NULL ELSE c.snapshot_id END,
              pin_cause = CASE k.pin WHEN 1 THEN k.cause WHEN 2 THEN NULL ELSE c.pin_cause END,
              pinned_at = CASE k.pin WHEN 1 THEN $14::timestamptz WHEN 2 THEN NULL ELSE c.pinned_at END,
@@ -162,8 +188,8 @@ pub async fn record(
              refresh_handled = CASE WHEN k.handled THEN coalesce(k.token, c.refresh_requested) ELSE c.refresh_handled END,
              conditions = CASE WHEN k.dropped = '' THEN c.conditions || k.set
                                ELSE (c.conditions || k.set) - string_to_array(k.dropped, ',') END,
-             event_seq = CASE WHEN k.shown THEN c.event_seq + 1 ELSE c.event_seq END,
-             rv = CASE WHEN k.shown THEN $2 ELSE c.rv END,
+             event_seq = CASE WHEN k.kind IS NOT NULL THEN c.event_seq + 1 ELSE c.event_seq END,
+             rv = CASE WHEN k.kind IS NOT NULL THEN $2 ELSE c.rv END,
              reconcile_handled = CASE WHEN $15 THEN c.reconcile_requested ELSE c.reconcile_handled END,
              observed_generation = CASE WHEN $15 THEN c.generation ELSE c.observed_generation END,
              converged_revision = CASE WHEN $15 THEN c.revision ELSE c.converged_revision END,
@@ -171,10 +197,10 @@ pub async fn record(
              retry_at = CASE WHEN $15 THEN NULL ELSE c.retry_at END
          FROM unnest($3::uuid[], $4::integer[], $16::text[]::tid[]) AS u (id, class, place)
          JOIN unnest($5::smallint[], $6::bigint[], $7::text[], $8::smallint[], $9::boolean[], $10::text[], $11::jsonb[],
-                     $12::text[], $13::boolean[])
-              WITH ORDINALITY AS k (pin, snapshot, cause, dirty, handled, token, set, dropped, shown, class)
+                     $12::text[], $13::text[])
+              WITH ORDINALITY AS k (pin, snapshot, cause, dirty, handled, token, set, dropped, kind, class)
               ON k.class = u.class
-         WHERE c.namespace = $1 AND c.ctid = u.place AND (c.id = u.id) IS TRUE AND c.rv <= $2",
+         WHERE c.namespace = $1 COLLATE "POSIX" AND c.ctid = u.place AND (c.id = u.id) IS TRUE AND c.rv <= $2"#,
         namespace,
         log.rv,
         &ids,
@@ -187,67 +213,19 @@ pub async fn record(
         &tokens as _,
         &set,
         &drop,
-        &shown,
+        &kinds as _,
         now.to_sqlx() as _,
         lane == Lane::Due,
         &places as _,
+        places.first().copied(),
+        &names as _,
+        &chat_seqs,
+        &seqs as _,
+        &agents as _,
+        &payloads as _,
     )
     .execute(&mut *tx)
     .named(NAME)
     .await?;
-    expect_rows(NAME, ids.len(), done.rows_affected())?;
-    append(tx, namespace, outcomes, chats, log).await
-}
-
-/// The events. A chat that has been written is not looked up again: all of them were, and what an event says of it is what was read
-/// under its lock. One of them stands in the statement for the namespace: from the arrays alone a sharded server would make a COPY and two phases.
-async fn append(
-    tx: &mut PgConnection,
-    namespace: &str,
-    outcomes: &Outcomes,
-    chats: &[Loaded],
-    log: &mut TxLog,
-) -> Result<(), StoreError> {
-    const NAME: &str = "db.events.append_batch";
-    let shown: Vec<(Uuid, usize)> =
-        outcomes.chats.iter().filter(|(_, class)| outcomes.classes[*class].event.is_some()).copied().collect();
-    let Some((first, _)) = shown.first() else { return Ok(()) };
-    let (ids, numbers) = columns(&shown);
-    let read = ids.iter().map(|id| read(chats, *id));
-    let (names, seqs): (Vec<&str>, Vec<i64>) = read.map(|chat| (chat.name.as_str(), chat.event_seq + 1)).unzip();
-    let events = || outcomes.classes.iter().map(|class| class.event.as_ref());
-    let kinds: Vec<Option<&str>> = events().map(|event| event.map(|event| event.kind.as_str())).collect();
-    let agents: Vec<Option<Uuid>> = events().map(|event| event.and_then(|event| event.agent)).collect();
-    let payloads: Vec<Value> = events().map(|event| event.map_or(Value::Null, |event| event.payload.clone())).collect();
-    let done = sqlx::query!(
-        "INSERT INTO events (namespace, rv, seq, kind, subject, name, chat_id, agent_id, chat_seq, payload)
-         SELECT c.namespace, c.rv, $4 + u.o::integer, k.kind, u.id, u.name, u.id, k.agent_id, u.chat_seq, k.payload
-         FROM chats c
-         JOIN unnest($5::uuid[], $6::text[], $7::bigint[], $8::integer[]) WITH ORDINALITY AS u (id, name, chat_seq, class, o) ON true
-         JOIN unnest($9::text[], $10::uuid[], $11::jsonb[]) WITH ORDINALITY AS k (kind, agent_id, payload, class)
-              ON k.class = u.class
-         WHERE c.namespace = $1 AND c.id = $2 AND c.rv = $3",
-        namespace,
-        first,
-        log.rv,
-        log.written,
-        &ids,
-        &names as _,
-        &seqs,
-        &numbers,
-        &kinds as _,
-        &agents as _,
-        &payloads
-    )
-    .execute(tx)
-    .named(NAME)
-    .await?;
-    expect_rows(NAME, ids.len(), done.rows_affected())?;
-    log.written += i32::try_from(ids.len()).unwrap_or(i32::MAX);
-    Ok(())
-}
-
-fn columns(chats: &[(Uuid, usize)]) -> (Vec<Uuid>, Vec<i32>) {
-    // WITH ORDINALITY counts from 1.
-    chats.iter().map(|(id, class)| (*id, i32::try_from(class + 1).unwrap_or(i32::MAX))).unzip()
+    expect_rows(NAME, ids.len(), done.rows_affected())
 }

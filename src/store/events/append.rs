@@ -1,5 +1,5 @@
 //! Appending to the event log: one row per event, in the transaction that made it happen. Converging appends its events by
-//! the batch, in [`crate::store::converge`].
+//! the batch, in [`crate::store::converge`], and a push its own, in [`crate::store::push`].
 
 use crate::{
     model::event::EventKind,
@@ -54,55 +54,6 @@ pub async fn append(tx: &mut PgConnection, log: &mut TxLog, event: NewEvent<'_>)
     .named(NAME)
     .await?;
     expect_rows(NAME, 1, done.rows_affected())
-}
-
-/// An event of an agent's.
-#[derive(Clone, Debug)]
-pub struct AgentEvent<'a> {
-    /// What.
-    pub kind: EventKind,
-    /// The object's uid; none for snapshots.
-    pub subject: Option<Uuid>,
-    /// The object's name.
-    pub name: &'a str,
-    /// What the transaction saw. Never a body.
-    pub payload: Value,
-}
-
-/// Appends events of an agent that this transaction has written, in one statement.
-pub async fn append_of_agent(
-    tx: &mut PgConnection,
-    log: &mut TxLog,
-    namespace: &str,
-    agent: Uuid,
-    events: &[AgentEvent<'_>],
-) -> Result<(), StoreError> {
-    const NAME: &str = "db.events.append_of_agent";
-    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
-    let subjects: Vec<Option<Uuid>> = events.iter().map(|event| event.subject).collect();
-    let names: Vec<&str> = events.iter().map(|event| event.name).collect();
-    let payloads: Vec<&Value> = events.iter().map(|event| &event.payload).collect();
-    let done = sqlx::query!(
-        "INSERT INTO events (namespace, rv, seq, kind, subject, name, agent_id, payload)
-         SELECT a.namespace, $3, $4 + u.o::integer, u.kind, u.subject, u.name, a.id, u.payload
-         FROM agents a
-         JOIN unnest($5::text[], $6::uuid[], $7::text[], $8::jsonb[]) WITH ORDINALITY AS u (kind, subject, name, payload, o) ON true
-         WHERE a.namespace = $1 AND a.id = $2 AND a.rv = $3",
-        namespace,
-        agent,
-        log.rv,
-        log.written,
-        &kinds as _,
-        &subjects as _,
-        &names as _,
-        &payloads as _
-    )
-    .execute(tx)
-    .named(NAME)
-    .await?;
-    expect_rows(NAME, events.len(), done.rows_affected())?;
-    log.written += i32::try_from(events.len()).unwrap_or(i32::MAX);
-    Ok(())
 }
 
 /// Whether an object of this name was deleted by a transaction with a later version than `rv`: then creating it anew with
