@@ -47,7 +47,7 @@ const TASKS: f64 = 48.0;
 /// Bytes of the newest events that watchers read from, and of the encoded contexts that were read last (docs/metrics.md).
 const RECENT: f64 = (48 << 20) as f64;
 /// See above.
-const CONTEXTS: f64 = (16 << 20) as f64;
+const CONTEXTS: f64 = (8 << 20) as f64;
 /// `max_wal_size` of the server, in bytes.
 const WAL: f64 = 4_096.0 * 1024.0 * 1024.0;
 

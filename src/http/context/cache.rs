@@ -9,8 +9,8 @@ use crate::{
 };
 use axum::body::Bytes;
 
-/// The most that all entries hold together, in bytes: a quarter of what a server may need in all (measure P7).
-pub const BYTES_MAX: usize = 16 << 20;
+/// The most that all entries hold together, in bytes: an eighth of what a server may need in all (measure P7).
+pub const BYTES_MAX: usize = 8 << 20;
 
 /// Which snapshot. Its version is in it because a database that was restored counts ids from there again, in another epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
