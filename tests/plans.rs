@@ -251,7 +251,8 @@ async fn news_of_an_agent_with_many_archived_chats_is_told_to_those_that_are_not
 /// Of a namespace that is new since the statistics were made PostgreSQL thinks that it has one chat, or none.
 #[tokio::test]
 async fn chats_of_a_namespace_that_statistics_do_not_know_are_read_and_written_where_they_stand() {
-    const CHATS: i64 = 2_000;
+    const CHATS: i64 = 3_000;
+    const BATCH: usize = 100;
     let db = database().await;
     let world = World::new(db.pool.clone());
     let mut connection = PgConnection::connect_with(&db.options).await.unwrap();
@@ -263,13 +264,14 @@ async fn chats_of_a_namespace_that_statistics_do_not_know_are_read_and_written_w
         ))
     };
     connection.execute("ALTER TABLE chats SET (autovacuum_enabled = off)").await.unwrap();
-    connection.execute(chats("'other-' || n % 10", 10 * CHATS)).await.unwrap();
+    connection.execute(chats("'other-' || n % 10", 20 * CHATS)).await.unwrap();
     connection.execute("ANALYZE chats").await.unwrap();
     connection.execute(chats(&format!("'{}'", world.namespace), CHATS)).await.unwrap();
 
     let mut tx = connection.begin().await.unwrap();
-    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM chats WHERE namespace = $1 ORDER BY id LIMIT 100")
+    let ids: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM chats WHERE namespace = $1 ORDER BY id LIMIT $2")
         .bind(&world.namespace)
+        .bind(i64::try_from(BATCH).unwrap())
         .fetch_all(&mut *tx)
         .await
         .unwrap();
@@ -303,5 +305,5 @@ async fn chats_of_a_namespace_that_statistics_do_not_know_are_read_and_written_w
             .fetch_one(&mut *tx)
             .await
             .unwrap();
-    assert_eq!(told, 100, "each of them, with its event");
+    assert_eq!(usize::try_from(told).unwrap(), BATCH, "each of them, with its event");
 }

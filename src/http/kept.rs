@@ -51,10 +51,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
         Some(entry.value.clone())
     }
 
-    /// Keeps an entry of so many bytes, in the place of what was used longest ago. One that takes more than half of the room is not kept:
-    /// it does not drive out all others.
+    /// Keeps an entry of so many bytes, in the place of what was used longest ago. One that takes more than three quarters of the room is not
+    /// kept: it does not drive out all others.
     pub fn put(&self, key: K, value: V, bytes: usize) {
-        if bytes > self.bytes_max / 2 {
+        if bytes > self.bytes_max / 4 * 3 {
             return;
         }
         let mut entries = self.entries();
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn neither_many_nor_large_ones_go_over_the_bounds() {
         let kept = Kept::new("test", 1 << 20);
-        kept.put(-1, (), (1 << 19) + 1);
+        kept.put(-1, (), (3 << 18) + 1);
         assert_eq!(held(&kept), (0, 0));
         for id in 0..2000 {
             kept.put(id, (), 2);

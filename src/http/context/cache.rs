@@ -9,7 +9,8 @@ use crate::{
 };
 use axum::body::Bytes;
 
-/// The most that all entries hold together, in bytes: an eighth of what a server may need in all (measure P7).
+/// The most that all entries hold together, in bytes: an eighth of what a server may need in all (measure P7), and room for the largest
+/// context, whose 4 MiB of bodies take 5.6 in base64.
 pub const BYTES_MAX: usize = 8 << 20;
 
 /// Which snapshot. Its version is in it because a database that was restored counts ids from there again, in another epoch.

@@ -134,14 +134,15 @@ struct LoadedRow {
 }
 
 /// Reads chats with pins, targets and latest snapshots, all in one statement. Each target is found once, however many
-/// chats name it.
+/// chats name it. A pin is looked up by the namespace of its chat and not by the parameter: of a namespace that statistics do not know
+/// PostgreSQL would go through all snapshots for each chat.
 macro_rules! load_query {
     ($source:tt $(, $arg:expr)* $(,)?) => {
         sqlx::query_as!(
             LoadedRow,
             r#"
             WITH page AS MATERIALIZED (
-                SELECT c.id, c.ctid::text AS place, c.name, c.event_seq, c.archived OR c.inherited_archived AS archived, c.suspend OR c.paused AS suspended, c.state,
+                SELECT c.namespace, c.id, c.ctid::text AS place, c.name, c.event_seq, c.archived OR c.inherited_archived AS archived, c.suspend OR c.paused AS suspended, c.state,
                        c.refresh_policy, c.refresh_requested, c.refresh_handled,
                        c.reconcile_requested IS DISTINCT FROM c.reconcile_handled AS reconcile_pending,
                        c.observed_generation < c.generation AS generation_behind,
@@ -178,7 +179,7 @@ macro_rules! load_query {
                    t.l_resources AS "l_resources?", t.l_error AS "l_error?"
             FROM page
             LEFT JOIN targets t ON t.target = page.target
-            LEFT JOIN snapshots p ON p.namespace = $1 AND p.id = page.snapshot_id
+            LEFT JOIN snapshots p ON p.namespace = page.namespace AND p.id = page.snapshot_id
             ORDER BY page.id
             "#
             $(, $arg)*

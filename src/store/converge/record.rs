@@ -116,6 +116,7 @@ pub enum Lane {
 
 /// Writes the outcomes of a batch and their events, in one statement. All the chats are locked, and `chats` is what was read of
 /// them since. Their rows are found where they were read; that each has the right id is looked at, in a form for which there is no index.
+/// That each place is one of all of them goes without saying, and is said for the planner: wherever it begins, it joins no more rows than these.
 /// The events are of what was read under the locks, and nothing is looked up again for them; one chat stands in their part for the namespace,
 /// as from the arrays alone a sharded server would make a COPY and two phases (there the two parts are two statements). When the guard fires they
 /// are written all the same, and rolled back with all else; when every chat is written, they all are.
@@ -200,7 +201,8 @@ pub async fn record(
                      $12::text[], $13::text[])
               WITH ORDINALITY AS k (pin, snapshot, cause, dirty, handled, token, set, dropped, kind, class)
               ON k.class = u.class
-         WHERE c.namespace = $1 COLLATE "POSIX" AND c.ctid = u.place AND (c.id = u.id) IS TRUE AND c.rv <= $2"#,
+         WHERE c.namespace = $1 COLLATE "POSIX" AND c.ctid = u.place AND c.ctid = ANY ($16::text[]::tid[])
+               AND (c.id = u.id) IS TRUE AND c.rv <= $2"#,
         namespace,
         log.rv,
         &ids,
