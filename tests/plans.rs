@@ -296,7 +296,7 @@ async fn chats_of_a_namespace_that_statistics_do_not_know_are_read_and_written_w
     };
     let outcomes = Outcomes { classes: vec![class], chats: ids.iter().map(|id| (*id, 0)).collect() };
     let mut log = TxLog::open(&mut tx).await.unwrap();
-    let now = jiff::Timestamp::now();
+    let now = world.clock.now();
     let before = read(&mut tx).await;
     converge::record(&mut tx, &world.namespace, &outcomes, &loaded, Lane::Fanout, now, &mut log).await.unwrap();
     assert_eq!(read(&mut tx).await - before, 0, "by an index or one by one, writing");
