@@ -10,6 +10,7 @@ mod hot;
 pub mod statements;
 
 use crate::support::{
+    batch,
     postgres::{TestDb, database},
     world::{World, file},
 };
@@ -19,16 +20,14 @@ use moorline::{
     http::{page::selectable, status::Resource},
     model::{
         access::Reach,
-        condition::ConditionPatch,
         event::EventKind,
         object::Key,
         selector::{FieldSelector, LabelSelector},
     },
-    plan::{DirtyChange, PinChange},
     reconcile::Reconciler,
     store::{
         self,
-        converge::{self, Class, ClassEvent, Concerned, Lane, Loaded, Outcomes, Row},
+        converge::{self, ClassEvent, Concerned, Lane, Outcomes},
         events::{Cursor, Read, read_after},
         lists::{self, Slice},
         log::TxLog,
@@ -283,18 +282,9 @@ async fn chats_of_a_namespace_that_statistics_do_not_know_are_read_and_written_w
     let before = read(&mut tx).await;
     let rows = converge::load_locked(&mut tx, &world.namespace, &locked).await.unwrap();
     assert_eq!(read(&mut tx).await - before, 0, "by an index or one by one, reading");
-    let loaded: Vec<Loaded> =
-        rows.into_iter().map(|row| if let Row::Chat(chat) = row { *chat } else { panic!("{row:?}") }).collect();
+    let loaded = batch::chats(rows);
     let event = ClassEvent { kind: EventKind::ChatUpdated, agent: None, payload: serde_json::json!({}) };
-    let class = Class {
-        pin: PinChange::Keep,
-        dirty: DirtyChange::Keep,
-        refresh_handled: false,
-        refresh_token: None,
-        conditions: ConditionPatch::default(),
-        event: Some(event),
-    };
-    let outcomes = Outcomes { classes: vec![class], chats: ids.iter().map(|id| (*id, 0)).collect() };
+    let outcomes = Outcomes { classes: vec![batch::keeps(Some(event))], chats: ids.iter().map(|id| (*id, 0)).collect() };
     let mut log = TxLog::open(&mut tx).await.unwrap();
     let now = world.clock.now();
     let before = read(&mut tx).await;

@@ -2,16 +2,16 @@
 //! wrong, and lets the other run into it.
 
 use crate::support::{
+    batch,
     postgres::database,
     until::until,
     world::{World, file},
 };
 use moorline::{
-    model::{chat::ChatState, condition::ConditionPatch, object::Key, push::Phase},
-    plan::{DirtyChange, PinChange},
+    model::{chat::ChatState, object::Key, push::Phase},
     store::{
         self, Retry, StoreError, Write, chats,
-        converge::{self, Class, Lane, Outcomes},
+        converge::{self, Lane, Outcomes},
         log::TxLog,
         transact,
     },
@@ -124,27 +124,13 @@ async fn a_locked_chat_is_read_and_written_where_it_stands_or_not_at_all() {
     let locked = chats::lock_all(&mut tx, "team-a", &ids).await.expect("the locks");
     let is_a_race = |error: StoreError| error.retry() == Retry::Transaction;
     let rows = converge::load_locked(&mut tx, "team-a", &locked).await.expect("both");
-    let mut loaded: Vec<_> = rows
-        .into_iter()
-        .map(|row| match row {
-            converge::Row::Chat(chat) => *chat,
-            converge::Row::Bad { id, error } => panic!("{id}: {error}"),
-        })
-        .collect();
+    let mut loaded = batch::chats(rows);
 
     let another = chats::Locked { id: ids[0], place: locked[1].place.clone() };
     let read = converge::load_locked(&mut tx, "team-a", &[another]).await;
     assert!(read.is_err_and(is_a_race), "what was locked is what is read");
 
-    let class = Class {
-        pin: PinChange::Keep,
-        dirty: DirtyChange::Keep,
-        refresh_handled: false,
-        refresh_token: None,
-        conditions: ConditionPatch::default(),
-        event: None,
-    };
-    let outcomes = Outcomes { classes: vec![class], chats: vec![(loaded[0].id, 0)] };
+    let outcomes = Outcomes { classes: vec![batch::keeps(None)], chats: vec![(loaded[0].id, 0)] };
     let mut log = TxLog::open(&mut tx).await.expect("a version");
     let place = loaded[0].place.clone();
     loaded[0].place = loaded[1].place.clone();

@@ -1,6 +1,7 @@
 //! What the promises are tested with.
 
 pub mod api;
+pub mod batch;
 pub mod caches;
 pub mod certificates;
 pub mod cluster;

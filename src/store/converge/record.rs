@@ -100,11 +100,6 @@ fn find(chats: &[Loaded], id: Uuid) -> Option<&Loaded> {
     chats.binary_search_by_key(&id, |chat| chat.id).ok().map(|at| &chats[at])
 }
 
-/// What was read of a chat that has an outcome.
-fn read(chats: &[Loaded], id: Uuid) -> &Loaded {
-    find(chats, id).expect("an outcome is that of a chat of the batch")
-}
-
 /// Whether the chats have been converged as due, or were reached by their agent's news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -134,7 +129,7 @@ pub async fn record(
     // WITH ORDINALITY counts from 1.
     let (ids, numbers): (Vec<Uuid>, Vec<i32>) =
         outcomes.chats.iter().map(|(id, class)| (*id, i32::try_from(class + 1).unwrap_or(i32::MAX))).unzip();
-    let read: Vec<&Loaded> = ids.iter().map(|id| read(chats, *id)).collect();
+    let read: Vec<&Loaded> = ids.iter().map(|id| find(chats, *id).expect("an outcome is that of a chat of the batch")).collect();
     let places: Vec<&str> = read.iter().map(|chat| chat.place.as_str()).collect();
     let names: Vec<&str> = read.iter().map(|chat| chat.name.as_str()).collect();
     let chat_seqs: Vec<i64> = read.iter().map(|chat| chat.event_seq + 1).collect();
