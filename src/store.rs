@@ -8,6 +8,7 @@
 pub mod across;
 pub mod agents;
 pub mod chats;
+pub mod connect;
 pub mod context;
 pub mod converge;
 pub mod diff;

@@ -67,6 +67,7 @@ mod patches;
 mod plan;
 mod plan_all;
 mod plan_walk;
+mod planned_once;
 mod plans;
 mod poison;
 #[cfg(feature = "profile")]

@@ -14,7 +14,7 @@ use crate::support::{
     postgres::{TestDb, database},
     world::{World, file},
 };
-use explain::{Access, Catalog};
+use explain::{Access, Catalog, generic_plan};
 use moorline::{
     clock,
     http::{page::selectable, status::Resource},
@@ -104,6 +104,25 @@ async fn hot_statements_use_the_indexes_that_are_made_for_them() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn no_statement_compares_each_row_of_a_batch_with_each_of_another() {
+    let mut connection = crowd().await;
+    let (mut found, mut excused) = (Vec::new(), BTreeSet::new());
+    for statement in statements::all().unwrap() {
+        if statement.is_planned_anew() || !statement.has_a_plan() {
+            continue;
+        }
+        for condition in explain::compares_each_with_each(&generic_plan(&mut connection, &statement).await.unwrap()) {
+            match hot::MAY_COMPARE_EACH_WITH_EACH.iter().position(|(of, _)| *of == condition) {
+                Some(excuse) => drop(excused.insert(excuse)),
+                None => found.push(format!("{condition}: {}", statement.line())),
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    assert_eq!(excused.len(), hot::MAY_COMPARE_EACH_WITH_EACH.len(), "an excuse that no statement needs any more");
 }
 
 /// How often this transaction has used each index of chats so far.

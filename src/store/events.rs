@@ -230,7 +230,8 @@ pub async fn newest(
     let mut rows = match (namespace, name) {
         (Some(namespace), Some(name)) => about_some!("e.namespace = $6 AND e.name = $7", namespace, name),
         (Some(namespace), None) => about_some!("e.namespace = $6", namespace),
-        (None, Some(name)) => about_some!("e.name = $6", name),
+        // In a form for which there is no index: the log is read from its end, until there are enough.
+        (None, Some(name)) => about_some!(r#"e.name = $6 COLLATE "POSIX""#, name),
         (None, None) => about_some!("true"),
     };
     rows.reverse();

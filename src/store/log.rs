@@ -198,22 +198,6 @@ pub async fn bump(connection: &mut PgConnection, forced: bool) -> Result<Option<
     Ok(epoch)
 }
 
-/// What every new connection does: whoever connects again may have come to a copy or to a promoted standby. Nothing where
-/// there is no schema yet, and nothing on a standby, which cannot write.
-pub async fn on_connect(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let writes = sqlx::query_scalar!(
-        r#"SELECT to_regprocedure('log_bump(boolean)') IS NOT NULL AND NOT pg_is_in_recovery() AS "writes!""#
-    );
-    if !writes.fetch_one(&mut *connection).await? {
-        return Ok(());
-    }
-    match bump(connection, false).await {
-        Ok(_) => Ok(()),
-        Err(StoreError::Database { source, .. }) => Err(source),
-        Err(other) => Err(sqlx::Error::Protocol(other.to_string())),
-    }
-}
-
 /// Whether the partition of the last of the next `days` days is missing: the cheap look before the lock that making one takes.
 pub async fn partitions_missing(connection: &mut PgConnection, days: i32) -> Result<bool, StoreError> {
     const NAME: &str = "db.events.partitions_missing";

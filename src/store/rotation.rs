@@ -2,7 +2,7 @@
 //! with the new ones.
 
 use super::{
-    check_out, log, session,
+    check_out, connect, session,
     turns::{in_few_turns, to_its_end},
 };
 use sqlx::{
@@ -127,7 +127,7 @@ impl Rotation {
         let pool = PgPoolOptions::new()
             .max_connections(size)
             .acquire_timeout(Duration::from_secs(3))
-            .after_connect(|connection, _| Box::pin(log::on_connect(connection)))
+            .after_connect(|connection, _| Box::pin(connect::on_connect(connection)))
             .test_before_acquire(false)
             .before_acquire(move |connection, used| {
                 let since = *replaced.read().expect("no holder of this lock panics");

@@ -71,14 +71,8 @@ impl Catalog {
 
     /// What the generic plan of a statement reads of large tables.
     pub async fn accesses(&self, connection: &mut PgConnection, statement: &Statement) -> anyhow::Result<BTreeSet<Access>> {
-        const NAME: &str = "statement_under_test";
-        connection.execute("SET plan_cache_mode = force_generic_plan").await?;
-        connection.execute(AssertSqlSafe(statement.prepare(NAME))).await.with_context(|| statement.line())?;
-        let plan: (sqlx::types::Json<Value>,) =
-            sqlx::query_as(AssertSqlSafe(statement.explain(NAME))).persistent(false).fetch_one(&mut *connection).await?;
-        connection.execute("DEALLOCATE statement_under_test").await?;
         let mut found = BTreeSet::new();
-        self.walk(&plan.0.0[0]["Plan"], &mut found);
+        self.walk(&generic_plan(connection, statement).await?, &mut found);
         Ok(found)
     }
 
@@ -111,6 +105,36 @@ impl Catalog {
             self.walk(child, found);
         }
     }
+}
+
+/// The plan of a statement that PostgreSQL keeps for any values.
+pub async fn generic_plan(connection: &mut PgConnection, statement: &Statement) -> anyhow::Result<Value> {
+    const NAME: &str = "statement_under_test";
+    connection.execute("SET plan_cache_mode = force_generic_plan").await?;
+    connection.execute(AssertSqlSafe(statement.prepare(NAME))).await.with_context(|| statement.line())?;
+    let plan: (sqlx::types::Json<Value>,) =
+        sqlx::query_as(AssertSqlSafe(statement.explain(NAME))).persistent(false).fetch_one(&mut *connection).await?;
+    connection.execute("DEALLOCATE statement_under_test").await?;
+    Ok(plan.0.0[0]["Plan"].clone())
+}
+
+/// By which conditions a plan compares each row of one side with each of what was sent or put together: of a batch of a thousand that
+/// would be a million, and the plan thinks that ten are sent.
+pub fn compares_each_with_each(node: &Value) -> Vec<String> {
+    let children = node["Plans"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut found: Vec<String> = children.iter().flat_map(compares_each_with_each).collect();
+    if let (Some("Nested Loop"), Some(condition), [_, inner]) =
+        (node["Node Type"].as_str(), node["Join Filter"].as_str(), children)
+    {
+        let mut inner = inner;
+        while let Some("Materialize") = inner["Node Type"].as_str() {
+            inner = &inner["Plans"][0];
+        }
+        if let Some("Function Scan" | "CTE Scan") = inner["Node Type"].as_str() {
+            found.push(condition.to_owned());
+        }
+    }
+    found
 }
 
 /// Whether a condition speaks of a column, and not of one whose name has this one in it.

@@ -75,7 +75,11 @@ pub(crate) async fn database() -> TestDb {
 
 /// A test's own connections: a machine that is busy with other tests is no finding, so they wait longer than a server's would.
 fn patient(options: PgConnectOptions) -> PgPool {
-    PgPoolOptions::new().max_connections(10).acquire_timeout(Duration::from_mins(1)).connect_lazy_with(store::session(options))
+    PgPoolOptions::new()
+        .max_connections(10)
+        .acquire_timeout(Duration::from_mins(1))
+        .after_connect(|connection, _| Box::pin(store::connect::on_connect(connection)))
+        .connect_lazy_with(store::session(options))
 }
 
 /// Where PostgreSQL's programs are.

@@ -111,7 +111,8 @@ pub enum Lane {
 
 /// Writes the outcomes of a batch and their events, in one statement. All the chats are locked, and `chats` is what was read of
 /// them since. Their rows are found where they were read; that each has the right id is looked at, in a form for which there is no index.
-/// That each place is one of all of them goes without saying, and is said for the planner: wherever it begins, it joins no more rows than these.
+/// What is joined is looked up, each row by its place and each class by its number: no plan, for however few rows it was made, compares each of
+/// a batch with each.
 /// The events are of what was read under the locks, and nothing is looked up again for them; one chat stands in their part for the namespace,
 /// as from the arrays alone a sharded server would make a COPY and two phases (there the two parts are two statements). When the guard fires they
 /// are written all the same, and rolled back with all else; when every chat is written, they all are.
@@ -126,7 +127,7 @@ pub async fn record(
 ) -> Result<(), StoreError> {
     const NAME: &str = "db.chats.record";
     let classes = &outcomes.classes;
-    // WITH ORDINALITY counts from 1.
+    // Arrays count from 1.
     let (ids, numbers): (Vec<Uuid>, Vec<i32>) =
         outcomes.chats.iter().map(|(id, class)| (*id, i32::try_from(class + 1).unwrap_or(i32::MAX))).unzip();
     let read: Vec<&Loaded> = ids.iter().map(|id| find(chats, *id).expect("an outcome is that of a chat of the batch")).collect();
@@ -169,10 +170,10 @@ pub async fn record(
     let done = sqlx::query!(
         r#"WITH told AS (
              INSERT INTO events (namespace, rv, seq, kind, subject, name, chat_id, agent_id, chat_seq, payload)
-             SELECT c.namespace, $2, u.seq, k.kind, u.id, u.name, u.id, k.agent_id, u.chat_seq, k.payload
+             SELECT c.namespace, $2, u.seq, ($13::text[])[u.class], u.id, u.name, u.id, ($21::uuid[])[u.class], u.chat_seq,
+                    ($22::jsonb[])[u.class]
              FROM chats c
              JOIN unnest($3::uuid[], $4::integer[], $18::text[], $19::bigint[], $20::integer[]) AS u (id, class, name, chat_seq, seq) ON true
-             JOIN unnest($13::text[], $21::uuid[], $22::jsonb[]) WITH ORDINALITY AS k (kind, agent_id, payload, class) ON k.class = u.class
              WHERE c.namespace = $1 COLLATE "POSIX" AND c.ctid = $17::text::tid AND u.seq IS NOT NULL
          )
          UPDATE chats AS c SET
@@ -192,12 +193,12 @@ pub async fn record(
              attempts = CASE WHEN $15 THEN 0 ELSE c.attempts END,
              retry_at = CASE WHEN $15 THEN NULL ELSE c.retry_at END
          FROM unnest($3::uuid[], $4::integer[], $16::text[]::tid[]) AS u (id, class, place)
-         JOIN unnest($5::smallint[], $6::bigint[], $7::text[], $8::smallint[], $9::boolean[], $10::text[], $11::jsonb[],
-                     $12::text[], $13::text[])
-              WITH ORDINALITY AS k (pin, snapshot, cause, dirty, handled, token, set, dropped, kind, class)
-              ON k.class = u.class
-         WHERE c.namespace = $1 COLLATE "POSIX" AND c.ctid = u.place AND c.ctid = ANY ($16::text[]::tid[])
-               AND (c.id = u.id) IS TRUE AND c.rv <= $2"#,
+         CROSS JOIN LATERAL (
+             SELECT ($5::smallint[])[u.class] AS pin, ($6::bigint[])[u.class] AS snapshot, ($7::text[])[u.class] AS cause,
+                    ($8::smallint[])[u.class] AS dirty, ($9::boolean[])[u.class] AS handled, ($10::text[])[u.class] AS token,
+                    ($11::jsonb[])[u.class] AS set, ($12::text[])[u.class] AS dropped, ($13::text[])[u.class] AS kind
+         ) AS k
+         WHERE c.namespace = $1 COLLATE "POSIX" AND c.ctid = u.place AND (c.id = u.id) IS TRUE AND c.rv <= $2"#,
         namespace,
         log.rv,
         &ids,

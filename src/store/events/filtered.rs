@@ -119,7 +119,8 @@ pub async fn read_some_after(
         (Some(namespace), Some(chat), None) => {
             of_some!("e.namespace = $9 AND e.name = $10 AND e.chat_id IS NOT NULL", namespace, chat)
         }
-        (None, Some(chat), None) => of_some!("e.name = $9 AND e.chat_id IS NOT NULL", chat),
+        // In a form for which there is no index: none begins with the name, and one would be read whole, and not the window.
+        (None, Some(chat), None) => of_some!(r#"e.name = $9 COLLATE "POSIX" AND e.chat_id IS NOT NULL"#, chat),
         (namespace, chat, Some(agent)) => of_some!(
             "($9::text IS NULL OR e.namespace = $9) AND ($10::text IS NULL OR (e.name = $10 AND e.chat_id IS NOT NULL))
              AND (e.namespace, e.agent_id) IN (

@@ -1,0 +1,36 @@
+//! What every connection of a pool does before its first statement.
+
+use super::{StoreError, log};
+use sqlx::PgConnection;
+
+/// From how many chats on, by the statistics, each statement is planned once. Of fewer a plan may read a whole table, and go on with
+/// that while the table grows.
+const MANY: f32 = 5_000.0;
+
+/// Begins the log anew where that is due: whoever connects again may have come to a copy or to a promoted standby. Nothing of that where
+/// there is no schema yet, and nothing on a standby, which cannot write.
+///
+/// And in a database of many chats it has each statement planned once, for any values. PostgreSQL would else weigh the plan for any values
+/// against the plans for the first five, and where it thinks those cheaper, plan again each time. It thinks so of every small namespace
+/// among large ones, where planning takes longer than what is planned; and of a namespace that is newer than the statistics, which it
+/// takes to have one row. The plans for any values are right for all of them (`tests/plans.rs`); lists, for which there is none, ask for
+/// what they need. What somebody has set for the server, the database or the role stands; on Citus, which cannot join with such plans,
+/// nothing is set.
+pub async fn on_connect(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let session = sqlx::query!(
+        r#"SELECT to_regprocedure('log_bump(boolean)') IS NOT NULL AND NOT pg_is_in_recovery() AS "writes!",
+                  (SELECT set_config('plan_cache_mode', 'force_generic_plan', false) FROM pg_settings
+                   WHERE name = 'plan_cache_mode' AND source = 'default'
+                         AND (SELECT c.reltuples FROM pg_class c WHERE c.oid = to_regclass('chats')) >= $1
+                         AND NOT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')) AS plans"#,
+        MANY
+    );
+    if !session.fetch_one(&mut *connection).await?.writes {
+        return Ok(());
+    }
+    match log::bump(connection, false).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::Database { source, .. }) => Err(source),
+        Err(other) => Err(sqlx::Error::Protocol(other.to_string())),
+    }
+}
