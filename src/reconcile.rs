@@ -16,6 +16,7 @@ mod decide;
 mod drifts;
 mod fan_out;
 mod poison;
+mod quiet;
 
 use crate::{
     clock::Clock,

@@ -14,7 +14,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -38,6 +38,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before connecting again.
 const PAUSE_CAP: Duration = Duration::from_secs(10);
 
+/// Whom an agent's news concern, as far as whoever brings them knows. A hint as all else here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Audience {
+    /// No chat follows it.
+    Nobody,
+    /// Its chats.
+    Chats,
+}
+
 /// Whether processes tell each other through the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ListenNotify {
@@ -55,7 +64,7 @@ pub struct Wake(Arc<Inner>);
 struct Inner {
     chats: watch::Sender<()>,
     agents: watch::Sender<()>,
-    news: Mutex<BTreeSet<String>>,
+    news: Mutex<BTreeMap<String, Audience>>,
     events: watch::Sender<()>,
     tell_work: Notify,
     tell_events: Notify,
@@ -84,7 +93,7 @@ impl Inner {
         self.agents.send_replace(());
     }
 
-    fn lock_news(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn lock_news(&self) -> MutexGuard<'_, BTreeMap<String, Audience>> {
         self.news.lock().expect("no holder of this lock panics")
     }
 }
@@ -97,10 +106,12 @@ impl Wake {
     }
 
     /// An agent of this namespace has news; its chats are told by its lap. Call it after commit.
-    pub fn news(&self, namespace: &str) {
+    pub fn news(&self, namespace: &str, audience: Audience) {
         let mut news = self.0.lock_news();
-        if news.len() < NEWS_MAX {
-            news.insert(namespace.to_owned());
+        if let Some(known) = news.get_mut(namespace) {
+            *known = audience.max(*known);
+        } else if news.len() < NEWS_MAX {
+            news.insert(namespace.to_owned(), audience);
         }
         drop(news);
         self.0.agents.send_replace(());
@@ -108,7 +119,7 @@ impl Wake {
     }
 
     /// Where agents have had news since this was last asked, as far as it is known: the rest is to be looked for.
-    pub fn take_news(&self) -> BTreeSet<String> {
+    pub fn take_news(&self) -> BTreeMap<String, Audience> {
         std::mem::take(&mut *self.0.lock_news())
     }
 

@@ -12,7 +12,7 @@ use crate::{
     reconcile::{Batch, Reconciler},
     store::{Retry, StoreError, across, error::full_jitter, log},
     trace::{self, Step, Story},
-    wake::Wake,
+    wake::{Audience, Wake},
 };
 use sqlx::PgPool;
 use std::{
@@ -165,14 +165,17 @@ impl Worker {
     async fn sweep(&self, lane: Lane, place: &mut Place, shutdown: &CancellationToken) -> Result<Swept, StoreError> {
         let (mut claimed, mut done) = (0, HashSet::new());
         if lane == Lane::Agents {
-            for namespace in self.wake.take_news() {
+            for (namespace, audience) in self.wake.take_news() {
                 if shutdown.is_cancelled() {
                     return Ok(Swept { claimed, found: true });
                 }
                 // When this fails the database may be away, and then the look below says so, once. It finds what is not taken here.
-                let Some(seen) = self.turn(lane, namespace.clone(), place).await else { break };
+                let Some(seen) = self.turn(lane, namespace.clone(), audience, place).await else { break };
                 claimed += seen;
-                done.insert(namespace);
+                // Those who have nobody to tell do not take the turn of those who have.
+                if audience == Audience::Chats {
+                    done.insert(namespace);
+                }
             }
         }
         let mut namespaces = self.peek(lane, &place.after).await?;
@@ -191,20 +194,20 @@ impl Worker {
                 break;
             }
             if !done.contains(&namespace) {
-                claimed += self.turn(lane, namespace, place).await.unwrap_or_default();
+                claimed += self.turn(lane, namespace, Audience::Chats, place).await.unwrap_or_default();
             }
         }
         Ok(Swept { claimed, found })
     }
 
     /// A namespace's turn: a batch, unless it failed a moment ago. Returns how many records were claimed; none when it failed.
-    async fn turn(&self, lane: Lane, namespace: String, place: &mut Place) -> Option<usize> {
+    async fn turn(&self, lane: Lane, namespace: String, audience: Audience, place: &mut Place) -> Option<usize> {
         let mut standing = place.namespaces.remove(&namespace).unwrap_or_default();
         if standing.not_before.is_some_and(|then| Instant::now() < then) {
             place.namespaces.insert(namespace, standing);
             return Some(0);
         }
-        match self.batch(lane, &namespace, &mut standing).await {
+        match self.batch(lane, &namespace, audience, &mut standing).await {
             Ok(0) => Some(0), // somebody else has it in hand, and nothing needs to be remembered
             Ok(seen) => {
                 (standing.failures, standing.not_before) = (0, None);
@@ -236,9 +239,17 @@ impl Worker {
         }
     }
 
-    /// One batch of one namespace. Returns how many records were claimed.
-    async fn batch(&self, lane: Lane, namespace: &str, standing: &mut Standing) -> Result<usize, StoreError> {
+    /// One batch of one namespace. Returns how many records were claimed. Agents that are said to have nobody to tell are taken all at
+    /// once; when there are none of that kind, it is the next agent's turn.
+    async fn batch(&self, lane: Lane, namespace: &str, audience: Audience, standing: &mut Standing) -> Result<usize, StoreError> {
         let in_hand = METRICS.take_in_hand(lane.controller());
+        if (lane, audience) == (Lane::Agents, Audience::Nobody) {
+            let batch = self.reconciler.converge_quiet(namespace).await?;
+            if batch.seen > 0 {
+                self.tell(lane, namespace, &batch, in_hand);
+                return Ok(batch.seen);
+            }
+        }
         let (batch, made_due) = match lane {
             Lane::Chats => (self.bumped(self.reconciler.converge_due(namespace).await).await?, false),
             Lane::Agents => {

@@ -11,7 +11,7 @@ use moorline::{
     model::object::{Progress, REFRESH_ANNOTATION},
     reconcile::{NotTold, Reconciler, Told},
     store::log,
-    wake::Wake,
+    wake::{Audience, Wake},
     worker::{LaneFailed, Worker},
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, postgres::PgPoolOptions};
@@ -307,7 +307,7 @@ async fn news_reach_every_agent_without_a_poll_also_of_more_namespaces_than_are_
         world.chat("fix").of_agent("ws").create().await;
     }
     for namespace in &namespaces {
-        wake.news(namespace);
+        wake.news(namespace, Audience::Chats);
     }
     for namespace in namespaces {
         world.namespace = namespace;
@@ -375,7 +375,7 @@ async fn chats_that_a_lap_makes_due_are_taken_without_a_poll() {
     let wake = Wake::default();
     let lanes = Lanes::begin(&db, &world.reconciler, &world.clock, &wake, Duration::from_hours(1));
     agent.push(vec![file("AGENTS.md", "two")]).await;
-    wake.news("team-a");
+    wake.news("team-a", Audience::Chats);
     until("the other chat of the page is dirty", || async { world.look("good").await.chat.dirty_since }).await;
     lanes.end().await;
 }

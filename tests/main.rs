@@ -75,6 +75,7 @@ mod profile;
 mod prometheus;
 mod prompt;
 mod pushed_again;
+mod quiet;
 mod races;
 mod release;
 mod replay;

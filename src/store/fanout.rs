@@ -1,6 +1,8 @@
 //! What the agents' lane reads and writes: claiming an agent that is due, keeping its place in a lap over its chats, and
 //! ending the lap.
 
+mod quiet;
+
 use super::{
     error::{Named, StoreError, expect_rows},
     log::TxLog,
@@ -11,6 +13,7 @@ use crate::model::{
     event::EventKind,
     push::Phase,
 };
+pub use quiet::{Quiet, end_quiet, quiet};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;

@@ -58,6 +58,8 @@ pub struct PushState {
     pub latest: Option<Known>,
     /// The snapshot of the context that is asked about, if it has been made before.
     pub found: Option<Known>,
+    /// Chats follow it, or may: its lap has somebody to tell. Of a chat that is not committed yet it knows nothing.
+    pub followed: bool,
     /// Which of the bodies that are asked about the agent does not have; of a context that has been made before, none.
     pub missing: Vec<ContentHash>,
 }
@@ -82,7 +84,10 @@ pub async fn push_state(
                CASE WHEN f.id IS NULL THEN ARRAY(
                    SELECT u.hash FROM unnest($4::bytea[]) AS u (hash)
                    WHERE (SELECT true FROM blobs b WHERE b.namespace = $1 AND b.agent_id = $2 AND b.hash = u.hash) IS NULL
-               ) ELSE '{}' END AS "missing!"
+               ) ELSE '{}' END AS "missing!",
+               a.workspace IS NOT NULL OR a.former_workspaces <> '{}' OR (
+                   SELECT true FROM chats c WHERE c.namespace = $1 AND c.agent = a.name AND NOT c.archived AND NOT c.inherited_archived LIMIT 1
+               ) IS NOT NULL AS "followed!"
         FROM agents a
         LEFT JOIN snapshots l ON l.namespace = a.namespace AND l.id = a.latest_snapshot_id
         LEFT JOIN snapshots f ON f.namespace = a.namespace AND f.agent_id = a.id AND f.context_hash = $3
@@ -115,6 +120,7 @@ pub async fn push_state(
         snapshot_revision: row.snapshot_revision,
         latest: known(row.l_id, row.l_name, row.l_hash, row.l_revision)?,
         found: known(row.f_id, row.f_name, row.f_hash, row.f_revision)?,
+        followed: row.followed,
         missing: row.missing.iter().filter_map(|hash| ContentHash::from_slice(hash)).collect(),
     })
 }

@@ -49,6 +49,8 @@ pub struct PushAnswer {
     pub replayed: bool,
     /// Whether the agent shows something else than before, and there is an event of it.
     pub shown: bool,
+    /// Whether chats follow the agent, or may, and have to be told.
+    pub followed: bool,
 }
 
 /// What an agent points at after a push.
@@ -89,6 +91,7 @@ impl Write for AcceptPush<'_> {
                 snapshot: old.latest.as_ref().map(PushedSnapshot::from),
                 replayed: true,
                 shown: false,
+                followed: old.followed,
             });
         }
         let before = old.latest.as_ref().map(|latest| latest.hash);
@@ -147,7 +150,7 @@ impl Write for AcceptPush<'_> {
         };
         let log = log.as_mut().map(|log| Shown { log, events: &events });
         accept(tx, &key.namespace, id, &accepted, log).await?; // writes, and the events
-        Ok(PushAnswer { changed, snapshot: latest.map(PushedSnapshot::from), replayed: false, shown })
+        Ok(PushAnswer { changed, snapshot: latest.map(PushedSnapshot::from), replayed: false, shown, followed: old.followed })
     }
 
     fn store_error(error: &WriteError) -> Option<&StoreError> {
@@ -177,6 +180,7 @@ pub async fn take_repeated(pool: &PgPool, accept: &AcceptPush<'_>, known: &Agent
         snapshot: Some(PushedSnapshot { name, hash, revision }),
         replayed: false,
         shown: false,
+        followed: false, // and of no news nobody is told
     }))
 }
 

@@ -59,6 +59,17 @@ fn passing_over_chats_that_are_due_and_look_fine() {
 }
 
 #[test]
+fn converging_an_agent_that_nobody_followed_by_what_it_was_before_another_push() {
+    let world = Config::new().agent(0, A).client([push(2, B), push(3, A)]).client([Ask::CreateChat(0, Names::Agent(0))]);
+    caught(Defect::QuietWithoutRevision, world.two_loops(), invariants::DIRTY_IS_THE_LEVEL);
+}
+
+#[test]
+fn converging_an_agent_without_a_look_for_who_follows_it() {
+    caught(Defect::QuietIsGuessed, bound().client([push(2, B)]).role(Role::Loop), invariants::DIRTY_IS_THE_LEVEL);
+}
+
+#[test]
 fn running_laps_of_two_agents_over_one_workspace_at_once() {
     let world = workspace().client([push_of(0, 2, B)]).client([push_of(1, 2, B), push_of(1, 3, A)]).two_loops();
     caught(Defect::NotAlone, world, invariants::CONVERGES);

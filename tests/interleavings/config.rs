@@ -19,6 +19,10 @@ pub(crate) enum Defect {
     ConvergedTooEarly,
     /// A lap passes over chats that are due and look fine.
     DueIgnored,
+    /// An agent whose news nobody has to be told is converged whatever its revision is by then.
+    QuietWithoutRevision,
+    /// Whether anybody follows an agent is not looked at.
+    QuietIsGuessed,
     /// Laps of two agents over one workspace run at the same time.
     NotAlone,
     /// A lap takes the chats' locks with SKIP LOCKED, and those that it skipped for told.

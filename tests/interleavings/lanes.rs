@@ -1,5 +1,6 @@
 //! The loop's transactions, statement by statement: `reconcile::DueChats` and `reconcile::fan_out::FanOut`, in their order, with the
-//! writes of `store::converge::record` and `store::fanout::{advance, end_lap, remove}`.
+//! writes of `store::converge::record` and `store::fanout::{advance, end_lap, remove}`; and the two statements of
+//! `reconcile::quiet`, of one agent at a time.
 //!
 //! Not mirrored: poison and what is done about it (`reconcile::poison`, `HowToTell::MakeDue`), an agent's refresh token that is copied
 //! to its chats, and the conditions of agents.
@@ -38,6 +39,37 @@ pub(crate) fn claim_agent(world: &World, me: usize, name: u8) -> Option<World> {
     Some(after)
 }
 
+/// Reads, unlocked, that an agent is due whose news nobody has to be told (`store::fanout::quiet`); none when there is no such agent.
+pub(crate) fn find_quiet(config: &Config, world: &World, me: usize, name: u8) -> Option<World> {
+    let agent = world.tables.agent_of_name(name)?;
+    let followed = world.tables.chats.iter().flatten().any(|chat| !chat.archived && agent.concerns(name, chat));
+    let followed = followed && !config.has(Defect::QuietIsGuessed);
+    if !agent.due() || agent.deleting || agent.in_workspace || agent.left_workspace || agent.lap.is_some() || followed {
+        return None;
+    }
+    let mut after = world.clone();
+    after.sessions[me].at = At::Lap(Lap::EndQuiet(agent.revision), Page { agent: name, next: None });
+    Some(after)
+}
+
+/// Converges it, in a statement that is a transaction of its own and never waits, if it is still at that revision
+/// (`store::fanout::end_quiet`).
+fn end_quiet(config: &Config, world: &World, me: usize, name: u8, revision: u8) -> World {
+    let mut after = world.clone();
+    let free = world.tables.agent_of_name(name).filter(|agent| {
+        let as_read = agent.revision == revision || config.has(Defect::QuietWithoutRevision);
+        as_read && agent.due() && agent.lap.is_none() && !world.held_by_others(me, Row::Agent(name))
+    });
+    if let Some(agent) = free {
+        after.lock(me, Row::Agent(name));
+        after.sessions[me].written.push(Written::Agent(name, Some(Agent { converged: agent.revision, ..*agent })));
+        after.commit(me, At::Idle);
+    } else {
+        after.roll_back(me);
+    }
+    after
+}
+
 /// One statement of the chats' lane; none while it has to wait.
 pub(crate) fn converge(config: &Config, decider: &Decider, world: &World, me: usize, at: Chats) -> Option<World> {
     let mut after = world.clone();
@@ -64,8 +96,11 @@ pub(crate) fn converge(config: &Config, decider: &Decider, world: &World, me: us
 
 /// One statement of a page of a lap; none while it has to wait.
 pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize, at: Lap, page: Page) -> Option<World> {
-    let mut after = world.clone();
     let name = page.agent;
+    if let Lap::EndQuiet(revision) = at {
+        return Some(end_quiet(config, world, me, name, revision));
+    }
+    let mut after = world.clone();
     let agent = world.tables.agents[usize::from(name)].expect("an agent that is locked is there");
     let mut next_page = page;
     let next = match at {
@@ -135,6 +170,7 @@ pub(crate) fn tell(config: &Config, decider: &Decider, world: &World, me: usize,
             Recorded::Written => Lap::Close,
             Recorded::LostARace => return Some(after),
         },
+        Lap::EndQuiet(_) => unreachable!("it was done above"),
         Lap::Close => {
             let new = turn_page(config, agent, page.next);
             after.sessions[me].written.push(Written::Agent(name, new));
@@ -154,7 +190,7 @@ pub(crate) fn is_local(config: &Config, at: &At) -> bool {
         // Its foreign keys are seen by retention, if there is one.
         At::Chats(Chats::Record(_)) | At::Lap(Lap::Record(_), _) => !config.prunes(),
         At::Chats(Chats::Load(_))
-        | At::Lap(Lap::AloneIn | Lap::LoadConcerned | Lap::LockAll { .. } | Lap::Load(_), _)
+        | At::Lap(Lap::AloneIn | Lap::LoadConcerned | Lap::LockAll { .. } | Lap::Load(_) | Lap::EndQuiet(_), _)
         | At::Idle
         | At::Client(_)
         | At::Commit

@@ -35,6 +35,8 @@ pub(crate) enum Action {
     ClaimChats(usize),
     /// A lane claims the agent of this name.
     ClaimAgent(usize, u8),
+    /// A lane finds that nobody has to be told the news of the agent of this name.
+    FindQuiet(usize, u8),
     /// A lane that has been told to looks; it may find nothing.
     Look(usize),
     /// The reader's next statement.
@@ -191,7 +193,7 @@ impl Interleavings {
 
     /// What a lane can claim now.
     fn claims(&self, me: usize, actions: &mut Vec<Action>) {
-        let agents = || (0..).take(AGENTS).map(|name| Action::ClaimAgent(me, name));
+        let agents = || (0..).take(AGENTS).flat_map(|name| [Action::ClaimAgent(me, name), Action::FindQuiet(me, name)]);
         match &self.config.roles[me] {
             Role::Client(_) => {}
             Role::ChatsLane => actions.push(Action::ClaimChats(me)),
@@ -225,6 +227,7 @@ impl Interleavings {
             Action::Statement(me) => self.statements(world, me)?,
             Action::ClaimChats(me) => lanes::claim_chats(&self.config, world, me)?,
             Action::ClaimAgent(me, name) => self.claimed(lanes::claim_agent(world, me, name)?, me)?,
+            Action::FindQuiet(me, name) => lanes::find_quiet(&self.config, world, me, name)?,
             Action::Look(me) => {
                 let mut looked = world.clone();
                 // Registered before it looks; and again soon, when there is something that others hold.

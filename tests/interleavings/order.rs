@@ -44,6 +44,11 @@ const LAP: &[Step] = &[
     ("UPDATE agents SET converged_revision = $3, fanout_revision = NULL", "Lap::End"),
     COMMIT,
 ];
+/// `Lap::EndQuiet`: an agent that no chat follows.
+const QUIET: &[Step] = &[
+    ("AND NOT c.archived AND NOT c.inherited_archived LIMIT 1) IS NULL", "Action::FindQuiet"),
+    ("UPDATE agents a SET converged_revision = free.revision", "Lap::EndQuiet"),
+];
 /// `Ask::Push`: what is read of the agent after the lock is one statement, of its own.
 const PUSH: &[Step] = &[
     BEGIN,
@@ -88,6 +93,7 @@ async fn the_program_sends_the_statements_that_the_model_goes_through_in_its_ord
     let world = World::new(counted.pool());
     let mut agent = world.agent("builder").of_workspace("ws", 1).running().await;
     world.chat("fix").of_agent("builder").create().await;
+    let mut alone = world.agent("alone").running().await;
     // The first time is for the statements to be known.
     for round in ["one", "two", "three"] {
         let context = || vec![file("AGENTS.md", round)];
@@ -96,6 +102,10 @@ async fn the_program_sends_the_statements_that_the_model_goes_through_in_its_ord
             world.reconciler.fan_out(&world.namespace, Uuid::nil()).await.unwrap().expect("the agent is due")
         })
         .await;
+        let alone_pushed = alone.push(context()).await;
+        assert!(!alone_pushed.followed, "no chat follows it");
+        let passed = sent(&counted, async { world.reconciler.converge_quiet(&world.namespace).await.unwrap() }).await;
+        world.settle().await; // its first report shows something
         let (known, again) = (world.look_at_agent("builder").await.unwrap(), agent.next_push(Phase::Complete, context()));
         let accept = AcceptPush { clock: &world.clock, key: &agent.key, push: &again };
         let repeated = sent(&counted, async {
@@ -107,6 +117,7 @@ async fn the_program_sends_the_statements_that_the_model_goes_through_in_its_ord
         if round == "three" {
             is_as_modelled("a push", &pushed, PUSH);
             is_as_modelled("a lap", &told, LAP);
+            is_as_modelled("an agent that no chat follows", &passed, QUIET);
             is_as_modelled("a repeated push", &repeated, REPEAT);
             is_as_modelled("a refresh", &asked, REFRESH);
             is_as_modelled("a converge", &converged, CONVERGE);

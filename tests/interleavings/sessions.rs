@@ -72,10 +72,16 @@ pub(crate) enum Chats {
 /// The statements of a page of a lap after the claim.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lap {
+    /// No transaction: it has read, unlocked, that nobody has to be told of this revision, and converges the agent in one statement.
+    EndQuiet(u8),
     LoadAgent,
     AloneIn,
     LoadConcerned,
-    LockAll { wanted: Vec<u8>, locked: Vec<u8>, unlocked_decision: Vec<(u8, Outcome)> },
+    LockAll {
+        wanted: Vec<u8>,
+        locked: Vec<u8>,
+        unlocked_decision: Vec<(u8, Outcome)>,
+    },
     Load(Vec<u8>),
     Version(Vec<(u8, Outcome)>),
     Record(Vec<(u8, Outcome)>),

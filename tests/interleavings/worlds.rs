@@ -73,6 +73,17 @@ fn a_chat_that_is_created_while_its_agent_pushes_there_and_back_ends_pinned_and_
 }
 
 #[test]
+fn a_chat_that_comes_while_nobody_has_to_be_told_is_told_all_the_same() {
+    let nobody = || Config::new().agent(0, A).client([push(2, B), push(3, A)]);
+    let world = nobody().client([Ask::CreateChat(0, Names::Agent(0))]).two_loops();
+    holds("push A, B, A of nobody; create; crash", also(world.crashes(1), Config::reader));
+    let world = bound().agent(1, A).client([push_of(1, 2, B), push_of(1, 3, A)]).client([Ask::Rebind(0, Names::Agent(1))]);
+    holds("push A, B, A of nobody; rebind", also(world.two_loops(), |world| world.crashes(1)));
+    let world = bound().with(0, |chat| chat.archived = true).client([push(2, B), push(3, A)]).client([Ask::Archive(0, false)]);
+    holds("push A, B, A to an archived one; unarchive", also(world.two_loops(), |world| world.crashes(1)));
+}
+
+#[test]
 fn a_reader_has_every_event_once_and_in_order_and_a_watcher_knows_what_is_there() {
     let world = bound().client([push(2, B)]).client([Ask::Refresh(0, 1)]).two_loops().reader();
     holds("push, refresh, read", also(world, |world| world.crashes(1).client([Ask::CreateChat(1, Names::Agent(0))])));

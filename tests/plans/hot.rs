@@ -36,6 +36,12 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
         &["agents_due"],
     ),
     (
+        "db.agents.quiet",
+        &["AND NOT c.archived AND NOT c.inherited_archived LIMIT 1) IS NULL", "a.fanout_revision IS NULL"],
+        &["agents_due", "snapshots_pkey", "chats_agent_live"],
+    ),
+    ("db.agents.end_quiet", &["UPDATE agents a SET converged_revision = free.revision"], &["agents_due", "agents_pkey"]),
+    (
         "db.chats.lock_all",
         &["AS \"place!\" FROM chats WHERE namespace = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE"],
         &["chats_pkey"],
@@ -96,7 +102,7 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     (
         "db.agents.push_state",
         &["AND b.hash = u.hash) IS NULL"],
-        &["agents_pkey", "snapshots_pkey", "snapshots_hash_key|snapshots_revision_key", "blobs_pkey"],
+        &["agents_pkey", "snapshots_pkey", "snapshots_hash_key|snapshots_revision_key", "blobs_pkey", "chats_agent_live"],
     ),
     ("db.snapshots.insert", &["INSERT INTO blobs", "INSERT INTO snapshots"], &["agents_pkey"]),
     ("db.agents.accept", &["UPDATE agents SET seq = $3, push_digest = $4"], &["agents_pkey", "events_name"]),
