@@ -7,6 +7,7 @@
 
 use crate::{
     clock::Clock,
+    model::push::Audience,
     store::{error::full_jitter, turns::in_few_turns},
 };
 use sqlx::{
@@ -37,15 +38,6 @@ const APART: Duration = Duration::from_millis(10);
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before connecting again.
 const PAUSE_CAP: Duration = Duration::from_secs(10);
-
-/// Whom an agent's news concern, as far as whoever brings them knows. A hint as all else here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Audience {
-    /// No chat follows it.
-    Nobody,
-    /// Its chats.
-    Chats,
-}
 
 /// Whether processes tell each other through the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -9,10 +9,11 @@
 use crate::{
     clock::Clock,
     metrics::{Controller, InHand, METRICS},
+    model::push::Audience,
     reconcile::{Batch, Reconciler},
     store::{Retry, StoreError, across, error::full_jitter, log},
     trace::{self, Step, Story},
-    wake::{Audience, Wake},
+    wake::Wake,
 };
 use sqlx::PgPool;
 use std::{

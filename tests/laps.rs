@@ -8,10 +8,13 @@ use crate::support::{
 };
 use moorline::{
     clock::{self, Clock, Source, SystemClock},
-    model::object::{Progress, REFRESH_ANNOTATION},
+    model::{
+        object::{Progress, REFRESH_ANNOTATION},
+        push::Audience,
+    },
     reconcile::{NotTold, Reconciler, Told},
     store::log,
-    wake::{Audience, Wake},
+    wake::Wake,
     worker::{LaneFailed, Worker},
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, postgres::PgPoolOptions};

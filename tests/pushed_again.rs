@@ -8,7 +8,7 @@ use crate::support::{
 };
 use moorline::{
     model::{
-        push::{Phase, Push},
+        push::{Audience, Phase, Push},
         resource::Resource,
     },
     writes::push::{AcceptPush, PushAnswer, take_repeated},
@@ -41,7 +41,10 @@ async fn a_push_of_what_was_pushed_before_is_one_statement_and_counts() {
 
     let before = (world.look_at_agent("builder").await, counted.round_trips());
     let answer = again(&world, &agent, &report(&agent, 3, same())).await.expect("it is such a push");
-    assert_eq!(answer, PushAnswer { changed: false, snapshot: first.snapshot, replayed: false, shown: false, followed: false });
+    assert_eq!(
+        answer,
+        PushAnswer { changed: false, snapshot: first.snapshot, replayed: false, shown: false, audience: Audience::Nobody }
+    );
     assert_eq!(counted.round_trips() - before.1, 2, "one for reading the agent, one for the push");
     let after = world.look_at_agent("builder").await.expect("the agent");
     let mut expected = before.0.expect("the agent");

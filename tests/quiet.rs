@@ -4,7 +4,10 @@ use crate::support::{
     postgres::database,
     world::{RunningAgent, World, file},
 };
-use moorline::{model::object::REFRESH_ANNOTATION, store::fanout};
+use moorline::{
+    model::{object::REFRESH_ANNOTATION, push::Audience},
+    store::fanout,
+};
 use sqlx::{Executor as _, PgPool};
 
 /// So many agents were converged because nobody follows them.
@@ -41,7 +44,7 @@ async fn agents_that_nobody_follows_are_converged_all_at_once_and_show_nothing_o
     }
     for agent in &mut agents {
         let answer = agent.push(vec![file("AGENTS.md", "three")]).await;
-        assert!(answer.shown && !answer.followed, "{answer:?}");
+        assert!(answer.shown && answer.audience == Audience::Nobody, "{answer:?}");
     }
     let (before, rv) = (events(&db.pool).await, world.look_at_agent("ws-1").await.expect("the agent").agent.meta.rv);
     assert_eq!(passed(&world).await, 3);
@@ -62,9 +65,13 @@ async fn an_agent_with_something_to_tell_or_to_show_is_left_to_its_lap() {
     let mut followed = with_news(&world, "followed").await;
     world.chat("fix").of_agent("followed").create().await;
     world.settle().await;
-    assert!(followed.push(vec![file("AGENTS.md", "three")]).await.followed);
+    assert_eq!(followed.push(vec![file("AGENTS.md", "three")]).await.audience, Audience::Chats);
     let mut shared = world.agent("shared").of_workspace("ws", 1).running().await;
-    assert!(shared.push(vec![file("AGENTS.md", "one")]).await.followed, "by who names the workspace, now or later");
+    assert_eq!(
+        shared.push(vec![file("AGENTS.md", "one")]).await.audience,
+        Audience::Chats,
+        "by who names the workspace, now or later"
+    );
     assert_eq!(passed(&world).await, 0, "a chat has to be told");
     world.settle().await;
     assert!(world.look("fix").await.chat.dirty_since.is_some());
@@ -99,7 +106,7 @@ async fn a_chat_that_is_archived_has_nothing_to_be_told() {
     world.settle().await;
     world.update_chat("shelved", |spec, _| spec.archived = true).await.expect("archiving");
     world.settle().await;
-    assert!(!agent.push(vec![file("AGENTS.md", "three")]).await.followed);
+    assert_eq!(agent.push(vec![file("AGENTS.md", "three")]).await.audience, Audience::Nobody);
     assert_eq!(passed(&world).await, 1);
     world.update_chat("shelved", |spec, _| spec.archived = false).await.expect("unarchiving");
     world.settle().await;

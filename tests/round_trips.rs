@@ -13,8 +13,9 @@ use axum::{
 };
 use moorline::{
     http::{self, AppState, auth::Authentication},
+    model::push::Audience,
     reconcile::Reconciler,
-    wake::{Audience, Wake},
+    wake::Wake,
     worker::Worker,
 };
 use serde_json::json;

@@ -29,7 +29,6 @@ use crate::{
         Agent,
         push::{PushRequest, PushResponse, RunResponse, SnapshotRef},
     },
-    wake::Audience,
     writes::{
         Preconditions, Refusal, WriteError,
         agents::{CreateAgent, DeleteAgent, RegisterRun, UpdateAgent, Wanted},
@@ -308,8 +307,7 @@ async fn take_push(
         }
         // What changes nothing gives the loop no work, and watchers nothing to look for.
         if answered.shown {
-            let audience = if answered.followed { Audience::Chats } else { Audience::Nobody };
-            state.wake().news(&key.namespace, audience);
+            state.wake().news(&key.namespace, answered.audience);
             state.wake().events();
         }
     }

@@ -12,6 +12,15 @@ use super::{
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+/// Whom an agent's news concern, as far as whoever brings them knows: of a chat that is not committed yet he knows nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Audience {
+    /// No chat follows it.
+    Nobody,
+    /// Its chats, or those of its workspace.
+    Chats,
+}
+
 word_enum! {
     /// Whether a report is all that the run knows of.
     Phase {

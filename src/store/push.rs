@@ -9,7 +9,7 @@ use crate::model::{
     event::EventKind,
     hash::{ContentHash, ContextHash},
     object::Key,
-    push::Phase,
+    push::{Audience, Phase},
     snapshot::SnapshotId,
 };
 use jiff::Timestamp;
@@ -58,8 +58,8 @@ pub struct PushState {
     pub latest: Option<Known>,
     /// The snapshot of the context that is asked about, if it has been made before.
     pub found: Option<Known>,
-    /// Chats follow it, or may: its lap has somebody to tell. Of a chat that is not committed yet it knows nothing.
-    pub followed: bool,
+    /// Whom its news concern.
+    pub audience: Audience,
     /// Which of the bodies that are asked about the agent does not have; of a context that has been made before, none.
     pub missing: Vec<ContentHash>,
 }
@@ -120,7 +120,7 @@ pub async fn push_state(
         snapshot_revision: row.snapshot_revision,
         latest: known(row.l_id, row.l_name, row.l_hash, row.l_revision)?,
         found: known(row.f_id, row.f_name, row.f_hash, row.f_revision)?,
-        followed: row.followed,
+        audience: if row.followed { Audience::Chats } else { Audience::Nobody },
         missing: row.missing.iter().filter_map(|hash| ContentHash::from_slice(hash)).collect(),
     })
 }

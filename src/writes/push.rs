@@ -8,7 +8,7 @@ use crate::{
         event::EventKind,
         hash::{ContentHash, ContextHash},
         object::Key,
-        push::{Phase, Push},
+        push::{Audience, Phase, Push},
         resource::Resource,
         snapshot::{name, name_with_uid},
     },
@@ -49,8 +49,8 @@ pub struct PushAnswer {
     pub replayed: bool,
     /// Whether the agent shows something else than before, and there is an event of it.
     pub shown: bool,
-    /// Whether chats follow the agent, or may, and have to be told.
-    pub followed: bool,
+    /// Whom that concerns.
+    pub audience: Audience,
 }
 
 /// What an agent points at after a push.
@@ -91,7 +91,7 @@ impl Write for AcceptPush<'_> {
                 snapshot: old.latest.as_ref().map(PushedSnapshot::from),
                 replayed: true,
                 shown: false,
-                followed: old.followed,
+                audience: old.audience,
             });
         }
         let before = old.latest.as_ref().map(|latest| latest.hash);
@@ -150,7 +150,7 @@ impl Write for AcceptPush<'_> {
         };
         let log = log.as_mut().map(|log| Shown { log, events: &events });
         accept(tx, &key.namespace, id, &accepted, log).await?; // writes, and the events
-        Ok(PushAnswer { changed, snapshot: latest.map(PushedSnapshot::from), replayed: false, shown, followed: old.followed })
+        Ok(PushAnswer { changed, snapshot: latest.map(PushedSnapshot::from), replayed: false, shown, audience: old.audience })
     }
 
     fn store_error(error: &WriteError) -> Option<&StoreError> {
@@ -180,7 +180,7 @@ pub async fn take_repeated(pool: &PgPool, accept: &AcceptPush<'_>, known: &Agent
         snapshot: Some(PushedSnapshot { name, hash, revision }),
         replayed: false,
         shown: false,
-        followed: false, // and of no news nobody is told
+        audience: Audience::Nobody,
     }))
 }
 

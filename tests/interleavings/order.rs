@@ -7,7 +7,7 @@ use crate::support::{
     world::{World, file},
 };
 use moorline::{
-    model::push::Phase,
+    model::push::{Audience, Phase},
     writes::push::{AcceptPush, take_repeated},
 };
 use std::future::Future;
@@ -103,7 +103,7 @@ async fn the_program_sends_the_statements_that_the_model_goes_through_in_its_ord
         })
         .await;
         let alone_pushed = alone.push(context()).await;
-        assert!(!alone_pushed.followed, "no chat follows it");
+        assert_eq!(alone_pushed.audience, Audience::Nobody);
         let passed = sent(&counted, async { world.reconciler.converge_quiet(&world.namespace).await.unwrap() }).await;
         world.settle().await; // its first report shows something
         let (known, again) = (world.look_at_agent("builder").await.unwrap(), agent.next_push(Phase::Complete, context()));
