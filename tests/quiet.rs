@@ -98,6 +98,20 @@ async fn an_agent_with_something_to_tell_or_to_show_is_left_to_its_lap() {
 }
 
 #[tokio::test]
+async fn an_agent_that_cannot_be_read_does_not_hold_up_the_others() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    for name in ["bad", "good"] {
+        with_news(&world, name).await;
+        world.settle().await;
+    }
+    db.pool.execute("UPDATE agents SET revision = revision + 1").await.expect("news");
+    db.pool.execute("UPDATE agents SET conditions = '{\"Ready\": 7}' WHERE name = 'bad'").await.expect("a row of another form");
+    assert_eq!(passed(&world).await, 1);
+    assert!(!is_due(&world, "good").await);
+}
+
+#[tokio::test]
 async fn a_chat_that_is_archived_has_nothing_to_be_told() {
     let db = database().await;
     let world = World::new(db.pool.clone());

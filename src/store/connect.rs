@@ -1,4 +1,4 @@
-//! What every connection of a pool does before its first statement.
+//! What every connection of a server's pool does before its first statement.
 
 use super::{StoreError, log};
 use sqlx::PgConnection;
@@ -13,9 +13,9 @@ const MANY: f32 = 5_000.0;
 /// And in a database of many chats it has each statement planned once, for any values. PostgreSQL would else weigh the plan for any values
 /// against the plans for the first five, and where it thinks those cheaper, plan again each time. It thinks so of every small namespace
 /// among large ones, where planning takes longer than what is planned; and of a namespace that is newer than the statistics, which it
-/// takes to have one row. The plans for any values are right for all of them (`tests/plans.rs`); lists, for which there is none, ask for
-/// what they need. What somebody has set for the server, the database or the role stands; on Citus, which cannot join with such plans,
-/// nothing is set.
+/// takes to have one row. `tests/plans.rs` says what such a plan of each statement reads, and which few may read a table; lists ask for
+/// plans for their values. What somebody has set for the server, the database or the role stands; on Citus, which cannot join with
+/// plans for any values, nothing is set.
 pub async fn on_connect(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let session = sqlx::query!(
         r#"SELECT to_regprocedure('log_bump(boolean)') IS NOT NULL AND NOT pg_is_in_recovery() AS "writes!",

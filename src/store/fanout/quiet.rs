@@ -27,7 +27,7 @@ pub struct Quiet {
     pub conditions: Conditions,
 }
 
-/// Reads up to so many of a namespace, unlocked. Which chats there are is looked at in the same statement: one that it cannot see yet
+/// Reads up to so many of a namespace, unlocked. A row that does not have its form is left out: its lap sets it aside, and says why. Which chats there are is looked at in the same statement: one that it cannot see yet
 /// is due when it commits, and is read with what its agent points at then, or later.
 pub async fn quiet(connection: &mut PgConnection, namespace: &str, limit: i64) -> Result<Vec<Quiet>, StoreError> {
     const NAME: &str = "db.agents.quiet";
@@ -53,7 +53,7 @@ pub async fn quiet(connection: &mut PgConnection, namespace: &str, limit: i64) -
     let rows = rows.fetch_all(connection).named(NAME).await?;
     let read = rows.into_iter().map(|row| {
         let at = At { table: "agents", namespace, name: &row.name };
-        Ok(Quiet {
+        Ok::<_, StoreError>(Quiet {
             id: row.id,
             revision: row.revision,
             suspended: row.suspended,
@@ -62,7 +62,7 @@ pub async fn quiet(connection: &mut PgConnection, namespace: &str, limit: i64) -
             conditions: at.conditions(&row.conditions)?,
         })
     });
-    read.collect()
+    Ok(read.filter_map(Result::ok).collect())
 }
 
 /// Ends their laps before they begin, where an agent is still at the revision that was read, no lap of it runs and it has not failed
