@@ -197,6 +197,15 @@ async fn the_tail_finds_what_is_new_by_the_index_of_versions_whatever_plan_is_ke
     }
 }
 
+/// How many rows of chats, and how many entries of their indexes, this session has read. What PostgreSQL gives for a transaction has in it
+/// what the session has not yet reported of those before.
+async fn reads_of_chats(connection: &mut PgConnection) -> (i64, i64) {
+    let sql = "SELECT t.seq_tup_read + coalesce(t.idx_tup_fetch, 0),
+                      (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid))::bigint FROM pg_index i WHERE i.indrelid = t.relid)
+               FROM pg_stat_xact_user_tables t WHERE t.relname = 'chats'";
+    sqlx::query_as(sql).fetch_one(connection).await.unwrap()
+}
+
 #[tokio::test]
 async fn news_of_an_agent_with_many_archived_chats_is_told_to_those_that_are_not_and_reads_no_others() {
     const LIVE: usize = 100;
@@ -230,15 +239,10 @@ async fn news_of_an_agent_with_many_archived_chats_is_told_to_those_that_are_not
         let mut tx = connection.begin().await.unwrap();
         tx.execute(sqlx::AssertSqlSafe(format!("SET LOCAL plan_cache_mode = {mode}"))).await.unwrap();
         let page = Concerned { agent: "ws-1", workspace: None, former: &[], after: Uuid::nil(), limit: 1_000 };
+        let before = reads_of_chats(&mut tx).await;
         let rows = converge::load_concerned(&mut tx, &namespace, &page).await.unwrap().len();
-        let (read, entries): (i64, i64) = sqlx::query_as(
-            "SELECT t.seq_tup_read + coalesce(t.idx_tup_fetch, 0),
-                    (SELECT sum(pg_stat_get_xact_tuples_returned(i.indexrelid))::bigint FROM pg_index i WHERE i.indrelid = t.relid)
-             FROM pg_stat_xact_user_tables t WHERE t.relname = 'chats'",
-        )
-        .fetch_one(&mut *tx)
-        .await
-        .unwrap();
+        let after = reads_of_chats(&mut tx).await;
+        let (read, entries) = (after.0 - before.0, after.1 - before.1);
         assert_eq!(rows, LIVE, "{mode}");
         let bound = i64::try_from(LIVE).unwrap();
         assert!(

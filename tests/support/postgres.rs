@@ -73,12 +73,13 @@ pub(crate) async fn database() -> TestDb {
     TestDb { pool: patient(options.clone()), url: server.url(&name), options, name }
 }
 
-/// A test's own connections: a machine that is busy with other tests is no finding, so they wait longer than a server's would.
+/// A test's own connections, which look at a database as it is: they do not begin the log anew. A machine that is busy with other tests
+/// is no finding, so they wait longer than a server's would.
 fn patient(options: PgConnectOptions) -> PgPool {
     PgPoolOptions::new()
         .max_connections(10)
         .acquire_timeout(Duration::from_mins(1))
-        .after_connect(|connection, _| Box::pin(store::connect::on_connect(connection)))
+        .after_connect(|connection, _| Box::pin(store::connect::plan_once(connection)))
         .connect_lazy_with(store::session(options))
 }
 
