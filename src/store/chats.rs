@@ -67,15 +67,16 @@ pub async fn lock_all(tx: &mut PgConnection, namespace: &str, ids: &[Uuid]) -> R
     .await
 }
 
-/// The ids of a chat and everything below it, in no order.
+/// The ids of a chat and everything below it, in no order. As wherever a tree is walked, each chat is looked up by the namespace of its
+/// parent and not by the parameter: of a namespace that statistics do not know PostgreSQL would go through all chats for each.
 pub async fn subtree(connection: &mut PgConnection, namespace: &str, id: Uuid) -> Result<Vec<Uuid>, StoreError> {
     const NAME: &str = "db.chats.subtree";
     sqlx::query_scalar!(
         r#"
         WITH RECURSIVE tree AS (
-            SELECT c.id FROM chats c WHERE c.namespace = $1 AND c.id = $2
+            SELECT c.namespace, c.id FROM chats c WHERE c.namespace = $1 AND c.id = $2
             UNION
-            SELECT c.id FROM chats c JOIN tree ON c.parent_id = tree.id WHERE c.namespace = $1
+            SELECT c.namespace, c.id FROM chats c JOIN tree ON c.namespace = tree.namespace AND c.parent_id = tree.id
         )
         SELECT id AS "id!" FROM tree
         "#,
@@ -211,16 +212,18 @@ pub async fn spread_archived(tx: &mut PgConnection, namespace: &str, ids: &[Uuid
     const NAME: &str = "db.chats.spread_archived";
     let done = sqlx::query!(
         "WITH RECURSIVE tree AS (
-             SELECT c.id, c.archived OR c.inherited_archived AS below FROM chats c WHERE c.namespace = $1 AND c.id = ANY($2)
+             SELECT c.namespace, c.id, c.archived OR c.inherited_archived AS below FROM chats c
+             WHERE c.namespace = $1 AND c.id = ANY($2)
              UNION ALL
-             SELECT c.id, c.archived OR tree.below FROM chats c JOIN tree ON c.parent_id = tree.id WHERE c.namespace = $1
+             SELECT c.namespace, c.id, c.archived OR tree.below
+             FROM chats c JOIN tree ON c.namespace = tree.namespace AND c.parent_id = tree.id
          ), flags AS (
-             SELECT c.id, parent.below AS inherited FROM chats c JOIN tree parent ON c.parent_id = parent.id
-             WHERE c.namespace = $1
+             SELECT c.namespace, c.id, parent.below AS inherited
+             FROM chats c JOIN tree parent ON c.namespace = parent.namespace AND c.parent_id = parent.id
          )
          UPDATE chats c SET inherited_archived = flags.inherited, revision = c.revision + 1, attempts = 0, retry_at = NULL
          FROM flags
-         WHERE c.namespace = $1 AND c.id = flags.id AND c.inherited_archived <> flags.inherited",
+         WHERE c.namespace = flags.namespace AND c.id = flags.id AND c.inherited_archived <> flags.inherited",
         namespace,
         ids
     )
@@ -275,11 +278,12 @@ pub async fn reroot(tx: &mut PgConnection, namespace: &str, roots: &[Uuid]) -> R
     const NAME: &str = "db.chats.reroot";
     sqlx::query!(
         "WITH RECURSIVE tree AS (
-             SELECT c.id, c.id AS root FROM chats c WHERE c.namespace = $1 AND c.id = ANY($2)
+             SELECT c.namespace, c.id, c.id AS root FROM chats c WHERE c.namespace = $1 AND c.id = ANY($2)
              UNION
-             SELECT c.id, tree.root FROM chats c JOIN tree ON c.parent_id = tree.id WHERE c.namespace = $1
+             SELECT c.namespace, c.id, tree.root FROM chats c JOIN tree ON c.namespace = tree.namespace AND c.parent_id = tree.id
          )
-         UPDATE chats c SET root_id = tree.root FROM tree WHERE c.namespace = $1 AND c.id = tree.id AND c.root_id <> tree.root",
+         UPDATE chats c SET root_id = tree.root FROM tree
+         WHERE c.namespace = tree.namespace AND c.id = tree.id AND c.root_id <> tree.root",
         namespace,
         roots
     )

@@ -238,20 +238,39 @@ pub async fn newest(
     Ok(readable(rows))
 }
 
-/// The agents that have or had a name.
-pub async fn agents_named(connection: &mut PgConnection, namespace: Option<&str>, name: &str) -> Result<Vec<Uuid>, StoreError> {
+/// An agent that has or had the name that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namesake {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its id.
+    pub id: Uuid,
+}
+
+/// The agents that have or had a name, in one namespace or in any.
+pub async fn agents_named(connection: &mut PgConnection, namespace: Option<&str>, name: &str) -> Result<Vec<Namesake>, StoreError> {
     const NAME: &str = "db.events.agents_named";
-    sqlx::query_scalar!(
-        r#"SELECT a.id AS "id!" FROM agents a WHERE a.name = $1 AND ($2::text IS NULL OR a.namespace = $2)
-           UNION
-           SELECT d.agent_id FROM events d
-           WHERE d.name = $1 AND d.kind = 'AgentDeleted' AND d.agent_id IS NOT NULL AND ($2::text IS NULL OR d.namespace = $2)"#,
-        name,
-        namespace
-    )
-    .fetch_all(connection)
-    .named(NAME)
-    .await
+    macro_rules! named {
+        ($live:literal, $gone:literal $(, $arg:expr)*) => {
+            sqlx::query_as!(
+                Namesake,
+                r#"SELECT a.namespace AS "namespace!", a.id AS "id!" FROM agents a WHERE "# + $live + "
+                   UNION
+                   SELECT d.namespace, d.agent_id FROM events d
+                   WHERE d.kind = 'AgentDeleted' AND d.agent_id IS NOT NULL AND " + $gone
+                $(, $arg)*
+            )
+            .fetch_all(connection)
+            .named(NAME)
+            .await
+        };
+    }
+    match namespace {
+        Some(namespace) => {
+            named!("a.namespace = $1 AND a.name = $2", "d.namespace = $1 AND d.name = $2", namespace, name)
+        }
+        None => named!("a.name = $1", "d.name = $1", name),
+    }
 }
 
 /// The place before everything that is still in the log.

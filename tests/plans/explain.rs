@@ -109,11 +109,21 @@ impl Catalog {
 
 /// The plan of a statement that PostgreSQL keeps for any values.
 pub async fn generic_plan(connection: &mut PgConnection, statement: &Statement) -> anyhow::Result<Value> {
-    const NAME: &str = "statement_under_test";
-    connection.execute("SET plan_cache_mode = force_generic_plan").await?;
+    plan(connection, statement, "force_generic_plan", &statement.explain(NAME)).await
+}
+
+/// The plan of a statement for batches of a thousand of a namespace that statistics do not know.
+pub async fn plan_of_a_batch(connection: &mut PgConnection, statement: &Statement) -> anyhow::Result<Value> {
+    plan(connection, statement, "force_custom_plan", &statement.explain_batch(NAME, 1_000)).await
+}
+
+const NAME: &str = "statement_under_test";
+
+async fn plan(connection: &mut PgConnection, statement: &Statement, mode: &str, explain: &str) -> anyhow::Result<Value> {
+    connection.execute(AssertSqlSafe(format!("SET plan_cache_mode = {mode}"))).await?;
     connection.execute(AssertSqlSafe(statement.prepare(NAME))).await.with_context(|| statement.line())?;
-    let plan: (sqlx::types::Json<Value>,) =
-        sqlx::query_as(AssertSqlSafe(statement.explain(NAME))).persistent(false).fetch_one(&mut *connection).await?;
+    let plan = sqlx::query_as(AssertSqlSafe(explain.to_owned())).persistent(false).fetch_one(&mut *connection).await;
+    let plan: (sqlx::types::Json<Value>,) = plan.with_context(|| statement.line())?;
     connection.execute("DEALLOCATE statement_under_test").await?;
     Ok(plan.0.0[0]["Plan"].clone())
 }
@@ -127,10 +137,11 @@ pub fn compares_each_with_each(node: &Value) -> Vec<String> {
         (node["Node Type"].as_str(), node["Join Filter"].as_str(), children)
     {
         let mut inner = inner;
-        while let Some("Materialize") = inner["Node Type"].as_str() {
+        while let Some("Materialize" | "Subquery Scan" | "Sort" | "Aggregate" | "Unique") = inner["Node Type"].as_str() {
             inner = &inner["Plans"][0];
         }
-        if let Some("Function Scan" | "CTE Scan") = inner["Node Type"].as_str() {
+        if let Some("Function Scan" | "CTE Scan" | "Values Scan" | "ProjectSet" | "Append") = inner["Node Type"].as_str()
+        {
             found.push(condition.to_owned());
         }
     }

@@ -14,14 +14,8 @@ pub(super) const MAY_READ_A_TABLE: &[(&str, &str, &str)] = &[
         "agents",
         "a look over everything, now and then, with a cluster in front",
     ),
-    ("SELECT a.id AS \"id!\" FROM agents a WHERE a.name = $1", "agents", "an agent's name, of any namespace: an entry an agent"),
-    ("FROM agents a WHERE a.name = $6", "agents", "an agent's name, of any namespace: an entry an agent"),
-    ("FROM agents a WHERE a.name = $11", "agents", "an agent's name, of any namespace: an entry an agent"),
+    ("FROM agents a WHERE a.name = $1 UNION", "agents", "an agent's name, of any namespace: an entry an agent"),
 ];
-
-/// Conditions by which a plan may compare each row with each, and why.
-pub(super) const MAY_COMPARE_EACH_WITH_EACH: &[(&str, &str)] =
-    &[("(t.target = page.target)", "a page's chats with the agents that they name, which are few: each is found once")];
 
 /// Hot statements: name, words that no other statement has all of, and the indexes by which it gets at large tables, or the rows' places. Of `a|b` either
 /// is as good: it finds the few snapshots of an agent.

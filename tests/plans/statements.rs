@@ -65,8 +65,27 @@ impl Statement {
 
     /// EXPLAIN EXECUTE of what was prepared, for no values: a generic plan does not look at them.
     pub fn explain(&self, name: &str) -> String {
-        let nulls =
-            if self.types.is_empty() { String::new() } else { format!("({})", vec!["NULL"; self.types.len()].join(", ")) };
-        format!("EXPLAIN (FORMAT JSON) EXECUTE {name}{nulls}")
+        explain(name, self.types.iter().map(|_| "NULL".to_owned()).collect())
     }
+
+    /// EXPLAIN EXECUTE of what was prepared, for batches of so many and for a namespace that there is not.
+    pub fn explain_batch(&self, name: &str, rows: usize) -> String {
+        let value = |of: &String| match (of.strip_suffix("[]"), of.as_str()) {
+            (Some(of), _) => format!("array_fill(NULL::{of}, ARRAY[{rows}])"),
+            (None, "text") => "'(0,1)'".to_owned(), // which is a place, too
+            (None, "jsonb") => "'{}'".to_owned(),
+            (None, "uuid") => "gen_random_uuid()".to_owned(),
+            (None, "timestamptz" | "date") => "now()".to_owned(),
+            (None, "boolean") => "true".to_owned(),
+            (None, "bytea") => "''".to_owned(),
+            (None, "bigint") => format!("{}", i64::MAX), // what is bounded by it is not, as of a version of now
+            (None, number) => format!("1::{number}"),
+        };
+        explain(name, self.types.iter().map(value).collect())
+    }
+}
+
+fn explain(name: &str, values: Vec<String>) -> String {
+    let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
+    format!("EXPLAIN (FORMAT JSON) EXECUTE {name}{values}")
 }

@@ -145,7 +145,8 @@ pub async fn serve(
 /// The agents that have or had the name that is wanted.
 async fn agents_named(connection: &mut PgConnection, wanted: &Wanted) -> Result<HashSet<Uuid>, StoreError> {
     let Some(agent) = &wanted.agent else { return Ok(HashSet::new()) };
-    Ok(events::agents_named(connection, wanted.namespace.as_deref(), agent).await?.into_iter().collect())
+    let named = events::agents_named(connection, wanted.namespace.as_deref(), agent).await?;
+    Ok(named.into_iter().map(|agent| agent.id).collect())
 }
 
 /// What was read of the database.

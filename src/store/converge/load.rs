@@ -134,7 +134,8 @@ struct LoadedRow {
 }
 
 /// Reads chats with pins, targets and latest snapshots, all in one statement. Each target is found once, however many
-/// chats name it. A pin is looked up by the namespace of its chat and not by the parameter: of a namespace that statistics do not know
+/// chats name it, and joined by hashes: a plan that thinks of few of either compares each with each, which a `FULL JOIN` cannot (no target
+/// is without a chat, so nothing else is different). A pin is looked up by the namespace of its chat and not by the parameter: of a namespace that statistics do not know
 /// PostgreSQL would go through all snapshots for each chat.
 macro_rules! load_query {
     ($source:tt $(, $arg:expr)* $(,)?) => {
@@ -178,7 +179,7 @@ macro_rules! load_query {
                    t.l_id AS "l_id?", t.l_name AS "l_name?", t.l_hash AS "l_hash?", t.l_degraded AS "l_degraded?",
                    t.l_resources AS "l_resources?", t.l_error AS "l_error?"
             FROM page
-            LEFT JOIN targets t ON t.target = page.target
+            FULL JOIN targets t ON t.target = page.target
             LEFT JOIN snapshots p ON p.namespace = page.namespace AND p.id = page.snapshot_id
             ORDER BY page.id
             "#

@@ -112,7 +112,8 @@ pub enum Lane {
 /// Writes the outcomes of a batch and their events, in one statement. All the chats are locked, and `chats` is what was read of
 /// them since. Their rows are found where they were read; that each has the right id is looked at, in a form for which there is no index.
 /// What is joined is looked up, each row by its place and each class by its number: no plan, for however few rows it was made, compares each of
-/// a batch with each.
+/// a batch with each. The namespace is compared in a form of which PostgreSQL knows nothing: of one that its statistics do not know it would
+/// take it that there is one row, and then go through the batch for each row that it finds.
 /// The events are of what was read under the locks, and nothing is looked up again for them; one chat stands in their part for the namespace,
 /// as from the arrays alone a sharded server would make a COPY and two phases (there the two parts are two statements). When the guard fires they
 /// are written all the same, and rolled back with all else; when every chat is written, they all are.
@@ -198,7 +199,7 @@ pub async fn record(
                     ($8::smallint[])[u.class] AS dirty, ($9::boolean[])[u.class] AS handled, ($10::text[])[u.class] AS token,
                     ($11::jsonb[])[u.class] AS set, ($12::text[])[u.class] AS dropped, ($13::text[])[u.class] AS kind
          ) AS k
-         WHERE c.namespace = $1 COLLATE "POSIX" AND c.ctid = u.place AND (c.id = u.id) IS TRUE AND c.rv <= $2"#,
+         WHERE c.namespace || '' = $1 AND c.ctid = u.place AND (c.id = u.id) IS TRUE AND c.rv <= $2"#,
         namespace,
         log.rv,
         &ids,

@@ -1,6 +1,6 @@
 //! Reading the log by a filter: which events, and whose.
 
-use super::{Batch, Cursor, Read, readable, within_room};
+use super::{Batch, Cursor, Namesake, Read, agents_named, readable, within_room};
 use crate::{
     model::{access::Reach, event::EventKind},
     store::{
@@ -10,6 +10,7 @@ use crate::{
     },
 };
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// Which events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,15 +28,19 @@ pub struct Filter<'a> {
 /// How many rows of the log are looked at in one go where no index knows which of them are wanted.
 pub const WINDOW: i64 = 2_000;
 
+/// The agents that a filter is about: namespaces, and ids.
+type Agents<'a> = (Vec<&'a str>, Vec<Uuid>);
+
 /// The place of the last of the next [`WINDOW`] rows among those that an index finds for a filter; none when there are fewer.
 async fn window(
     connection: &mut PgConnection,
     cursor: Cursor,
     horizon: i64,
     filter: &Filter<'_>,
+    agents: Option<&Agents<'_>>,
 ) -> Result<Option<Cursor>, StoreError> {
     const NAME: &str = "db.events.window";
-    let Filter { namespace, chat, agent, through: _ } = filter;
+    let Filter { namespace, chat, .. } = filter;
     macro_rules! last_of {
         ($which:literal $(, $more:expr)*) => {
             sqlx::query_as!(
@@ -53,15 +58,11 @@ async fn window(
             .await
         };
     }
-    match (namespace, chat, agent) {
-        (namespace, _, Some(agent)) => last_of!(
-            "(e.namespace, e.agent_id) IN (
-                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $6 AND ($5::text IS NULL OR a.namespace = $5)
-                 UNION
-                 SELECT d.namespace, d.agent_id FROM events d
-                 WHERE d.name = $6 AND d.kind = 'AgentDeleted' AND ($5::text IS NULL OR d.namespace = $5))",
-            *namespace,
-            agent
+    match (namespace, chat, agents) {
+        (_, _, Some((namespaces, ids))) => last_of!(
+            "(e.namespace, e.agent_id) IN (SELECT u.namespace, u.id FROM unnest($5::text[], $6::uuid[]) u (namespace, id))",
+            namespaces as &[&str],
+            ids
         ),
         (Some(namespace), Some(chat), None) => last_of!("e.namespace = $5 AND e.name = $6", namespace, chat),
         (Some(namespace), None, None) => last_of!("e.namespace = $5", namespace),
@@ -83,8 +84,15 @@ pub async fn read_some_after(
     let horizon = log::horizon(connection).await?;
     let horizon = filter.through.map_or(horizon, |through| horizon.min(through + 1));
     let Filter { namespace, chat, agent, through: _ } = filter;
+    // After the horizon: whoever has events below it has its name here by now, or there is the event that it is gone.
+    let named: Option<Vec<Namesake>> = match agent {
+        Some(agent) => Some(agents_named(connection, *namespace, agent).await?),
+        None => None,
+    };
+    let agents: Option<Agents<'_>> =
+        named.as_ref().map(|named| named.iter().map(|agent| (agent.namespace.as_str(), agent.id)).unzip());
     let by_index = reach.user().is_none() && (namespace.is_some() || chat.is_none());
-    let window = if by_index { None } else { window(connection, cursor, horizon, filter).await? };
+    let window = if by_index { None } else { window(connection, cursor, horizon, filter, agents.as_ref()).await? };
     let end = window.unwrap_or(Cursor::through(i64::MAX));
     macro_rules! of_some {
         ($which:literal $(, $more:expr)*) => {
@@ -113,7 +121,7 @@ pub async fn read_some_after(
             .await?
         };
     }
-    let (rows, all) = match (namespace, chat, agent) {
+    let (rows, all) = match (namespace, chat, &agents) {
         (None, None, None) => of_some!("true"),
         (Some(namespace), None, None) => of_some!("e.namespace = $9", namespace),
         (Some(namespace), Some(chat), None) => {
@@ -121,16 +129,12 @@ pub async fn read_some_after(
         }
         // In a form for which there is no index: none begins with the name, and one would be read whole, and not the window.
         (None, Some(chat), None) => of_some!(r#"e.name = $9 COLLATE "POSIX" AND e.chat_id IS NOT NULL"#, chat),
-        (namespace, chat, Some(agent)) => of_some!(
-            "($9::text IS NULL OR e.namespace = $9) AND ($10::text IS NULL OR (e.name = $10 AND e.chat_id IS NOT NULL))
-             AND (e.namespace, e.agent_id) IN (
-                 SELECT a.namespace, a.id FROM agents a WHERE a.name = $11 AND ($9::text IS NULL OR a.namespace = $9)
-                 UNION
-                 SELECT d.namespace, d.agent_id FROM events d
-                 WHERE d.name = $11 AND d.kind = 'AgentDeleted' AND ($9::text IS NULL OR d.namespace = $9))",
-            *namespace,
+        (_, chat, Some((namespaces, ids))) => of_some!(
+            "($9::text IS NULL OR (e.name = $9 AND e.chat_id IS NOT NULL))
+             AND (e.namespace, e.agent_id) IN (SELECT u.namespace, u.id FROM unnest($10::text[], $11::uuid[]) u (namespace, id))",
             *chat,
-            agent
+            namespaces as &[&str],
+            ids
         ),
     };
     if cursor.is_too_old(log::floor(connection).await?) {
@@ -152,7 +156,7 @@ pub async fn read_kinds_after(
 ) -> Result<Read, StoreError> {
     const NAME: &str = "db.events.read_kinds";
     let horizon = log::horizon(connection).await?;
-    let window = window(connection, cursor, horizon, &Filter { namespace, ..Filter::default() }).await?;
+    let window = window(connection, cursor, horizon, &Filter { namespace, ..Filter::default() }, None).await?;
     let end = window.unwrap_or(Cursor::through(i64::MAX));
     let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
     macro_rules! of_kinds {
