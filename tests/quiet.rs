@@ -5,10 +5,13 @@ use crate::support::{
     world::{RunningAgent, World, file},
 };
 use moorline::{
-    model::{object::REFRESH_ANNOTATION, push::Audience},
+    model::{
+        object::{RECONCILE_ANNOTATION, REFRESH_ANNOTATION},
+        push::Audience,
+    },
     store::fanout,
 };
-use sqlx::{Executor as _, PgPool};
+use sqlx::{Executor as _, PgConnection, PgPool};
 
 /// So many agents were converged because nobody follows them.
 async fn passed(world: &World) -> usize {
@@ -76,14 +79,34 @@ async fn an_agent_with_something_to_tell_or_to_show_is_left_to_its_lap() {
     world.settle().await;
     assert!(world.look("fix").await.chat.dirty_since.is_some());
 
-    with_news(&world, "asked").await;
+    for (asked, annotation) in [("refresh", REFRESH_ANNOTATION), ("reconcile", RECONCILE_ANNOTATION)] {
+        with_news(&world, asked).await;
+        world.settle().await;
+        world.update_agent(asked, |_, annotations| drop(annotations.insert(annotation.to_owned(), "once".to_owned()))).await;
+        assert!(is_due(&world, asked).await && passed(&world).await == 0, "{asked}: a token has to be echoed");
+        world.settle().await;
+    }
+
+    with_news(&world, "changed").await;
     world.settle().await;
-    world
-        .update_agent("asked", |_, annotations| {
-            annotations.insert(REFRESH_ANNOTATION.to_owned(), "once".to_owned());
-        })
-        .await;
-    assert_eq!(passed(&world).await, 0, "a token has to be echoed");
+    world.update_agent("changed", |spec, _| spec.revision_history_limit = 7).await;
+    assert!(is_due(&world, "changed").await && passed(&world).await == 0, "its generation has to be seen");
+    world.settle().await;
+
+    world.agent("moved").of_workspace("left", 1).running().await.push(vec![file("AGENTS.md", "one")]).await;
+    world.chat("behind").of_workspace("left").create().await;
+    world.settle().await;
+    world.update_agent("moved", |spec, _| spec.workspace = None).await;
+    db.pool.execute("UPDATE agents SET observed_generation = generation WHERE name = 'moved'").await.expect("nothing else to see");
+    assert!(is_due(&world, "moved").await && passed(&world).await == 0, "those that follow the workspace it left are to be told");
+    world.settle().await;
+
+    with_news(&world, "midway").await;
+    let begun = "UPDATE agents SET fanout_revision = revision, fanout_cursor = gen_random_uuid(),
+                        fanout_generation = generation
+                 WHERE name = 'midway'";
+    db.pool.execute(begun).await.expect("a lap begins");
+    assert!(is_due(&world, "midway").await && passed(&world).await == 0, "its lap ends itself");
     world.settle().await;
 
     with_news(&world, "going").await;
@@ -160,4 +183,25 @@ async fn an_agent_that_somebody_holds_is_left_and_not_waited_for() {
     assert_eq!(passed(&world).await, 1);
     holder.rollback().await.expect("letting go");
     assert!(is_due(&world, "held").await && !is_due(&world, "free").await);
+}
+
+#[tokio::test]
+async fn a_look_goes_through_so_many_however_many_are_due() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let followed = "INSERT INTO agents (namespace, id, name, rv, created_at, converged_revision, generation, observed_generation)
+                    SELECT $1, gen_random_uuid(), 'agent-' || n, log_rv(), now(), 0, 1, 1 FROM generate_series(1, 2000) n";
+    sqlx::query(followed).bind(&world.namespace).execute(&db.pool).await.expect("agents that are due");
+    let following = "INSERT INTO chats (namespace, id, name, rv, owner, agent, root_id, created_by, created_at, updated_at)
+                     SELECT namespace, id, name, rv, 'o', name, id, 'x', now(), now() FROM agents";
+    db.pool.execute(following).await.expect("a chat of each");
+    db.pool.execute("VACUUM ANALYZE agents, chats").await.expect("statistics");
+    let mut tx = db.pool.begin().await.expect("a session");
+    let looks = async |tx: &mut PgConnection| -> i64 {
+        let sql = "SELECT pg_stat_get_xact_numscans('chats_agent_live'::regclass)";
+        sqlx::query_scalar(sql).fetch_one(tx).await.expect("counting")
+    };
+    let before = looks(&mut tx).await;
+    assert!(fanout::quiet(&mut tx, &world.namespace, 64).await.expect("the look").is_empty());
+    assert_eq!(looks(&mut tx).await - before, fanout::LOOKED_THROUGH);
 }

@@ -27,19 +27,26 @@ pub struct Quiet {
     pub conditions: Conditions,
 }
 
-/// Reads up to so many of a namespace, unlocked. A row that does not have its form is left out: its lap sets it aside, and says why. Which chats there are is looked at in the same statement: one that it cannot see yet
-/// is due when it commits, and is read with what its agent points at then, or later.
+/// Among how many that are due they are looked for: each is a look for its chats, and those that it leaves have their laps.
+pub const LOOKED_THROUGH: i64 = 512;
+
+/// Reads up to so many of a namespace, unlocked, among the first [`LOOKED_THROUGH`] that are due. A row that does not have its form is left
+/// out: its lap sets it aside, and says why. Which chats there are is looked at in the same statement: one that it cannot see yet is due when
+/// it commits, and is read with what its agent points at then, or later.
 pub async fn quiet(connection: &mut PgConnection, namespace: &str, limit: i64) -> Result<Vec<Quiet>, StoreError> {
     const NAME: &str = "db.agents.quiet";
     // A look for each agent: of NOT EXISTS PostgreSQL may read all chats of the namespace.
     let rows = sqlx::query!(
         r#"
-        SELECT a.id, a.name, a.revision, a.suspend OR a.paused AS "suspended!", a.phase, a.conditions,
-               s.degraded_count AS "degraded?", s.resource_count AS "resources?", a.latest_error
-        FROM agents a
+        SELECT a.id AS "id!", a.name AS "name!", a.revision AS "revision!", a.suspend OR a.paused AS "suspended!", a.phase,
+               a.conditions AS "conditions!", s.degraded_count AS "degraded?", s.resource_count AS "resources?",
+               a.latest_error AS "latest_error!"
+        FROM (
+            SELECT * FROM agents d WHERE d.namespace = $1 AND d.converged_revision < d.revision AND d.retry_at IS NULL
+            ORDER BY d.id LIMIT $3
+        ) AS a
         LEFT JOIN snapshots s ON s.namespace = a.namespace AND s.id = a.latest_snapshot_id
-        WHERE a.namespace = $1 AND a.converged_revision < a.revision AND a.retry_at IS NULL AND a.attempts = 0
-              AND a.fanout_revision IS NULL AND a.workspace IS NULL AND a.former_workspaces = '{}'
+        WHERE a.attempts = 0 AND a.fanout_revision IS NULL AND a.workspace IS NULL AND a.former_workspaces = '{}'
               AND a.deletion_timestamp IS NULL AND a.generation = a.observed_generation
               AND a.refresh_requested IS NOT DISTINCT FROM a.refresh_handled
               AND a.reconcile_requested IS NOT DISTINCT FROM a.reconcile_handled
@@ -48,7 +55,8 @@ pub async fn quiet(connection: &mut PgConnection, namespace: &str, limit: i64) -
         ORDER BY a.id LIMIT $2
         "#,
         namespace,
-        limit
+        limit,
+        LOOKED_THROUGH
     );
     let rows = rows.fetch_all(connection).named(NAME).await?;
     let read = rows.into_iter().map(|row| {
