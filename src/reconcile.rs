@@ -1,4 +1,5 @@
-//! The loop's transactions: converge a batch of chats that are due, or tell a batch of chats an agent's news.
+//! The loop's transactions: converge a batch of chats that are due, or tell a batch of chats an agent's news, or converge agents whose news
+//! nobody is to be told.
 //!
 //! Guarantees. What a chat is pinned to, whether it is dirty and what its conditions say agree, once it is converged, with its
 //! desired columns and its agent as they were read *after* the chat was locked. Exactly one event goes with each change, in
@@ -8,8 +9,8 @@
 //! Assumptions. READ COMMITTED; the forms and the lock order of `store`: agent, chats by id, snapshots by id, then the
 //! version, then the writes, then the events.
 //!
-//! Converge takes no reason and no event data: [`Reconciler::converge_due`] and [`Reconciler::fan_out`] are given a namespace
-//! and nothing else. Sharing one outcome among many chats (`decide`) is speed, and so is keeping how contexts differ (`drifts`);
+//! Converge takes no reason and no event data: [`Reconciler::converge_due`], [`Reconciler::fan_out`] and [`Reconciler::converge_quiet`] are
+//! given a namespace (and whose turn it is), and nothing of what has happened. Sharing one outcome among many chats (`decide`) is speed, and so is keeping how contexts differ (`drifts`);
 //! all else here is correctness.
 
 mod decide;

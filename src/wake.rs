@@ -1,5 +1,6 @@
 //! Wake-ups: hints that there may be something to do. Losing one costs a poll, never correctness. They carry no data; but within a
-//! process whoever takes a push says in which namespace, which saves the loop the look for it.
+//! process whoever takes a push says in which namespace, and whether some chat may have to be told, which saves the loop the look for it, or
+//! a lap.
 //!
 //! `NOTIFY` is never sent in a writing transaction, because a commit that notifies takes a lock on the whole database; each
 //! process sends an empty one on a connection of its own, after commit: the first at once, then at most one every 10 ms.

@@ -97,7 +97,10 @@ async fn an_agent_with_something_to_tell_or_to_show_is_left_to_its_lap() {
     world.chat("behind").of_workspace("left").create().await;
     world.settle().await;
     world.update_agent("moved", |spec, _| spec.workspace = None).await;
-    db.pool.execute("UPDATE agents SET observed_generation = generation WHERE name = 'moved'").await.expect("nothing else to see");
+    db.pool
+        .execute("UPDATE agents SET observed_generation = generation WHERE name = 'moved'")
+        .await
+        .expect("nothing else to see");
     assert!(is_due(&world, "moved").await && passed(&world).await == 0, "those that follow the workspace it left are to be told");
     world.settle().await;
 

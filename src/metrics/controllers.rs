@@ -1,8 +1,9 @@
 //! Of the loop's lanes and the mirror, as controller-runtime tells of its controllers.
 //!
 //! A lane converges a batch of records in one transaction: `controller_runtime_reconcile_total` counts the records,
-//! `controller_runtime_reconcile_time_seconds` the transactions. The mirror takes one object at a time. A look that finds nothing
-//! to do is no reconcile.
+//! `controller_runtime_reconcile_time_seconds` the transactions. Agents that no chat follows are
+//! converged many at once, and their time is counted once. The mirror takes one object at a time. A look that finds nothing to do is no
+//! reconcile.
 
 use super::{Exemplar, Metrics, exemplar, put, put_seconds, seconds, seconds_with_traces};
 use prometheus_client::{

@@ -248,7 +248,11 @@ pub struct Namesake {
 }
 
 /// The agents that have or had a name, in one namespace or in any.
-pub async fn agents_named(connection: &mut PgConnection, namespace: Option<&str>, name: &str) -> Result<Vec<Namesake>, StoreError> {
+pub async fn agents_named(
+    connection: &mut PgConnection,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<Vec<Namesake>, StoreError> {
     const NAME: &str = "db.events.agents_named";
     macro_rules! named {
         ($live:literal, $gone:literal $(, $arg:expr)*) => {

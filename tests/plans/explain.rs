@@ -140,8 +140,7 @@ pub fn compares_each_with_each(node: &Value) -> Vec<String> {
         while let Some("Materialize" | "Subquery Scan" | "Sort" | "Aggregate" | "Unique") = inner["Node Type"].as_str() {
             inner = &inner["Plans"][0];
         }
-        if let Some("Function Scan" | "CTE Scan" | "Values Scan" | "ProjectSet" | "Append") = inner["Node Type"].as_str()
-        {
+        if let Some("Function Scan" | "CTE Scan" | "Values Scan" | "ProjectSet" | "Append") = inner["Node Type"].as_str() {
             found.push(condition.to_owned());
         }
     }

@@ -65,7 +65,7 @@ impl Statement {
 
     /// EXPLAIN EXECUTE of what was prepared, for no values: a generic plan does not look at them.
     pub fn explain(&self, name: &str) -> String {
-        explain(name, self.types.iter().map(|_| "NULL".to_owned()).collect())
+        explain(name, &vec!["NULL".to_owned(); self.types.len()])
     }
 
     /// EXPLAIN EXECUTE of what was prepared, for batches of so many and for a namespace that there is not.
@@ -81,11 +81,11 @@ impl Statement {
             (None, "bigint") => format!("{}", i64::MAX), // what is bounded by it is not, as of a version of now
             (None, number) => format!("1::{number}"),
         };
-        explain(name, self.types.iter().map(value).collect())
+        explain(name, &self.types.iter().map(value).collect::<Vec<_>>())
     }
 }
 
-fn explain(name: &str, values: Vec<String>) -> String {
+fn explain(name: &str, values: &[String]) -> String {
     let values = if values.is_empty() { String::new() } else { format!("({})", values.join(", ")) };
     format!("EXPLAIN (FORMAT JSON) EXECUTE {name}{values}")
 }
