@@ -33,6 +33,7 @@ use crate::{
 use decide::Decider;
 use drifts::Drifts;
 pub use fan_out::{NotTold, Told};
+pub use quiet::Quieted;
 use sqlx::{PgConnection, PgPool};
 use std::{collections::HashMap, time::Duration};
 use uuid::Uuid;

@@ -58,6 +58,7 @@ struct Inner {
     chats: watch::Sender<()>,
     agents: watch::Sender<()>,
     news: Mutex<BTreeMap<String, Audience>>,
+    quiet: watch::Sender<()>,
     events: watch::Sender<()>,
     tell_work: Notify,
     tell_events: Notify,
@@ -71,6 +72,7 @@ impl Default for Wake {
             chats: watch::Sender::new(()),
             agents: watch::Sender::new(()),
             news: Mutex::default(),
+            quiet: watch::Sender::new(()),
             events: watch::Sender::new(()),
             tell_work: Notify::new(),
             tell_events: Notify::new(),
@@ -98,15 +100,24 @@ impl Wake {
         self.0.tell_work.notify_one();
     }
 
-    /// An agent of this namespace has news; its chats are told by its lap. Call it after commit.
+    /// An agent of this namespace has news; its chats are told by its lap. Where nobody is to be told, a lane of this process sees to it in a
+    /// moment, and the other processes need not look. Call it after commit.
     pub fn news(&self, namespace: &str, audience: Audience) {
         let mut news = self.0.lock_news();
-        if let Some(known) = news.get_mut(namespace) {
+        let kept = if let Some(known) = news.get_mut(namespace) {
             *known = audience.max(*known);
+            true
         } else if news.len() < NEWS_MAX {
             news.insert(namespace.to_owned(), audience);
-        }
+            true
+        } else {
+            false
+        };
         drop(news);
+        if kept && audience == Audience::Nobody && self.0.quiet.receiver_count() > 0 {
+            self.0.quiet.send_replace(());
+            return;
+        }
         self.0.agents.send_replace(());
         self.0.tell_work.notify_one();
     }
@@ -130,6 +141,11 @@ impl Wake {
     /// Registers for agents that may be due. Register before you look.
     pub fn on_agents(&self) -> watch::Receiver<()> {
         self.0.agents.subscribe()
+    }
+
+    /// Registers for agents that are due and have nobody to tell. Register before you look.
+    pub fn on_quiet(&self) -> watch::Receiver<()> {
+        self.0.quiet.subscribe()
     }
 
     /// Registers for events. Register before you look.

@@ -3,21 +3,22 @@
 //! Two lanes, each a task of its own with its own connection and its own back-off: **chats** that are due, because a person is
 //! waiting, never stand behind **agents** that are due, whose laps may be long. Within a lane namespaces take turns, those first of which
 //! a push in this process has said that they have news, a batch
-//! each, and so do the agents of one namespace; a namespace that fails backs off by itself. Any number of processes run both
+//! each, and so do the agents of one namespace; a namespace that fails backs off by itself. Agents that nobody follows are gathered, and
+//! wait for no turn. Any number of processes run both
 //! lanes at once; what one has claimed the others skip. Shutdown: no new claim, the transaction in hand is finished.
 
 use crate::{
     clock::Clock,
     metrics::{Controller, InHand, METRICS},
     model::push::Audience,
-    reconcile::{Batch, Reconciler},
+    reconcile::{Batch, Quieted, Reconciler},
     store::{Retry, StoreError, across, error::full_jitter, log},
     trace::{self, Step, Story},
     wake::Wake,
 };
 use sqlx::PgPool;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -31,6 +32,8 @@ const PAUSE_CAP: Duration = Duration::from_secs(10);
 /// The pause after a look that found records which others held at that moment, about; it doubles up to the poll while that goes on. Most are
 /// held for milliseconds, and not everybody who lets one go says so: whoever was refused, or changed nothing, tells nobody.
 const HELD: Duration = Duration::from_millis(20);
+/// An agent's news of which nobody is to be told waits about so long for those of others, and for its next: they are converged together.
+const GATHERED: Duration = Duration::from_millis(20);
 /// How often the log's partitions are looked after.
 const UPKEEP: Duration = Duration::from_secs(15);
 
@@ -82,7 +85,7 @@ struct Place {
 
 /// What a look over the namespaces came to.
 struct Swept {
-    /// How many records were claimed.
+    /// How many records were claimed, but for agents with nobody to tell.
     claimed: usize,
     /// Whether records were due when it looked, which is after the batches for news.
     found: bool,
@@ -96,6 +99,15 @@ struct Standing {
     failures: u32,
     /// It failed, and waits until then.
     not_before: Option<Instant>,
+}
+
+/// Waits for an agent with nobody to tell, and then for more of them.
+async fn gathered(quiet: Option<&mut watch::Receiver<()>>) {
+    let Some(quiet) = quiet else { return std::future::pending().await };
+    if quiet.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(GATHERED).await;
 }
 
 /// A task of the loop panicked: a defect, and the process should end rather than go on without it.
@@ -123,17 +135,31 @@ impl Worker {
             Lane::Chats => self.wake.on_chats(),
             Lane::Agents => self.wake.on_agents(),
         };
+        let mut quiet = (lane == Lane::Agents).then(|| self.wake.on_quiet());
         let mut place = Place::default();
         let (mut failures, mut again) = (0, HELD);
         while !shutdown.is_cancelled() {
             hints.mark_unchanged(); // registered before it looks
+            quiet.iter_mut().for_each(watch::Receiver::mark_unchanged);
             match self.sweep(lane, &mut place, &shutdown).await {
                 Ok(Swept { claimed, found: true }) if claimed > 0 => (failures, again) = (0, HELD),
                 // What was claimed was all there was, or others hold it.
                 Ok(Swept { claimed: _, found }) => {
                     failures = 0;
                     let time = if found { again.min(self.poll) } else { self.poll };
-                    let hinted = self.rest(time.mul_f64(0.5 + self.clock.random()), Some(&mut hints), &shutdown).await;
+                    let until = Instant::now() + time.mul_f64(0.5 + self.clock.random());
+                    let hinted = loop {
+                        let gathered = tokio::select! {
+                            hinted = self.rest(until, Some(&mut hints), &shutdown) => Err(hinted),
+                            () = gathered(quiet.as_mut()) => Ok(()),
+                        };
+                        match gathered {
+                            Err(hinted) => break hinted,
+                            // Who has somebody to tell may have more to do.
+                            Ok(()) if self.take_news(&mut place, &shutdown).await.0 > 0 => break true,
+                            Ok(()) => {}
+                        }
+                    };
                     again = if found && !hinted { time * 2 } else { HELD };
                 }
                 Err(error) => {
@@ -141,14 +167,14 @@ impl Worker {
                     let pause = full_jitter(PAUSE, PAUSE_CAP, failures, self.clock.random());
                     failures += 1;
                     tracing::warn!(lane = lane.label(), %error, pause_ms = pause.as_millis(), failures, "the loop failed; it tries again");
-                    self.rest(pause, None, &shutdown).await;
+                    self.rest(Instant::now() + pause, None, &shutdown).await;
                 }
             }
         }
     }
 
-    /// Waits for so long, or for a hint if there are any to be heeded. Returns whether there was one.
-    async fn rest(&self, time: Duration, hints: Option<&mut watch::Receiver<()>>, shutdown: &CancellationToken) -> bool {
+    /// Waits until then, or for a hint if there are any to be heeded. Returns whether there was one.
+    async fn rest(&self, until: Instant, hints: Option<&mut watch::Receiver<()>>, shutdown: &CancellationToken) -> bool {
         let hint = async {
             let Some(hints) = hints else { return std::future::pending().await };
             if hints.changed().await.is_err() {
@@ -157,27 +183,35 @@ impl Worker {
         };
         tokio::select! {
             () = shutdown.cancelled() => false,
-            () = tokio::time::sleep(time) => false,
+            () = tokio::time::sleep_until(until.into()) => false,
             () = hint => true,
         }
     }
 
+    /// A batch for each namespace where news are known to be, without a look. Returns how many records were claimed, and of which namespaces
+    /// it was the turn, by whom their news concern.
+    async fn take_news(&self, place: &mut Place, shutdown: &CancellationToken) -> (usize, HashMap<String, Audience>) {
+        let (mut claimed, mut done) = (0, HashMap::new());
+        for (namespace, audience) in self.wake.take_news() {
+            if shutdown.is_cancelled() {
+                break;
+            }
+            // When this fails the database may be away, and then the look says so, once. It finds what is not taken here.
+            let Some(seen) = self.turn(Lane::Agents, namespace.clone(), audience, place).await else { break };
+            claimed += seen;
+            done.insert(namespace, audience);
+        }
+        (claimed, done)
+    }
+
     /// One look over the namespaces, and a batch for each that has work; first for those where news are known to be, without a look.
     async fn sweep(&self, lane: Lane, place: &mut Place, shutdown: &CancellationToken) -> Result<Swept, StoreError> {
-        let (mut claimed, mut done) = (0, HashSet::new());
-        if lane == Lane::Agents {
-            for (namespace, audience) in self.wake.take_news() {
-                if shutdown.is_cancelled() {
-                    return Ok(Swept { claimed, found: true });
-                }
-                // When this fails the database may be away, and then the look below says so, once. It finds what is not taken here.
-                let Some(seen) = self.turn(lane, namespace.clone(), audience, place).await else { break };
-                claimed += seen;
-                // Those who have nobody to tell do not take the turn of those who have.
-                if audience == Audience::Chats {
-                    done.insert(namespace);
-                }
-            }
+        let (mut claimed, done) = match lane {
+            Lane::Chats => (0, HashMap::new()),
+            Lane::Agents => self.take_news(place, shutdown).await,
+        };
+        if shutdown.is_cancelled() {
+            return Ok(Swept { claimed, found: true });
         }
         let mut namespaces = self.peek(lane, &place.after).await?;
         if namespaces.is_empty() && !place.after.is_empty() {
@@ -194,14 +228,18 @@ impl Worker {
             if shutdown.is_cancelled() {
                 break;
             }
-            if !done.contains(&namespace) {
-                claimed += self.turn(lane, namespace, Audience::Chats, place).await.unwrap_or_default();
-            }
+            let audience = match done.get(&namespace) {
+                Some(Audience::Chats) => continue,
+                Some(Audience::Nobody) => Audience::Nobody, // more of their kind may have come meanwhile
+                None => Audience::Chats,
+            };
+            claimed += self.turn(lane, namespace, audience, place).await.unwrap_or_default();
         }
         Ok(Swept { claimed, found })
     }
 
-    /// A namespace's turn: a batch, unless it failed a moment ago. Returns how many records were claimed; none when it failed.
+    /// A namespace's turn: a batch, unless it failed a moment ago. Returns how many records were claimed, but for agents with nobody to tell;
+    /// none when it failed.
     async fn turn(&self, lane: Lane, namespace: String, audience: Audience, place: &mut Place) -> Option<usize> {
         let mut standing = place.namespaces.remove(&namespace).unwrap_or_default();
         if standing.not_before.is_some_and(|then| Instant::now() < then) {
@@ -209,8 +247,8 @@ impl Worker {
             return Some(0);
         }
         match self.batch(lane, &namespace, audience, &mut standing).await {
-            Ok(0) => Some(0), // somebody else has it in hand, and nothing needs to be remembered
-            Ok(seen) => {
+            Ok(None) => Some(0), // somebody else has it in hand, and nothing needs to be remembered
+            Ok(Some(seen)) => {
                 (standing.failures, standing.not_before) = (0, None);
                 if lane == Lane::Agents {
                     place.namespaces.insert(namespace, standing);
@@ -240,17 +278,26 @@ impl Worker {
         }
     }
 
-    /// One batch of one namespace. Returns how many records were claimed. Agents that are said to have nobody to tell are taken all at
-    /// once; when there are none of that kind, it is the next agent's turn.
-    async fn batch(&self, lane: Lane, namespace: &str, audience: Audience, standing: &mut Standing) -> Result<usize, StoreError> {
-        let in_hand = METRICS.take_in_hand(lane.controller());
+    /// One batch of one namespace. Returns how many records were claimed, or that there were none. Agents that are said to have nobody to tell
+    /// are taken all at once, and not counted: the next of them wait to be gathered. When others are due, too, it is the next agent's turn.
+    async fn batch(
+        &self,
+        lane: Lane,
+        namespace: &str,
+        audience: Audience,
+        standing: &mut Standing,
+    ) -> Result<Option<usize>, StoreError> {
         if (lane, audience) == (Lane::Agents, Audience::Nobody) {
-            let batch = self.reconciler.converge_quiet(namespace).await?;
-            if batch.seen > 0 {
-                self.tell(lane, namespace, &batch, in_hand);
-                return Ok(batch.seen);
+            let in_hand = METRICS.take_in_hand(lane.controller());
+            let Quieted { seen, others } = self.reconciler.converge_quiet(namespace).await?;
+            if seen > 0 {
+                self.tell(lane, namespace, &Batch { seen, ..Batch::default() }, in_hand);
+            }
+            if !others {
+                return Ok((seen > 0).then_some(0));
             }
         }
+        let in_hand = METRICS.take_in_hand(lane.controller());
         let (batch, made_due) = match lane {
             Lane::Chats => (self.bumped(self.reconciler.converge_due(namespace).await).await?, false),
             Lane::Agents => {
@@ -259,18 +306,19 @@ impl Worker {
                     standing.agent = failed.agent.unwrap_or(standing.agent);
                     failed.error
                 });
-                let Some(told) = self.bumped(told).await? else { return Ok(0) };
+                let Some(told) = self.bumped(told).await? else { return Ok(None) };
                 standing.agent = told.agent;
                 (told.batch, told.made_due)
             }
         };
-        if batch.seen > 0 {
-            self.tell(lane, namespace, &batch, in_hand);
-            if made_due {
-                self.wake.work();
-            }
+        if batch.seen == 0 {
+            return Ok(None);
         }
-        Ok(batch.seen)
+        self.tell(lane, namespace, &batch, in_hand);
+        if made_due {
+            self.wake.work();
+        }
+        Ok(Some(batch.seen))
     }
 
     /// When the log turns out to belong to another timeline, begins a new epoch and lets the lane try again.

@@ -9,6 +9,7 @@ use crate::support::{
 use moorline::{
     clock::{self, Clock, Source, SystemClock},
     model::{
+        condition::ConditionType,
         object::{Progress, REFRESH_ANNOTATION},
         push::Audience,
     },
@@ -302,21 +303,61 @@ async fn news_reach_every_agent_without_a_poll_also_of_more_namespaces_than_are_
     world.chat("first").create().await;
     wake.work();
     until("the first look", || async { converged(&world.look("first").await.chat.progress) }).await;
-    let namespaces: Vec<String> = (0..70).map(|n| format!("team-{n:02}")).collect();
-    for namespace in &namespaces {
-        world.namespace.clone_from(namespace);
-        let mut agent = world.agent("ws").running().await;
-        agent.push(vec![file("AGENTS.md", "one")]).await;
-        world.chat("fix").of_agent("ws").create().await;
-    }
-    for namespace in &namespaces {
-        wake.news(namespace, Audience::Chats);
-    }
-    for namespace in namespaces {
-        world.namespace = namespace;
-        until("it is told", || async { world.look("fix").await.chat.pin.map(drop) }).await;
+    for audience in [Audience::Chats, Audience::Nobody] {
+        let namespaces: Vec<String> = (0..70).map(|n| format!("team-{audience:?}-{n:02}").to_lowercase()).collect();
+        for namespace in &namespaces {
+            world.namespace.clone_from(namespace);
+            let mut agent = world.agent("ws").running().await;
+            agent.push(vec![file("AGENTS.md", "one")]).await;
+            world.chat("fix").of_agent("ws").create().await;
+        }
+        for namespace in &namespaces {
+            wake.news(namespace, audience);
+        }
+        for namespace in namespaces {
+            world.namespace = namespace;
+            until("it is told", || async { world.look("fix").await.chat.pin.map(drop) }).await;
+        }
     }
     lanes.end().await;
+}
+
+#[tokio::test]
+async fn those_who_nobody_follows_are_converged_without_a_poll_and_keep_nobody_else_waiting() {
+    let db = database().await;
+    let world = World::new(db.pool.clone());
+    let wake = Wake::default();
+    let lanes = Lanes::begin(&db, &world.reconciler, &world.clock, &wake, Duration::from_hours(1));
+    world.chat("first").create().await;
+    wake.work();
+    until("the first look", || async { converged(&world.look("first").await.chat.progress) }).await;
+    // One whose news nobody has to be told, one that has something to show, and one with a chat of which the push did not know.
+    for name in ["quiet", "followed"] {
+        world.agent(name).running().await.push(vec![file("AGENTS.md", "one")]).await;
+    }
+    world.settle().await;
+    world.chat("fix").of_agent("followed").create().await;
+    world.settle().await;
+    db.pool.execute("UPDATE agents SET revision = revision + 1").await.expect("news");
+    world.agent("shown").running().await.push(vec![file("AGENTS.md", "one")]).await;
+    wake.news(&world.namespace, Audience::Nobody);
+    for name in ["quiet", "shown", "followed"] {
+        until(name, || async { converged(&world.look_at_agent(name).await.expect("the agent").agent.progress) }).await;
+    }
+    let shown = world.look_at_agent("shown").await.expect("the agent").agent;
+    assert!(shown.conditions.get(ConditionType::Ready).is_some());
+    lanes.end().await;
+}
+
+#[tokio::test]
+async fn where_nobody_is_to_be_told_the_lane_of_this_process_is_and_without_one_all_are() {
+    let wake = Wake::default();
+    let (agents, quiet) = (wake.on_agents(), wake.on_quiet());
+    wake.news("team-a", Audience::Nobody);
+    assert!(quiet.has_changed().expect("it lives") && !agents.has_changed().expect("it lives"));
+    drop(quiet);
+    wake.news("team-a", Audience::Nobody);
+    assert!(agents.has_changed().expect("it lives"));
 }
 
 /// Whoever holds it lets it go without a word: a write that was refused, a push that changes nothing, a lap that had it locked.

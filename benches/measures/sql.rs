@@ -63,18 +63,13 @@ impl Statements {
             pages / operations,
             wal / operations
         )];
-        let sql = "SELECT calls::float8, total_exec_time::float8, total_plan_time::float8, left(regexp_replace(query, '\\s+', ' ', 'g'), 90)
+        let sql = "SELECT calls::float8, total_exec_time::float8, left(regexp_replace(query, '\\s+', ' ', 'g'), 90)
                    FROM pg_stat_statements WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
                         AND query NOT LIKE '%pg_stat_statements%' AND query NOT LIKE '%/* bench */%'
                    ORDER BY total_exec_time DESC LIMIT 16";
-        let statements: Vec<(f64, f64, f64, String)> = sqlx::query_as(sql).fetch_all(&self.pool).await?;
-        rows.extend(statements.into_iter().map(|(calls, took, planned, text)| {
-            format!(
-                "{:>6.2} times, {:>8.1} µs, planned in {:>8.1}: {text}",
-                calls / operations,
-                took * 1e3 / operations,
-                planned * 1e3 / operations
-            )
+        let statements: Vec<(f64, f64, String)> = sqlx::query_as(sql).fetch_all(&self.pool).await?;
+        rows.extend(statements.into_iter().map(|(calls, took, text)| {
+            format!("{:>6.2} times, {:>8.1} µs: {text}", calls / operations, took * 1e3 / operations)
         }));
         Ok(rows)
     }

@@ -13,7 +13,7 @@ use crate::model::{
     event::EventKind,
     push::Phase,
 };
-pub use quiet::{LOOKED_THROUGH, Quiet, end_quiet, quiet};
+pub use quiet::{Due, LOOKED_THROUGH, Quiet, end_quiet, quiet};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;

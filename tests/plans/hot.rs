@@ -31,7 +31,7 @@ pub(super) const HOT: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "db.agents.quiet",
-        &["AND NOT c.archived AND NOT c.inherited_archived LIMIT 1) IS NULL", "a.fanout_revision IS NULL"],
+        &["AND NOT c.archived AND NOT c.inherited_archived LIMIT 1) IS NULL", "d.fanout_revision IS NULL"],
         &["agents_due", "snapshots_pkey", "chats_agent_live"],
     ),
     ("db.agents.end_quiet", &["UPDATE agents a SET converged_revision = free.revision"], &["agents_due", "agents_pkey"]),
