@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 /// that while the table grows.
 const MANY: f32 = 5_000.0;
 
-/// What a server's connections do: [`begin_the_log_anew`] where that is due, and [`plan_once`].
+/// What a server's connections do: they begin the log anew where that is due, and [`plan_once`].
 pub async fn on_connect(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     plan_once(connection).await?;
     begin_the_log_anew(connection).await
